@@ -1,0 +1,1 @@
+"""mkiso: DICOM discs from a PACS, complete, proven and streamed."""

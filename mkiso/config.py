@@ -1,0 +1,260 @@
+"""The configuration: one YAML file to frozen models; the only import of yaml.
+
+Each model is a section of `etc/mkiso.yaml`, which documents every key. Durations are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from mkiso.errors import BadRequest, ConfigurationError
+
+SYSTEM_FILE = Path("/etc/mkiso/mkiso.yaml")
+CHECKOUT_FILE = Path(__file__).parent.parent / "etc" / "mkiso.yaml"
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def _size(value: object) -> object:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
+    if match is None or match[2].upper() not in UNITS:
+        if isinstance(value, str):
+            raise ValueError("a size in bytes, such as 700MB or 4.7GB")
+        return value
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def _ae_title(value: str) -> str:
+    if value != value.strip() or "\\" in value or not value.isascii() or not value.isprintable():
+        raise ValueError("an AE title: 1 to 16 ASCII characters, no backslash, no spaces around it (PS3.5 6.2)")
+    return value
+
+
+def _secret(value: object) -> object:
+    if isinstance(value, str) and value.startswith("file:"):
+        try:
+            return Path(value.removeprefix("file:")).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"a readable file of text for the secret: {error}") from None
+    return value
+
+
+def _bind(value: str) -> str:
+    if not re.fullmatch(r"unix:/.+|(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}", value):
+        raise ValueError("HOST:PORT or unix:/PATH")
+    return value
+
+
+def _volume_id(value: str) -> str:
+    if len(value.encode()) > 32:  # noqa: PLR2004  (ECMA-119 8.4.7)
+        raise ValueError("at most 32 bytes")
+    return value
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("an absolute path")
+    return path
+
+
+Seconds = Annotated[float, Field(gt=0, le=10**6)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+AETitle = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_ae_title)]
+Secret = Annotated[SecretStr, BeforeValidator(_secret)]
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+LayoutName = Literal["legacy", "pdi"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Pacs(Section):
+    ae_title: AETitle = "ABPACS"
+    host: Host = "127.0.0.1"
+    port: Port = 11112
+
+
+class Receiver(Section):
+    ae_title: AETitle = "CDRECORD"
+    port: Port = 10104
+
+
+class Retrieve(Section):
+    calling_ae_title: AETitle = "CDRECORD"
+    connect_timeout: Seconds = 10
+    query_timeout: Seconds = 30
+    move_timeout: Seconds = 3600
+    stall_timeout: Seconds = 60
+    settle_timeout: Seconds = 15
+    queue_timeout: Seconds = 300
+    max_accessions: Annotated[int, Field(ge=1, le=1000)] = 20
+
+
+class Destination(Section):
+    ae_title: AETitle = "ANY-SCP"
+    host: Host = "172.16.0.120"
+    port: Port = 104
+    calling_ae_title: AETitle | None = None
+    tool: Literal["storescu", "dcmsend"] = "storescu"
+    timeout: Seconds = 60
+
+
+def _well_known(destinations: dict[str, Destination]) -> dict[str, Destination]:
+    return {"relay": Destination(), "cd_publisher": Destination()} | destinations
+
+
+Destinations = Annotated[dict[str, Destination], AfterValidator(_well_known), Field(validate_default=True)]
+
+
+class Media(Section):
+    layout: LayoutName = "legacy"
+    viewer_dir: AbsolutePath | None = None
+    volume_id: Annotated[str, Field(min_length=1), AfterValidator(_volume_id)] = "DICOM"
+    institution: str = ""
+    contact: str = ""
+    max_size: Annotated[Size, Field(ge=1)] | None = None
+
+
+class SqlStep(Section):
+    url: Secret
+    query: str
+
+
+NOTES_STEPS = (
+    SqlStep.model_construct(
+        url=SecretStr("mysql+pymysql://192.168.2.7:3306/pacsdb_his"),
+        query="SELECT MEDRECID, RegID FROM pacs_result_series WHERE AccessionNumber = :accession_number",
+    ),
+    SqlStep.model_construct(
+        url=SecretStr("mysql+pymysql://192.168.2.7:3306/rsabt201107"),
+        query="SELECT NamaPasien AS patient_name FROM medrec WHERE MEDRECID = :MEDRECID",
+    ),
+)
+
+
+class Sql(Section):
+    timeout: Seconds = 5
+    steps: Annotated[tuple[SqlStep, ...], Field(min_length=1)] = NOTES_STEPS
+
+
+class Api(Section):
+    url: Annotated[str, Field(pattern=r"^https?://.*\{accession_number\}")] | None = None
+    name_field: Annotated[str, Field(min_length=1)] = "patient_name"
+    headers: dict[str, Secret] = {}
+    timeout: Seconds = 5
+    ca_file: AbsolutePath | None = None
+
+
+class Patients(Section):
+    source: Literal["pacs", "sql", "api"] = "pacs"
+    allow_mixed: bool = False
+    sql: Sql = Sql()
+    api: Api = Api()
+
+    @model_validator(mode="after")
+    def _api_has_url(self) -> Self:
+        if self.source == "api" and self.api.url is None:
+            raise ValueError("api.url, with {accession_number} in it, where the source is api")
+        return self
+
+
+class Storage(Section):
+    work_dir: AbsolutePath = Path("/var/tmp/mkiso")  # noqa: S108  (the contract's default; mode 0700 inside)
+    min_free: Size = 10**9
+    ledger: Secret = SecretStr("sqlite:////var/lib/mkiso/ledger.db")
+
+
+class ApiToken(Section):
+    name: Annotated[str, Field(min_length=1)]
+    token: Annotated[Secret, Field(min_length=1)]
+
+
+class Server(Section):
+    bind: Annotated[str, AfterValidator(_bind)] = "127.0.0.1:8080"
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    threads: Annotated[int, Field(ge=1, le=1024)] = 16
+    api_tokens: tuple[ApiToken, ...] = ()
+
+
+class Tools(Section):
+    dcmtk_dir: AbsolutePath = Path("/usr/bin")
+    genisoimage: AbsolutePath = Path("/usr/bin/genisoimage")
+
+
+class Config(Section):
+    pacs: Pacs = Pacs()
+    receivers: Annotated[tuple[Receiver, ...], Field(min_length=1)] = (Receiver(),)
+    retrieve: Retrieve = Retrieve()
+    destinations: Destinations = {}
+    media: Media = Media()
+    patients: Patients = Patients()
+    storage: Storage = Storage()
+    server: Server = Server()
+    tools: Tools = Tools()
+
+    @model_validator(mode="after")
+    def _one_receiver_a_port(self) -> Self:
+        ports = [receiver.port for receiver in self.receivers]
+        if len(set(ports)) < len(ports):
+            raise ValueError("receivers: each on a port of its own")
+        return self
+
+    def destination(self, name: str) -> Destination:
+        """The named C-STORE peer; BadRequest where the configuration has none of that name."""
+        if name not in self.destinations:
+            known = ", ".join(sorted(self.destinations))
+            raise BadRequest(f"There is no destination of that name; there are: {known}.")
+        return self.destinations[name]
+
+
+def find_file(option: str | None) -> Path:
+    """The file to read: `--config`, else MKISO_CONFIG, else the system's, else the checkout's."""
+    if named := option or os.environ.get("MKISO_CONFIG"):
+        return Path(named)
+    return SYSTEM_FILE if SYSTEM_FILE.exists() else CHECKOUT_FILE
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file; ConfigurationError names each key that is wrong."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    return parse({} if data is None else data, str(path))
+
+
+def parse(data: object, source: str = "configuration") -> Config:
+    """Check what a file held. A section that is left empty has its defaults."""
+    if isinstance(data, dict):
+        data = {key: {} if value is None else value for key, value in data.items()}
+    try:
+        return Config.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        problems = "\n".join(_problem(one) for one in error.errors(include_input=False, include_url=False))
+        raise ConfigurationError(f"{source} has wrong settings:\n{problems}") from None
+
+
+def _problem(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"]) or "(top level)"
+    if error["type"] == "extra_forbidden":
+        return f"  {path}: unknown key; etc/mkiso.yaml lists the known ones"
+    return f"  {path}: expected {error['msg'].removeprefix('Value error, ').removeprefix('Input should be ')}"

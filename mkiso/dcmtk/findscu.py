@@ -1,0 +1,146 @@
+"""findscu: C-FIND in the Study Root model (PS3.4 C.4.1, C.6.2).
+
+Its exit status is 0 for failure statuses, timeouts and aborts too: only the final response counts. The
+answers to a query for names are read as data sets, which is right for every character set; lists
+of UIDs as one XML file, which is fast.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from pydicom import Dataset, dcmread
+
+from mkiso.dcmtk.association import Peer, association_argv, whole_seconds, words
+from mkiso.dcmtk.pacs import association_error, silent_error
+from mkiso.errors import PacsRejected, PacsTimeout
+from mkiso.process import ToolTimeout, run
+
+FINAL = re.compile(r"^I: Received Final Find Response \((.*)\)", re.M)
+PENDING = re.compile(r"^I: Received Find Response \d+ \(", re.M)
+REFUSED = re.compile(r"^[WE]: .*(?:Failed|status).*", re.M)
+TIMED_OUT = re.compile(r"Find Request Failed: .*timeout", re.I)
+STUDY_KEYS = (
+    "AccessionNumber",
+    "StudyInstanceUID",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientName",
+    "StudyDate",
+    "StudyDescription",
+    "ModalitiesInStudy",
+)
+UID = re.compile(r"[0-9.]{1,64}")
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A C-FIND SCU: where its program and its archive are; `timeout` in seconds for one query."""
+
+    dcmtk_dir: Path
+    pacs: Peer
+    timeout: float
+    directory: Path
+    check: Callable[[], None] = lambda: None
+
+    def studies(self, accession: str) -> list[Dataset]:
+        """The answers at STUDY level for an accession number, as the archive gave them.
+
+        Raises PacsUnreachable, PacsRejected, PacsTimeout; an empty list means that it knows none.
+        """
+        keys = tuple(f"{key}={accession}" if key == "AccessionNumber" else key for key in STUDY_KEYS)
+        return self._datasets(("QueryRetrieveLevel=STUDY", *keys))
+
+    def modalities(self, study_uid: str) -> set[str]:
+        """The modalities of a study's series, for an archive that leaves ModalitiesInStudy empty."""
+        keys = ("QueryRetrieveLevel=SERIES", f"StudyInstanceUID={study_uid}", "SeriesInstanceUID", "Modality")
+        return {str(answer.get("Modality", "")) for answer in self._datasets(keys)} - {""}
+
+    def instances(self, study_uid: str) -> dict[str, str]:
+        """The SOP Instance UIDs that the archive holds of a study, each with its Series Instance UID.
+
+        Raises as `studies`, and PacsRejected where an answer's UIDs are none.
+        """
+        answers = self.directory / "instances.xml"
+        keys = (
+            "QueryRetrieveLevel=IMAGE",
+            f"StudyInstanceUID={study_uid}",
+            "SeriesInstanceUID",
+            "SOPInstanceUID",
+        )
+        pending = self._ask(keys, ("-Xs", answers.name))
+        found = instance_uids(answers.read_bytes(), study_uid) if pending else []
+        answers.unlink(missing_ok=True)
+        if len(found) != pending:
+            raise PacsRejected(f"{pending - len(found)} of {pending} answers at IMAGE level have no valid UIDs.")
+        return dict(found)
+
+    def _datasets(self, keys: tuple[str, ...]) -> list[Dataset]:
+        pending = self._ask(keys, ("-X",))
+        files = sorted(self.directory.glob("rsp*.dcm"))
+        answers: list[Dataset] = [dcmread(file) for file in files]
+        for file in files:
+            file.unlink()
+        if len(answers) != pending:
+            raise PacsRejected(f"{pending} answers came, and {len(answers)} of them could be read.")
+        return answers
+
+    def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
+        argv = find_argv(self.dcmtk_dir, self.pacs, self.timeout, keys, (*output, "-od", str(self.directory)))
+        limit = self.pacs.connect_timeout + self.timeout
+        try:
+            stderr = run(argv, timeout=limit, cwd=self.directory, ok=None, check=self.check).stderr
+        except ToolTimeout as late:
+            if "I: Association Accepted" not in late.stderr:
+                raise silent_error(self.pacs) from None
+            raise _too_late(self.pacs, self.timeout) from None
+        return answered(self.pacs, self.timeout, stderr)
+
+
+def find_argv(
+    dcmtk_dir: Path, pacs: Peer, timeout: float, keys: tuple[str, ...], output: tuple[str, ...]
+) -> tuple[str, ...]:
+    return (
+        str(dcmtk_dir / "findscu"),
+        "-v",
+        "-S",
+        *association_argv(pacs),
+        "-td",
+        whole_seconds(timeout),
+        *(part for key in keys for part in ("-k", key)),
+        *output,
+        pacs.host,
+        str(pacs.port),
+    )
+
+
+def answered(pacs: Peer, timeout: float, stderr: str) -> int:
+    """How many answers came, where the archive ended them with success; else raises what went wrong."""
+    if error := association_error(pacs, stderr):
+        raise error
+    final = FINAL.search(stderr)
+    if final is not None and final[1] == "Success":
+        return len(PENDING.findall(stderr))
+    if TIMED_OUT.search(stderr):
+        raise _too_late(pacs, timeout)
+    said = final[1] if final else words(stderr)
+    raise PacsRejected(f"The PACS {pacs} did not answer the query: {said}. Its own log tells why.")
+
+
+def instance_uids(xml: bytes, study_uid: str) -> list[tuple[str, str]]:
+    """(SOP Instance UID, Series Instance UID) of each answer that holds valid UIDs and is of that study."""
+    found = []
+    for answer in ElementTree.fromstring(xml):  # noqa: S314  (written by findscu; expat refuses entity bombs)
+        value = {element.get("name"): (element.text or "").strip() for element in answer}
+        uids = (value.get("SOPInstanceUID", ""), value.get("SeriesInstanceUID", ""))
+        if value.get("StudyInstanceUID", study_uid) == study_uid and all(map(UID.fullmatch, uids)):
+            found.append(uids)
+    return found
+
+
+def _too_late(pacs: Peer, timeout: float) -> PacsTimeout:
+    return PacsTimeout(f"The PACS {pacs} did not finish a query in {timeout:g} s (retrieve.query_timeout).")

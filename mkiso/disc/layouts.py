@@ -1,0 +1,23 @@
+"""Where instances lie on a disc: each layout moves the received files into place and names what is grafted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mkiso.instances import Instance
+
+Graft = tuple[str, Path]
+Layout = Callable[[Sequence[Instance], Path], list[Graft]]
+
+
+def legacy(instances: Sequence[Instance], stage: Path) -> list[Graft]:
+    """Every instance in the folder `DICOMDIR`, its file named by its SOP Instance UID."""
+    folder = stage / "DICOMDIR"
+    folder.mkdir()
+    for instance in instances:
+        instance.path.rename(folder / instance.sop_instance_uid)
+    return [("DICOMDIR", folder)]
+
+
+LAYOUTS: dict[str, Layout] = {"legacy": legacy}

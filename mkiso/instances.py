@@ -1,0 +1,162 @@
+"""Received instances: their headers, and whether each file is whole.
+
+A file is there under its final name from its first byte (storescp +B), so presence proves nothing.
+A file is whole where its data set, walked element by element, ends exactly where the file ends.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import DataElement, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import data_element_generator, read_partial
+from pydicom.uid import UID
+
+KEPT_IN_MEMORY = 1024
+UNDEFINED_LENGTH = 0xFFFFFFFF
+SEQUENCE_DELIMITERS = (b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xff\xfe\xe0\xdd\0\0\0\0")
+# SOP Instance UID, SOP Class UID, Series Instance UID, Study Instance UID
+UIDS = (0x00080018, 0x00080016, 0x0020000E, 0x0020000D)
+WANTED = frozenset(UIDS)
+UNREADABLE = (
+    BytesLengthException,
+    InvalidDicomError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
+
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A whole instance on disk; `version` tells whether the file was written to since it was read."""
+
+    path: Path
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_uid: str
+    study_uid: str
+    transfer_syntax: str
+    bytes: int
+    version: tuple[int, int]
+
+    @property
+    def key(self) -> Key:
+        return self.study_uid, self.sop_instance_uid
+
+
+def read_whole(path: Path) -> Instance | None:
+    """The instance in a file; None where the file is not, or not yet, a whole one (PS3.10 7.1)."""
+    try:
+        with path.open("rb") as file:
+            version = _version(path) or (0, 0)
+            syntax = UID(read_partial(file, stop_when=_at_once).file_meta.TransferSyntaxUID)
+            uids = _inflated_uids(path) if syntax.is_deflated else _walked_uids(file, syntax, version[0])
+    except (*UNREADABLE, FileNotFoundError):
+        return None
+    if uids is None or not WANTED.issubset(uids):
+        return None
+    sop, sop_class, series, study = (uids[tag] for tag in UIDS)
+    return Instance(path, sop, sop_class, series, study, str(syntax), version[0], version)
+
+
+class Inbox:
+    """The directory that a receiver writes to: each file is read once it is whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files: dict[str, Instance] = {}
+        self._torn: dict[str, tuple[int, int]] = {}
+        self.keys: set[Key] = set()
+        self.last_arrival = time.monotonic()
+
+    @property
+    def instances(self) -> dict[Key, Instance]:
+        """The whole instances by Study and SOP Instance UID."""
+        return {one.key: one for one in self._files.values()}
+
+    @property
+    def damaged(self) -> int:
+        """How many files are there that are not whole instances."""
+        return len(self._torn)
+
+    def look(self) -> None:
+        """Read what has come since; a file that is still being written is read again when it has grown."""
+        for name in os.listdir(self._directory):
+            if name not in self._files:
+                self._read(name)
+
+    def recheck(self) -> None:
+        """Read again what was written to after it had been read, and see what is gone."""
+        self._files = {name: one for name, one in self._files.items() if _version(one.path) == one.version}
+        self._torn.clear()
+        self.keys = set(self.instances)
+        self.look()
+
+    def _read(self, name: str) -> None:
+        path = self._directory / name
+        version = _version(path)
+        if version is None or version == self._torn.get(name):
+            return
+        instance = read_whole(path)
+        if instance is None:
+            self._torn[name] = version
+            return
+        self._torn.pop(name, None)
+        self._files[name] = instance
+        self.keys.add(instance.key)
+        self.last_arrival = time.monotonic()
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and time of the last write in nanoseconds; None where there is no such file (any more)."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _at_once(*_: object) -> bool:
+    return True
+
+
+def _walked_uids(file: BinaryIO, syntax: UID, size: int) -> dict[int, str] | None:
+    """The UIDs of a data set that ends where its file ends; None where it does not."""
+    uids, last = {}, None
+    walk = data_element_generator(file, syntax.is_implicit_VR, syntax.is_little_endian, defer_size=KEPT_IN_MEMORY)
+    for last in walk:
+        if last.tag in WANTED and isinstance(last.value, bytes):
+            uids[int(last.tag)] = last.value.decode("ascii").rstrip("\0 ")
+    return uids if _ends_with_file(last, file, size) else None
+
+
+def _ends_with_file(last: RawDataElement | DataElement | None, file: BinaryIO, size: int) -> bool:
+    if not isinstance(last, RawDataElement) or last.length == UNDEFINED_LENGTH:
+        file.seek(max(0, size - len(SEQUENCE_DELIMITERS[0])))
+        return file.read() in SEQUENCE_DELIMITERS
+    end = last.value_tell + last.length
+    file.seek(end)
+    return end <= size and not file.read().strip(b"\0")
+
+
+def _inflated_uids(path: Path) -> dict[int, str]:
+    """The UIDs of a deflated data set (PS3.5 A.5), whose compression fails where an end is missing."""
+    dataset = dcmread(path, specific_tags=list(UIDS))
+    return {tag: str(dataset[tag].value) for tag in UIDS}

@@ -1,0 +1,47 @@
+"""Patients' names: as people read them, and as a file is named after them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pydicom.valuerep import PersonName
+
+LONGEST_FILE_NAME = 120
+SUFFIX = ".iso"
+
+
+def display_name(name: str) -> str:
+    """A DICOM person name (VR PN, PS3.5 6.2.1) as prefix, given, middle, family, suffix: `DOE^JOHN` is `JOHN DOE`.
+
+    Its alphabetic group; where that is empty, the ideographic or the phonetic one, whose order stays.
+    """
+    groups = PersonName(name)
+    parts = (
+        groups.name_prefix,
+        groups.given_name,
+        groups.middle_name,
+        groups.family_name,
+        groups.name_suffix,
+    )
+    shown = _spaced(" ".join(parts))
+    return shown or _spaced(f"{groups.ideographic or groups.phonetic}".replace("^", " "))
+
+
+def single_file_name(accession: str) -> str:
+    """The name of the ISO of one accession number: that number as it was given."""
+    return accession + SUFFIX
+
+
+def disc_file_name(patient_name: str, accessions: Sequence[str]) -> str:
+    """`PATIENTNAME-ACCESSIONS.iso` of ASCII letters and digits alone, at most 120 characters."""
+    name = _letters_and_digits(patient_name.partition("=")[0])
+    return f"{name}-{_letters_and_digits(''.join(accessions))}"[: LONGEST_FILE_NAME - len(SUFFIX)] + SUFFIX
+
+
+def _letters_and_digits(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "", text) or "UNKNOWN"
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,107 @@
+"""A supervised storescp: started for one job alone, ready when its own process listens, ended with its group."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from mkiso.config import Receiver, Retrieve, Tools
+from mkiso.dcmtk.storescp import complaint, ran_out_of_space, receive_argv
+from mkiso.errors import ReceiverUnavailable
+from mkiso.process import Child, spawned
+from mkiso.workspace import Workspace
+
+START_LIMIT = 10.0
+POLL = 0.003
+
+
+class RunningReceiver:
+    """What the retrieval sees of a storescp that listens."""
+
+    def __init__(self, child: Child, receiver: Receiver, log: Path) -> None:
+        self._child = child
+        self.receiver = receiver
+        self._log = log
+
+    def require_alive(self) -> None:
+        """Raise ReceiverUnavailable where storescp has died."""
+        if self._child.rc is not None:
+            raise _unavailable(self.receiver, f"storescp died: {complaint(_read(self._log))}")
+
+    def has_associations(self) -> bool:
+        """Whether a peer is connected: `storescp --fork` has a process for each association."""
+        with suppress(psutil.Error):
+            children = psutil.Process(self._child.pid).children()
+            return any(child.status() != psutil.STATUS_ZOMBIE for child in children)
+        return False
+
+    def ran_out_of_space(self) -> bool:
+        return ran_out_of_space(_read(self._log))
+
+
+@contextmanager
+def running_receiver(
+    tools: Tools, receiver: Receiver, retrieve: Retrieve, workspace: Workspace
+) -> Iterator[RunningReceiver]:
+    """A storescp that writes to `workspace.received`, listening in the block, its port free after it.
+
+    Raises ReceiverUnavailable, with storescp's own words, where it does not come to listen.
+    """
+    log = workspace.path / "storescp.log"
+    argv = receive_argv(tools.dcmtk_dir, receiver.ae_title, receiver.port, workspace.received, retrieve.stall_timeout)
+    with ExitStack() as afterwards, spawned(argv, cwd=workspace.path, log=log) as child:
+        _wait_until_it_listens(child, receiver, log)
+        afterwards.callback(_wait_until_free, receiver.port)
+        yield RunningReceiver(child, receiver, log)
+
+
+def _wait_until_it_listens(child: Child, receiver: Receiver, log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline:
+        if child.rc is not None:
+            raise _unavailable(receiver, complaint(_read(log)))
+        if _listens(child.pid, receiver.port):
+            return
+        time.sleep(POLL)
+    raise _unavailable(receiver, f"it did not listen within {START_LIMIT:g} s")
+
+
+def _listens(pid: int, port: int) -> bool:
+    try:
+        connections = psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.Error:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
+
+
+def _wait_until_free(port: int) -> None:
+    """Until every process of the killed group has let go of the port: the next receiver needs it at once."""
+    deadline = time.monotonic() + 2
+    while not can_bind(port) and time.monotonic() < deadline:
+        time.sleep(POLL)
+
+
+def can_bind(port: int) -> bool:
+    """Whether a receiver could listen on the port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def _unavailable(receiver: Receiver, why: str) -> ReceiverUnavailable:
+    return ReceiverUnavailable(
+        f"The receiver {receiver.ae_title} on port {receiver.port}: {why}. Free the port, or change receivers."
+    )
+
+
+def _read(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,169 @@
+"""The retrieval and its proof: C-MOVE each study, wait for the very instances that the archive holds of it.
+
+An archive may answer before it has sent, send too little, too much, or another study's images. Only
+the set of whole instances on disk counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mkiso.cancellation import Cancellation
+from mkiso.config import Config
+from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.movescu import Ending, Outcome, move_argv, outcome
+from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
+from mkiso.instances import Inbox, Instance, Key
+from mkiso.process import Child, spawned
+from mkiso.receiver import RunningReceiver
+from mkiso.record import JobRecord
+from mkiso.studies import Study
+from mkiso.workspace import Workspace, require_space
+
+POLL = 0.01
+QUIET = 1.0
+NAMED = 10
+log = logging.getLogger("mkiso.retrieval")
+
+
+@dataclass
+class Retrieval:
+    """One job's retrieval into its workspace. `look_up_again` is a study as the archive holds it now."""
+
+    config: Config
+    pacs: Peer
+    workspace: Workspace
+    record: JobRecord
+    cancellation: Cancellation
+    studies: Sequence[Study]
+    look_up_again: Callable[[Study], Study]
+
+    def __post_init__(self) -> None:
+        self._inbox = Inbox(self.workspace.received)
+        self._wanted = {key for study in self.studies for key in keys_of(study)}
+        self._moving_since: dict[str, float] = {}
+
+    def receive(self, receiver: RunningReceiver) -> None:
+        """C-MOVE every study to the receiver, until the expected instances are there and whole.
+
+        Raises the error that the caller is told: PacsUnreachable, PacsRejected, PacsTimeout,
+        NoDicomData, Incomplete, DiskFull, ReceiverUnavailable, Cancelled.
+        """
+        try:
+            for study in self.studies:
+                ended = self._move(receiver, study)
+                self._settle(receiver, study, ended)
+            self._let_associations_end(receiver)
+        except (PacsRejected, Incomplete, NoDicomData) as error:
+            if receiver.ran_out_of_space():
+                raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
+            raise
+
+    def proven(self) -> list[Instance]:
+        """The instances that are handed out: exactly those that the archive holds; the receiver has ended.
+
+        Instances of the studies that came beside the expected ones are looked up again. Those of
+        other studies are left where they are, and reported. Raises Incomplete.
+        """
+        self._inbox.recheck()
+        arrived = self._inbox.instances
+        studies = [self._refreshed(study, arrived) for study in self.studies]
+        wanted = {key for study in studies for key in keys_of(study)}
+        for study in studies:
+            self._require_all(study, Outcome(Ending.SUCCESS))
+        if foreign := sorted(sop for study, sop in arrived.keys() - wanted):
+            fields = {"job": self.record.job_id, "count": len(foreign), "instances": foreign[:NAMED]}
+            log.warning("the PACS sent instances that were not asked for", extra={"fields": fields})
+        self.record.progress(len(wanted))
+        return [arrived[key] for key in sorted(wanted)]
+
+    def _refreshed(self, study: Study, arrived: dict[Key, Instance]) -> Study:
+        known = keys_of(study)
+        news = any(key[0] == study.study_uid and key not in known for key in arrived)
+        return self.look_up_again(study) if news else study
+
+    def _move(self, receiver: RunningReceiver, study: Study) -> Outcome:
+        retrieve = self.config.retrieve
+        began = self._moving_since.setdefault(study.accession_number, time.monotonic())
+        destination = receiver.receiver.ae_title
+        argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study.study_uid, retrieve.move_timeout)
+        said = self.workspace.path / f"movescu-{study.study_uid}.log"
+        self._inbox.last_arrival = time.monotonic()
+        with spawned(argv, cwd=self.workspace.path, log=said) as mover:
+            self._watch(receiver, mover, began)
+        return outcome(self.pacs, destination, said.read_text(errors="replace"))
+
+    def _watch(self, receiver: RunningReceiver, mover: Child, began: float) -> None:
+        retrieve = self.config.retrieve
+        while mover.rc is None:
+            self._tick(receiver)
+            moment = time.monotonic()
+            if moment - began > retrieve.move_timeout:
+                raise self._late(f"the C-MOVE did not end in {retrieve.move_timeout:g} s (retrieve.move_timeout)")
+            if moment - self._inbox.last_arrival > retrieve.stall_timeout:
+                raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
+
+    def _settle(self, receiver: RunningReceiver, study: Study, ended: Outcome) -> None:
+        """Wait for what an archive sends after it has answered; raise where something does not come."""
+        self._inbox.last_arrival = time.monotonic()
+        while missing := self._missing(study):
+            told_so = ended.ending is Ending.WARNING and ended.failed >= len(missing)
+            quiet = time.monotonic() - self._inbox.last_arrival
+            if told_so or quiet > self.config.retrieve.settle_timeout:
+                self._inbox.recheck()
+                break
+            self._tick(receiver)
+        self._require_all(study, ended)
+
+    def _let_associations_end(self, receiver: RunningReceiver) -> None:
+        """An instance of which each element is whole may still be growing while its association is open."""
+        began = time.monotonic()
+        while receiver.has_associations() and time.monotonic() - max(began, self._inbox.last_arrival) < QUIET:
+            self._tick(receiver)
+
+    def _tick(self, receiver: RunningReceiver) -> None:
+        began = time.monotonic()
+        self.cancellation.check()
+        receiver.require_alive()
+        require_space(self.config.storage.work_dir, self.config.storage.min_free)
+        self._inbox.look()
+        self.record.progress(len(self._wanted & self._inbox.keys))
+        time.sleep(max(POLL, time.monotonic() - began))
+
+    def _missing(self, study: Study) -> list[str]:
+        return sorted(sop for _, sop in keys_of(study) - self._inbox.keys)
+
+    def _require_all(self, study: Study, ended: Outcome) -> None:
+        missing = self._missing(study)
+        if missing:
+            raise self._incomplete(study, missing, ended)
+
+    def _incomplete(self, study: Study, missing: list[str], ended: Outcome) -> MkisoError:
+        expected, accession = len(study.instances), study.accession_number
+        numbers: dict[str, Any] = {"accession": accession, "expected": expected, "received": expected - len(missing)}
+        why = f" The PACS said: {ended.said}." if ended.said else ""
+        if len(missing) == expected and not self._inbox.damaged:
+            return NoDicomData(
+                f"The PACS lists {expected} instances for {accession}, and sent none.{why} Check that it reaches"
+                " this host's receivers, and try again.",
+                **numbers,
+            )
+        named = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
+        torn = f" {self._inbox.damaged} arrived damaged." if self._inbox.damaged else ""
+        return Incomplete(
+            f"{len(missing)} of {expected} instances for {accession} did not arrive whole: {named}.{torn}{why}"
+            " Try again; if it stays so, check these instances in the PACS.",
+            **numbers,
+            failed=ended.failed,
+        )
+
+    def _late(self, what: str) -> PacsTimeout:
+        return PacsTimeout(f"The PACS {self.pacs} was too slow: {what}. Try again, or raise the limit.")
+
+
+def keys_of(study: Study) -> set[Key]:
+    return {(study.study_uid, sop) for sop in study.instances}

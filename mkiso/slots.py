@@ -1,0 +1,61 @@
+"""The receiver pool: one retrieval at a time on each receiver, whichever process asks.
+
+A slot is a lock on a file, so that the system itself frees it when its holder dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from mkiso.config import Receiver
+from mkiso.errors import Busy
+
+POLL = 0.02
+
+
+@contextmanager
+def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """A lock on a file (made where absent) or directory; BlockingIOError where LOCK_NB finds it taken."""
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def lock_file(work_dir: Path, receiver: Receiver) -> Path:
+    return work_dir / f"receiver_{receiver.port}.lock"
+
+
+@contextmanager
+def receiver_slot(
+    work_dir: Path, receivers: Sequence[Receiver], timeout: float, check: Callable[[], None]
+) -> Iterator[Receiver]:
+    """The first receiver that is free, held until the end of the block.
+
+    Waits `timeout` seconds at most, asking `check` all the while; raises Busy after that.
+    """
+    deadline = time.monotonic() + timeout
+    with ExitStack() as slot:
+        while (receiver := _first_free(work_dir, receivers, slot)) is None:
+            check()
+            if time.monotonic() >= deadline:
+                raise Busy(f"No receiver came free in {timeout:g} s. Try again, or configure more receivers.")
+            time.sleep(random.uniform(POLL, 3 * POLL))  # noqa: S311  (so that waiters do not march in step)
+        yield receiver
+
+
+def _first_free(work_dir: Path, receivers: Sequence[Receiver], slot: ExitStack) -> Receiver | None:
+    for receiver in receivers:
+        with suppress(BlockingIOError):
+            slot.enter_context(locked(lock_file(work_dir, receiver), fcntl.LOCK_EX | fcntl.LOCK_NB))
+            return receiver
+    return None

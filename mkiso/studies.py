@@ -1,0 +1,133 @@
+"""What the archive holds for accession numbers: the studies, and of each the instances that must arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+
+from mkiso.dcmtk.findscu import UID, Finder
+from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
+from mkiso.names import display_name
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as the archive's C-FIND describes it; `instances` maps SOP to Series Instance UIDs."""
+
+    accession_number: str
+    study_uid: str
+    patient_id: str
+    issuer: str
+    patient_name: str
+    study_date: str
+    description: str
+    modalities: tuple[str, ...]
+    instances: Mapping[str, str]
+
+    def public(self) -> dict[str, Any]:
+        """The study as `/api/studies` and the ledger show it."""
+        return {
+            "accession_number": self.accession_number,
+            "study_instance_uid": self.study_uid,
+            "patient_id": self.patient_id,
+            "patient_name": display_name(self.patient_name),
+            "study_date": self.study_date,
+            "study_description": self.description,
+            "modalities": list(self.modalities),
+            "series": len(set(self.instances.values())),
+            "instances": len(self.instances),
+        }
+
+
+def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
+    """Every study of every accession number, with the instances that the archive holds of it.
+
+    Raises AccessionNotFound for the first number that the archive does not know; as Finder otherwise.
+    """
+    studies: dict[str, Study] = {}
+    for accession in accessions:
+        found = _studies_of(finder, accession)
+        if not found:
+            raise AccessionNotFound(
+                f"The PACS knows no study with the accession number {accession}. Check the number.",
+                accession=accession,
+            )
+        studies |= {study.study_uid: study for study in found if study.study_uid not in studies}
+    return [with_instances(finder, study) for study in studies.values()]
+
+
+def with_instances(finder: Finder, study: Study) -> Study:
+    """The study with the instances that the archive holds of it now."""
+    return replace(study, instances=finder.instances(study.study_uid))
+
+
+def with_modalities(finder: Finder, study: Study) -> Study:
+    """The study with its modalities, also from an archive that leaves ModalitiesInStudy empty."""
+    return replace(study, modalities=study.modalities or tuple(sorted(finder.modalities(study.study_uid))))
+
+
+def count_patients(studies: Collection[Study]) -> int:
+    """How many patients the studies belong to: Patient IDs, and of each the issuers that are given.
+
+    Studies without a Patient ID are told apart by the patient's name.
+    """
+    issuers: dict[tuple[str, str], set[str]] = {}
+    for study in studies:
+        patient = (study.patient_id, "" if study.patient_id else study.patient_name)
+        issuers.setdefault(patient, set()).update({study.issuer} - {""})
+    return sum(max(1, len(given)) for given in issuers.values())
+
+
+def require_one_patient(studies: Collection[Study]) -> None:
+    """Raise SeveralPatients unless all studies share one Patient ID and issuer (PS3.3 C.7.1.1)."""
+    patients = count_patients(studies)
+    if patients > 1:
+        raise SeveralPatients(
+            f"The studies found belong to {patients} patients, and a disc is for one. Ask for each patient's"
+            " studies by themselves; if it is one person, have the PACS merge the Patient IDs.",
+            patients=patients,
+        )
+
+
+def require_instances(studies: Collection[Study]) -> None:
+    """Raise NoDicomData for a study of which the archive lists no instance."""
+    for study in studies:
+        if not study.instances:
+            raise NoDicomData(
+                f"The PACS knows a study with the accession number {study.accession_number}, and lists no instance"
+                " of it. Check the study in the PACS.",
+                accession=study.accession_number,
+            )
+
+
+def _studies_of(finder: Finder, accession: str) -> list[Study]:
+    """Archives match loosely (case, wildcards, ignored keys): only exact answers count."""
+    answers = finder.studies(accession)
+    return [_study(answer) for answer in answers if _text(answer, "AccessionNumber") == accession]
+
+
+def _study(answer: Dataset) -> Study:
+    study_uid = _text(answer, "StudyInstanceUID")
+    if not UID.fullmatch(study_uid):
+        raise PacsRejected("The PACS answered with a study that has no valid Study Instance UID.")
+    return Study(
+        accession_number=_text(answer, "AccessionNumber"),
+        study_uid=study_uid,
+        patient_id=_text(answer, "PatientID"),
+        issuer=_text(answer, "IssuerOfPatientID"),
+        patient_name=_text(answer, "PatientName"),
+        study_date=_text(answer, "StudyDate"),
+        description=_text(answer, "StudyDescription"),
+        modalities=tuple(part for part in _text(answer, "ModalitiesInStudy").split("\\") if part),
+        instances={},
+    )
+
+
+def _text(answer: Dataset, keyword: str) -> str:
+    value = answer.get(keyword, "")
+    parts = value if isinstance(value, MultiValue) else [value or ""]
+    return "\\".join(str(part).strip(" \0") for part in parts)
