@@ -30,6 +30,9 @@ class Cancellation:
         """Have something done at the moment of the cancel, for a thread that waits where it cannot ask."""
         with self._lock:
             self._callbacks.append(callback)
+            if self._reason is None:
+                return
+        callback()
 
     @property
     def reason(self) -> str | None:

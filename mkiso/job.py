@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from mkiso.cancellation import Cancellation
@@ -13,7 +13,7 @@ from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.disc.image import Image, image_size, mastering, require_small_files
 from mkiso.disc.layouts import LAYOUTS
-from mkiso.errors import BadRequest, JobExists
+from mkiso.errors import BadRequest, Cancelled, JobExists
 from mkiso.instances import Instance
 from mkiso.ledger import Ledger
 from mkiso.names import disc_file_name, display_name, single_file_name
@@ -42,31 +42,46 @@ class Order:
     single: bool = False
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
+    def file_name(self, patient_name: str) -> str:
+        """The name of the disc's ISO (contract, "File names")."""
+        if self.single:
+            return single_file_name(self.accessions[0])
+        return disc_file_name(patient_name, self.accessions)
+
 
 class Disc:
     """A proven disc: its name, its size in bytes, and its bytes, once. `close` ends what is left of the job."""
 
-    def __init__(self, file_name: str, image: Image, job: ExitStack, record: JobRecord) -> None:
+    def __init__(
+        self, file_name: str, image: Image, job: ExitStack, record: JobRecord, cancellation: Cancellation
+    ) -> None:
         self.file_name = file_name
         self.size = image.size
         self._job = job
+        self._cancellation = cancellation
         self._chunks = self._stream(image, record)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
 
     def close(self) -> None:
-        self._chunks.close()
+        with suppress(Cancelled):
+            self._chunks.close()
         self._job.close()
 
     def _stream(self, image: Image, record: JobRecord) -> Generator[bytes]:
         """The last chunk leaves when genisoimage has ended well and the job is cleaned up, and not before."""
         last = b""
         with self._job:
-            for chunk in image.chunks():
-                if last:
-                    yield last
-                last = chunk
+            try:
+                for chunk in image.chunks():
+                    self._cancellation.check()
+                    if last:
+                        yield last
+                    last = chunk
+            except GeneratorExit:
+                self._cancellation.check()
+                raise
             record.complete()
         yield last
 
@@ -100,7 +115,7 @@ class House:
             instances = self._retrieve(studies, record, workspace, cancellation)
             image = self._master(order, instances, record, workspace, job)
             self.ledger.hand_out(order.job_id, instances)
-            return Disc(_file_name(order, studies), image, job.pop_all(), record)
+            return Disc(order.file_name(studies[0].patient_name), image, job.pop_all(), record, cancellation)
 
     def finder(self, workspace: Workspace, cancellation: Cancellation) -> Finder:
         tools, timeout = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout
@@ -183,9 +198,3 @@ class House:
         size = image_size(genisoimage, media, grafts)
         record.enter("mastering", bytes=size)
         return job.enter_context(mastering(genisoimage, media, grafts, size, workspace.path))
-
-
-def _file_name(order: Order, studies: list[Study]) -> str:
-    if order.single:
-        return single_file_name(order.accessions[0])
-    return disc_file_name(studies[0].patient_name, order.accessions)

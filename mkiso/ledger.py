@@ -21,6 +21,7 @@ from mkiso.instances import Instance
 UNFINISHED = ("queued", "querying", "retrieving", "verifying", "mastering", "sending")
 STATES = (*UNFINISHED, "done", "failed", "cancelled")
 BUSY_LIMIT = 30
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 metadata = sa.MetaData()
 jobs = sa.Table(
@@ -71,7 +72,7 @@ instances = sa.Table(
 
 def now() -> str:
     """The time as the ledger has it (RFC 3339, UTC), which sorts as text."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.now(UTC).strftime(TIME_FORMAT)
 
 
 class Ledger:

@@ -53,6 +53,13 @@ def receiver_slot(
         yield receiver
 
 
+def slot_is_taken(work_dir: Path, receiver: Receiver) -> bool:
+    """Whether a job holds the receiver now."""
+    with suppress(BlockingIOError), locked(lock_file(work_dir, receiver), fcntl.LOCK_EX | fcntl.LOCK_NB):
+        return False
+    return True
+
+
 def _first_free(work_dir: Path, receivers: Sequence[Receiver], slot: ExitStack) -> Receiver | None:
     for receiver in receivers:
         with suppress(BlockingIOError):

@@ -8,7 +8,7 @@ of UIDs as one XML file, which is fast.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -75,6 +75,8 @@ class Finder:
         pending = self._ask(keys, ("-Xs", answers.name))
         found = instance_uids(answers.read_bytes(), study_uid) if pending else []
         answers.unlink(missing_ok=True)
+        if len(found) != pending:  # findscu leaves answers out whose character set it cannot turn into UTF-8
+            found = [uids for answer in self._datasets(keys) if (uids := _uids(answer, study_uid))]
         if len(found) != pending:
             raise PacsRejected(f"{pending - len(found)} of {pending} answers at IMAGE level have no valid UIDs.")
         return dict(found)
@@ -133,13 +135,20 @@ def answered(pacs: Peer, timeout: float, stderr: str) -> int:
 
 def instance_uids(xml: bytes, study_uid: str) -> list[tuple[str, str]]:
     """(SOP Instance UID, Series Instance UID) of each answer that holds valid UIDs and is of that study."""
-    found = []
-    for answer in ElementTree.fromstring(xml):  # noqa: S314  (written by findscu; expat refuses entity bombs)
-        value = {element.get("name"): (element.text or "").strip() for element in answer}
-        uids = (value.get("SOPInstanceUID", ""), value.get("SeriesInstanceUID", ""))
-        if value.get("StudyInstanceUID", study_uid) == study_uid and all(map(UID.fullmatch, uids)):
-            found.append(uids)
-    return found
+    try:
+        answers = list(ElementTree.fromstring(xml))  # noqa: S314  (written by findscu; expat refuses entity bombs)
+    except ElementTree.ParseError:
+        return []
+    values = [{element.get("name", ""): element.text for element in answer} for answer in answers]
+    return [uids for value in values if (uids := _uids(value, study_uid))]
+
+
+def _uids(answer: Dataset | Mapping[str, str | None], study_uid: str) -> tuple[str, str] | None:
+    study, sop, series = (
+        str(answer.get(key) or "").strip(" \0\n") for key in ("StudyInstanceUID", "SOPInstanceUID", "SeriesInstanceUID")
+    )
+    valid = UID.fullmatch(sop) and UID.fullmatch(series) and study in ("", study_uid)
+    return (sop, series) if valid else None
 
 
 def _too_late(pacs: Peer, timeout: float) -> PacsTimeout:

@@ -1,0 +1,115 @@
+"""Is everything there that a disc needs? One line for each thing that must be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from mkiso.config import Destination, Receiver
+from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.echoscu import echo
+from mkiso.errors import MkisoError
+from mkiso.job import House
+from mkiso.process import run
+from mkiso.receiver import can_bind
+from mkiso.slots import slot_is_taken
+from mkiso.workspace import ensure_work_dir, require_space
+
+DCMTK = ("echoscu", "findscu", "movescu", "storescp", "storescu", "dcmsend")
+VERSION_LIMIT = 10.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, what was found, and whether that is as it must be."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def checks(house: House) -> Iterator[Check]:
+    """Every check, each made when it is asked for."""
+    config = house.config
+    for tool in DCMTK:
+        yield _check(tool, partial(_version, config.tools.dcmtk_dir / tool))
+    yield _check("genisoimage", partial(_version, config.tools.genisoimage))
+    yield _check("storage.work_dir", partial(_work_dir, house))
+    if config.media.viewer_dir:
+        yield _check("media.viewer_dir", partial(_viewer, config.media.viewer_dir))
+    yield _check("storage.ledger", partial(_ledger, house))
+    for receiver in config.receivers:
+        yield _check(f"receiver {receiver.ae_title}", partial(_port, house, receiver))
+    yield _check("pacs", partial(_echo, house, house.pacs))
+    for name, destination in config.destinations.items():
+        yield _check(f"destination {name}", partial(_echo, house, peer_of(house, destination)))
+
+
+def peer_of(house: House, destination: Destination) -> Peer:
+    """A destination as DCMTK's programs call it."""
+    retrieve = house.config.retrieve
+    calling = destination.calling_ae_title or retrieve.calling_ae_title
+    return Peer(destination.ae_title, destination.host, destination.port, calling, retrieve.connect_timeout)
+
+
+class _Wrong(Exception):
+    """What was found is not as it must be."""
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except (_Wrong, OSError) as wrong:
+        return Check(name, False, str(wrong))
+    except MkisoError as error:
+        return Check(name, False, error.detail)
+
+
+def _version(program: Path) -> str:
+    result = run((str(program), "--version"), timeout=VERSION_LIMIT, ok=None)
+    first = next((line for line in (result.stdout + result.stderr).splitlines() if line.strip()), "")
+    if result.rc != 0:
+        raise _Wrong(f"{program} ended with status {result.rc}: {first}")
+    return first.strip("$ ")
+
+
+def _work_dir(house: House) -> str:
+    storage = house.config.storage
+    ensure_work_dir(storage.work_dir)
+    if not os.access(storage.work_dir, os.W_OK | os.X_OK):
+        raise _Wrong(f"{storage.work_dir} cannot be written to by this user")
+    require_space(storage.work_dir, storage.min_free)
+    return str(storage.work_dir)
+
+
+def _viewer(directory: Path) -> str:
+    if not directory.is_dir():
+        raise _Wrong(f"{directory} is no directory")
+    return str(directory)
+
+
+def _ledger(house: House) -> str:
+    try:
+        house.ledger.check()
+    except SQLAlchemyError as error:
+        raise _Wrong(f"it does not answer ({type(error).__name__})") from None
+    return "answers"
+
+
+def _port(house: House, receiver: Receiver) -> str:
+    if slot_is_taken(house.config.storage.work_dir, receiver):
+        return f"port {receiver.port} is receiving for a job"
+    if not can_bind(receiver.port):
+        raise _Wrong(f"port {receiver.port} is taken by another program")
+    return f"port {receiver.port} is free"
+
+
+def _echo(house: House, peer: Peer) -> str:
+    if failure := echo(house.config.tools.dcmtk_dir, peer):
+        raise _Wrong(f"{peer}: {failure}")
+    return f"{peer} answers"

@@ -1,0 +1,186 @@
+"""The commands of `mkiso`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from mkiso import __version__
+from mkiso.accession import parse_list
+from mkiso.cancellation import Cancellation
+from mkiso.check import checks
+from mkiso.config import Config, find_file, load
+from mkiso.errors import ConfigurationError, Internal, MkisoError
+from mkiso.job import House, Order
+from mkiso.log import set_up
+from mkiso.progress import shown_progress
+from mkiso.record import as_mkiso_error
+
+INTERRUPTED = 130
+config_option = click.option("--config", "config_file", metavar="FILE", help="the configuration (YAML)")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """DICOM discs from a PACS: complete, proven, streamed."""
+
+
+@cli.command()
+@config_option
+def serve(config_file: str | None) -> None:
+    """Run the web service in the foreground."""
+    from mkiso.web.server import serve as run_server  # noqa: PLC0415  (gunicorn is for this command alone)
+
+    set_up()
+    run_server(_config(config_file))
+
+
+@cli.command()
+@config_option
+@click.argument("accessions", nargs=-1, required=True, metavar="A [B …]")
+@click.option("-o", "output", required=True, metavar="FILE", help="the ISO; - is standard output")
+@click.option("--layout", type=click.Choice(["legacy", "pdi"]), help="default: media.layout")
+def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layout: Any) -> None:
+    """Write one disc with the studies of the accession numbers."""
+    house = _house(config_file)
+    numbers = _accessions(house, accessions)
+    order = Order(numbers, _requester("iso"), layout or house.config.media.layout, len(numbers) == 1)
+    with _written(output) as file, shown_progress(house.ledger, order.job_id) as progress:
+        disc = house.make_disc(order, Cancellation())
+        try:
+            for chunk in disc:
+                file.write(chunk)
+                progress.wrote(len(chunk), disc.size)
+        finally:
+            disc.close()
+
+
+@cli.command()
+@config_option
+def check(config_file: str | None) -> None:
+    """Look whether tools, directories, ports and peers are as they must be."""
+    house = _house(config_file)
+    all_ok = True
+    for one in checks(house):
+        click.echo(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.found}")
+        all_ok = all_ok and one.ok
+    sys.exit(0 if all_ok else 1)
+
+
+@cli.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="as /api/jobs answers")
+@click.option("--accession", metavar="A", help="only jobs with this accession number")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+def jobs(config_file: str | None, as_json: bool, accession: str | None, limit: int) -> None:
+    """The ledger, newest first."""
+    found = _house(config_file).ledger.list_jobs(accession=accession, limit=limit)
+    if as_json:
+        click.echo(json.dumps({"jobs": found}, ensure_ascii=False, indent=1))
+        return
+    click.echo(_row("CREATED", "STATE", "KIND", "INSTANCES", "BYTES", "ACCESSIONS", "REQUESTER"))
+    for job in found:
+        click.echo(_job_row(job))
+
+
+@cli.command()
+@config_option
+def sweep(config_file: str | None) -> None:
+    """End what dead jobs left running, and remove their directories."""
+    swept = _house(config_file).sweep()
+    click.echo("\n".join(f"cleared away after job {job_id}" for job_id in swept) or "nothing to clear away")
+
+
+def main() -> None:
+    """The console script: every error as text on standard error, and the contract's exit status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except MkisoError as error:
+        _fail(error)
+    except Exception as error:  # the boundary
+        _fail(as_mkiso_error(error, "(see the text above)"), error)
+
+
+def _fail(error: MkisoError, cause: BaseException | None = None) -> None:
+    if isinstance(error, Internal):
+        logging.getLogger("mkiso").error("the command failed", exc_info=cause or error)
+    click.echo(f"mkiso: {error}", err=True)
+    sys.exit(error.exit_code)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _config(config_file: str | None) -> Config:
+    return load(find_file(config_file))
+
+
+def _house(config_file: str | None) -> House:
+    set_up(logging.WARNING)
+    return House(_config(config_file))
+
+
+def _accessions(house: House, accessions: tuple[str, ...]) -> tuple[str, ...]:
+    return parse_list(",".join(accessions), house.config.retrieve.max_accessions)
+
+
+def _requester(command: str) -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@mkiso-{command}"
+
+
+@contextmanager
+def _written(output: str) -> Iterator[IO[bytes]]:
+    """The file to write to: it has its name only when it is whole."""
+    if output == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    part = Path(f"{output}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.rename(output)
+    except OSError as error:
+        raise ConfigurationError(f"{output} cannot be written: {error.strerror}", error="usage error") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _row(*cells: object) -> str:
+    widths = (20, 10, 5, 11, 12, 24, 0)
+    return "  ".join(str(cell).ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _job_row(job: dict[str, Any]) -> str:
+    created = job["created_at"][:19] + "Z"
+    count = f"{job['received']}/{job['expected'] if job['expected'] is not None else '?'}"
+    why = f"  {job['error']['code']}" if job["error"] else ""
+    accessions = ",".join(job["accessions"])
+    return _row(created, job["state"], job["kind"], count, job["bytes"], accessions, job["requester"] + why)
+
+
+if __name__ == "__main__":
+    main()

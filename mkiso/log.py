@@ -1,0 +1,32 @@
+"""Log lines: an event and its fields, readable in a terminal, JSON where MKISO_LOG=json."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+
+
+class EventFormatter(logging.Formatter):
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {key: value for key, value in getattr(record, "fields", {}).items() if value is not None}
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        trace = self.formatException(record.exc_info) if record.exc_info else ""
+        if self._as_json:
+            event = {"time": time, "level": record.levelname, "event": record.getMessage(), **fields}
+            return json.dumps(event | ({"trace": trace} if trace else {}), default=str)
+        told = " ".join(f"{key}={value}" for key, value in fields.items())
+        return f"{time} {record.levelname:<7} {record.getMessage()} {told}".rstrip() + (trace and f"\n{trace}")
+
+
+def set_up(level: int = logging.INFO) -> None:
+    """Log to standard error from here on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(EventFormatter(os.environ.get("MKISO_LOG") == "json"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,0 +1,46 @@
+"""Who asks: the token that guards `/api/*`, and the requester that the ledger remembers."""
+
+from __future__ import annotations
+
+import hmac
+from ipaddress import ip_address
+
+from flask import current_app, g, request
+
+from mkiso.errors import Unauthorized
+from mkiso.job import House
+
+
+def require_token() -> None:
+    """Before each request: raise Unauthorized for `/api/*` without a known token, where tokens are set."""
+    house: House = current_app.extensions["mkiso"][0]
+    tokens = house.config.server.api_tokens
+    if not tokens or not request.path.startswith("/api/"):
+        return
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    matching = [
+        known.name
+        for known in tokens
+        if hmac.compare_digest(known.token.get_secret_value().encode(), given.strip().encode())
+    ]
+    if scheme.lower() != "bearer" or not matching:
+        raise Unauthorized("Send the header Authorization: Bearer TOKEN with a token of server.api_tokens.")
+    g.user = matching[0]
+
+
+def requester() -> str:
+    """`USER@ADDRESS` or `ADDRESS`; what a proxy forwards counts only from loopback or the unix socket."""
+    address, user = request.remote_addr or "", g.get("user")
+    if _is_our_proxy(address):
+        forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        address = _plain(forwarded) or address or "local"
+        user = user or _plain(request.headers.get("X-Forwarded-User", ""))
+    return f"{user}@{address}" if user else address
+
+
+def _is_our_proxy(address: str) -> bool:
+    return not address or ip_address(address).is_loopback
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text[:128] if character.isprintable())

@@ -1,0 +1,142 @@
+"""What every URL answers with: a disc, or an error as JSON or as a page."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any, cast, get_args
+
+from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from mkiso.config import LayoutName
+from mkiso.errors import BadRequest, Busy, MkisoError, Unauthorized
+from mkiso.job import Disc, House, Order
+from mkiso.record import as_mkiso_error
+from mkiso.web.access import requester
+from mkiso.web.live import LiveJobs, break_connection
+
+RETRY_AFTER = 30
+log = logging.getLogger("mkiso.web")
+
+
+def house() -> House:
+    return cast(House, current_app.extensions["mkiso"][0])
+
+
+def live_jobs() -> LiveJobs:
+    return cast(LiveJobs, current_app.extensions["mkiso"][1])
+
+
+def argument(name: str) -> str | None:
+    """A parameter of the query; BadRequest where it is given more than once."""
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        raise BadRequest(f"The parameter {name} is given {len(values)} times. Give it once.")
+    return values[0] if values else None
+
+
+def chosen_job_id() -> str:
+    """The job id that the caller chose with `job=`, or a new one; from here on every answer carries it."""
+    g.job_id = str(uuid.uuid4())
+    if (text := argument("job")) is not None:
+        g.job_id = parse_job_id(text)
+    return cast(str, g.job_id)
+
+
+def parse_job_id(text: str) -> str:
+    """A UUID in its usual form; BadRequest."""
+    try:
+        job_id = str(uuid.UUID(text))
+    except ValueError:
+        job_id = ""
+    if job_id != text.lower():
+        raise BadRequest("job is a UUID, such as 123e4567-e89b-12d3-a456-426614174000.")
+    return job_id
+
+
+def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
+    """Run the job, and answer with the ISO once its first bytes are there. HEAD moves nothing."""
+    layout = argument("layout")
+    if layout is None:
+        layout = house().config.media.layout
+    if layout not in get_args(LayoutName):
+        raise BadRequest("layout is legacy or pdi.")
+    order = Order(accessions, requester(), cast(LayoutName, layout), single, g.job_id)
+    if request.method == "HEAD":
+        return _iso_headers(Response(iter(())), order.file_name("") if single else None)
+    client = request.environ.get("gunicorn.socket")
+    cancellation = live_jobs().start(order.job_id, client)
+    try:
+        made = house().make_disc(order, cancellation)
+    except BaseException:
+        live_jobs().stop(order.job_id)
+        raise
+    if client is not None:
+        cancellation.on_cancel(lambda: break_connection(client))
+    return _iso_answer(made, order.job_id)
+
+
+def _iso_answer(made: Disc, job_id: str) -> Response:
+    live = live_jobs()
+    response = Response(cast(Any, made), direct_passthrough=True)
+    response.call_on_close(lambda: live.stop(job_id))
+    response.content_length = made.size
+    return _iso_headers(response, made.file_name)
+
+
+def _iso_headers(response: Response, file_name: str | None) -> Response:
+    """File names are ASCII by their rules, so that RFC 6266's `filename*` has nothing to add."""
+    response.mimetype = "application/octet-stream"
+    quoted = f'; filename="{file_name}"' if file_name else ""
+    response.headers["Content-Disposition"] = f"attachment{quoted}"
+    return response
+
+
+def register(app: Flask) -> None:
+    """Answer every error from one place, and mark every answer."""
+    app.register_error_handler(MkisoError, error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+    app.after_request(_mark)
+
+
+def prefers_page() -> bool:
+    """Whether a person's browser asks, rather than a program."""
+    accepted = request.accept_mimetypes
+    return accepted["text/html"] > accepted["application/json"]
+
+
+def error(raised: MkisoError) -> Response:
+    told: dict[str, Any] = {"error": raised.error, "code": raised.code, "detail": raised.detail}
+    told |= {"job_id": g.get("job_id"), **raised.fields}
+    body = render_template("error.html", **told, fields=raised.fields) if prefers_page() else jsonify(told)
+    response = make_response(body, raised.http_status)
+    if isinstance(raised, Busy):
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    if isinstance(raised, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _http_error(raised: HTTPException) -> Response:
+    status = raised.code or 500
+    if status < 400:  # noqa: PLR2004  (a redirect)
+        return cast(Response, raised.get_response())
+    told = BadRequest(raised.description or raised.name, error=raised.name.lower())
+    response = error(told)
+    response.status_code = status
+    return response
+
+
+def _unexpected(raised: Exception) -> Response:
+    told = as_mkiso_error(raised, g.get("job_id", "(none)"))
+    log.error("request failed", exc_info=raised, extra={"fields": {"job": g.get("job_id"), "path": request.path}})
+    return error(told)
+
+
+def _mark(response: Response) -> Response:
+    response.headers.setdefault("Cache-Control", "no-store")
+    if job_id := g.get("job_id"):
+        response.headers["X-Job-Id"] = job_id
+    return response

@@ -1,0 +1,92 @@
+"""The API for programs: discs, studies, and the ledger."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from flask import Blueprint, Response, g, jsonify, request
+
+from mkiso.accession import parse_list, parse_one
+from mkiso.cancellation import Cancellation
+from mkiso.errors import BadRequest
+from mkiso.ledger import STATES, TIME_FORMAT
+from mkiso.studies import count_patients
+from mkiso.web.answers import argument, chosen_job_id, disc, house, parse_job_id
+
+MOST_JOBS = 1000
+blueprint = Blueprint("api", __name__, url_prefix="/api")
+
+
+@blueprint.get("/iso/download")
+def download() -> Response:
+    chosen_job_id()
+    return disc((parse_one(argument("accession_number")),), single=True)
+
+
+@blueprint.get("/iso/download-multiple")
+def download_multiple() -> Response:
+    chosen_job_id()
+    return disc(_accessions())
+
+
+@blueprint.get("/studies")
+def studies() -> Response:
+    accessions = _accessions()
+    if request.method == "HEAD":
+        return jsonify()
+    found = house().studies(accessions, Cancellation())
+    return jsonify(studies=[study.public() for study in found], patients=count_patients(found))
+
+
+@blueprint.get("/jobs")
+def jobs() -> Response:
+    accession = argument("accession_number")
+    return jsonify(
+        jobs=house().ledger.list_jobs(
+            accession=None if accession is None else parse_one(accession),
+            state=_state(),
+            since=_since(),
+            limit=_limit(),
+        )
+    )
+
+
+@blueprint.get("/jobs/<job_id>")
+def job(job_id: str) -> Response:
+    g.job_id = job_id
+    return jsonify(house().ledger.job(job_id))
+
+
+@blueprint.post("/jobs/<job_id>/cancel")
+def cancel(job_id: str) -> Response:
+    g.job_id = parse_job_id(job_id)
+    return jsonify(house().ledger.request_cancel(g.job_id))
+
+
+def _accessions() -> tuple[str, ...]:
+    return parse_list(argument("accession_numbers"), house().config.retrieve.max_accessions)
+
+
+def _state() -> str | None:
+    state = argument("state")
+    if state is not None and state not in STATES:
+        raise BadRequest(f"state is one of {', '.join(STATES)}.")
+    return state
+
+
+def _since() -> str | None:
+    text = argument("since")
+    if text is None:
+        return None
+    try:
+        since = datetime.fromisoformat(text.replace(" ", "+"))  # a + in a URL arrives as a space
+    except ValueError:
+        raise BadRequest("since is a time such as 2026-01-31T08:00:00Z (RFC 3339).") from None
+    return (since if since.tzinfo else since.replace(tzinfo=UTC)).astimezone(UTC).strftime(TIME_FORMAT)
+
+
+def _limit() -> int:
+    text = argument("limit") or "100"
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
+        raise BadRequest(f"limit is a number from 1 to {MOST_JOBS}.")
+    return int(text)

@@ -1,0 +1,23 @@
+"""The URLs of the PHP scripts, as the hospital's pages open them."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from mkiso.accession import parse_list, parse_one
+from mkiso.web.answers import argument, chosen_job_id, disc, house
+
+blueprint = Blueprint("legacy", __name__)
+
+
+@blueprint.get("/mkiso.php")
+def mkiso() -> Response:
+    chosen_job_id()
+    return disc((parse_one(argument("accession_number")),), single=True)
+
+
+@blueprint.get("/mkiso_multiple.php")
+def mkiso_multiple() -> Response:
+    chosen_job_id()
+    limit = house().config.retrieve.max_accessions
+    return disc(parse_list(argument("accession_number"), limit, "accession_number"))

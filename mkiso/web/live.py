@@ -1,0 +1,101 @@
+"""The jobs that this process runs, watched by one thread: for a cancel, a client that left, a stopping service.
+
+A job's own thread may wait where it cannot ask, in a send to a client that does not read.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from mkiso.cancellation import Cancellation
+from mkiso.ledger import Ledger
+
+TICK = 0.25
+LEFT = "The client went away before it had everything. Ask again."
+STOPPED = "The job was cancelled on request."
+STOPPING = "The service is being stopped. Ask again when it is back."
+log = logging.getLogger("mkiso.web")
+
+
+@dataclass(frozen=True)
+class LiveJob:
+    client: socket.socket | None
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+
+class LiveJobs:
+    """The registry and its watcher, which starts with the first job (and so after a worker's fork)."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._jobs: dict[str, LiveJob] = {}
+        self._changed = threading.Condition()
+        self._watcher: threading.Thread | None = None
+        self.must_stop: Callable[[], bool] = lambda: False
+
+    def start(self, job_id: str, client: socket.socket | None) -> Cancellation:
+        """Watch a job; `client` is the connection that waits for it, where its end is to end the job."""
+        job = LiveJob(client)
+        with self._changed:
+            self._jobs[job_id] = job
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
+                self._watcher.start()
+            self._changed.notify()
+        return job.cancellation
+
+    def stop(self, job_id: str) -> None:
+        with self._changed:
+            self._jobs.pop(job_id, None)
+
+    def cancel_all(self, reason: str = STOPPING) -> None:
+        for job in self._snapshot().values():
+            job.cancellation.cancel(reason)
+
+    def _snapshot(self) -> dict[str, LiveJob]:
+        with self._changed:
+            return dict(self._jobs)
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs)
+            if self.must_stop():
+                self.cancel_all()
+            for job in self._snapshot().values():
+                if job.client is not None and _has_left(job.client):
+                    job.cancellation.cancel(LEFT)
+            self._cancel_requested()
+            time.sleep(TICK)
+
+    def _cancel_requested(self) -> None:
+        jobs = self._snapshot()
+        try:
+            for job_id in self._ledger.cancel_requested(jobs):
+                jobs[job_id].cancellation.cancel(STOPPED)
+        except SQLAlchemyError:
+            log.exception("the ledger did not answer")
+
+
+def _has_left(client: socket.socket) -> bool:
+    try:
+        return not client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def break_connection(client: socket.socket) -> None:
+    """End a send that waits for its reader."""
+    try:
+        client.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return

@@ -1,0 +1,99 @@
+"""gunicorn around the application: threads, a drain with a limit, and a sweep at every start.
+
+A worker's heartbeat comes from its main thread, so that gunicorn's timeout does not cut a long job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from mkiso.config import Config
+from mkiso.job import House
+from mkiso.log import set_up
+from mkiso.web import create_app
+from mkiso.web.live import LiveJobs
+
+DRAIN = 20.0
+GRACE = 30
+log = logging.getLogger("mkiso.web")
+
+
+class Server(BaseApplication):
+    """gunicorn in the foreground with the configuration's settings; SIGTERM drains it.
+
+    Jobs that run at a SIGTERM have DRAIN seconds; then they are cancelled, their children ended and
+    their directories removed. SIGINT and SIGQUIT cancel them at once.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__()
+
+    def load_config(self) -> None:
+        server = self._config.server
+        settings = {
+            "bind": server.bind,
+            "workers": server.workers,
+            "threads": server.threads,
+            "worker_class": "gthread",
+            "graceful_timeout": GRACE,
+            "control_socket_disable": True,
+            "proc_name": "mkiso",
+            "when_ready": _when_ready,
+            "post_worker_init": _post_worker_init,
+            "worker_int": _worker_int,
+        }
+        for name, value in settings.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return create_app(self._config)
+
+
+def serve(config: Config) -> None:
+    """Run the service until it is told to stop. Raises ConfigurationError before it listens."""
+    house = House(config)
+    house.sweep()
+    house.ledger.close()
+    Server(config).run()
+
+
+def _when_ready(arbiter: Any) -> None:
+    set_up()
+    log.info("ready", extra={"fields": {"bind": " ".join(str(one) for one in arbiter.LISTENERS)}})
+
+
+def _post_worker_init(worker: Any) -> None:
+    """In a worker that has started: clear away after one that was killed, and learn when to stop."""
+    house, live = _extension(worker)
+    if swept := house.sweep():
+        log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
+    live.must_stop = _drain_limit(worker)
+
+
+def _drain_limit(worker: Any) -> Callable[[], bool]:
+    """Whether the worker was told to stop, or lost its master, more than DRAIN seconds ago."""
+    told: list[float] = []
+
+    def passed() -> bool:
+        if not worker.alive or os.getppid() != worker.ppid:
+            told.append(time.monotonic())
+        return bool(told) and time.monotonic() - told[0] > DRAIN
+
+    return passed
+
+
+def _worker_int(worker: Any) -> None:
+    _extension(worker)[1].cancel_all()
+
+
+def _extension(worker: Any) -> tuple[House, LiveJobs]:
+    house, live = worker.wsgi.extensions["mkiso"]
+    return house, live

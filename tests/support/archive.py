@@ -1,0 +1,169 @@
+"""A DICOM archive that serves C-ECHO, C-FIND and C-MOVE, rightly or with one chosen misbehaviour."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pynetdicom import AE, _config, debug_logger, evt
+from pynetdicom.dimse_primitives import C_MOVE
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import QueryRetrieveServiceClass
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    Verification,
+)
+
+from tests.support import tools
+from tests.support.behaviours import BEHAVIOURS, Answers, Behaviour
+from tests.support.holdings import Holdings
+from tests.support.moves import (
+    CANNOT_PERFORM,
+    UNKNOWN_DESTINATION,
+    Archive,
+    Move,
+    Options,
+    Unreachable,
+    send_at_once,
+)
+from tests.support.tools import LOCALHOST
+
+
+@dataclass(frozen=True)
+class RunningArchive:
+    """An archive that listens."""
+
+    port: int
+    pid: int
+    log: Path
+
+
+@contextmanager
+def running_archive(
+    port: int,
+    destinations: Mapping[str, int],
+    studies_dir: Path,
+    behaviour: str = "normal",
+    **options: object,
+) -> Iterator[RunningArchive]:
+    """An archive in a process of its own, listening; options are the command line's (`n`, `status`, …)."""
+    words = [f"--to={title}={to}" for title, to in destinations.items()]
+    words += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    argv = (sys.executable, "-m", "tests.support.archive", f"--port={port}", f"--studies={studies_dir}")
+    with tempfile.TemporaryDirectory(prefix="archive-") as name:
+        log = Path(name, "archive.log")
+        process = tools.start_listener((*argv, f"--behaviour={behaviour}", *words), port, log)
+        try:
+            yield RunningArchive(port, process.pid, log)
+        finally:
+            tools.end(process)
+
+
+def _serve_moves(archive: Archive, behaviour: Behaviour) -> None:
+    def move_scp(service: Any, request: C_MOVE, context: PresentationContext) -> None:
+        move = Move(archive, service, request, context)
+        if move.destination not in archive.destinations:
+            move.answer(UNKNOWN_DESTINATION)
+            return
+        try:
+            behaviour.move(move)
+        except Unreachable:
+            move.answer(CANNOT_PERFORM, failed_uids=[one.sop_instance_uid for one in move.instances])
+
+    # The handler of EVT_C_MOVE has no say in when, where and what is sent, and pynetdicom would encode the
+    # data sets anew.
+    QueryRetrieveServiceClass._move_scp = move_scp
+    _config.STORE_SEND_CHUNKED_DATASET = True
+
+
+def _application(title: str, archive: Archive, behaviour: Behaviour) -> AE:
+    _serve_moves(archive, behaviour)
+    # Rejected with "called AE title not recognised", whatever the title that was called.
+    application = AE("NOBODY-HERE" if behaviour.rejects else title)
+    application.require_called_aet = behaviour.rejects
+    application.network_timeout = application.dimse_timeout = None
+    application.maximum_associations = 100
+    for service in (
+        Verification,
+        StudyRootQueryRetrieveInformationModelFind,
+        StudyRootQueryRetrieveInformationModelMove,
+    ):
+        application.add_supported_context(service)
+    return application
+
+
+def _listen(options: argparse.Namespace, archive: Archive) -> object:
+    behaviour, address = BEHAVIOURS[options.behaviour], (LOCALHOST, options.port)
+    if not behaviour.associates:
+        return socket.create_server(address)
+
+    def find(event: evt.Event) -> Answers:
+        return behaviour.find(archive, event.identifier)
+
+    handlers = [(evt.EVT_C_FIND, find), (evt.EVT_CONN_OPEN, send_at_once)]
+    application = _application(options.ae, archive, behaviour)
+    return application.start_server(address, block=False, evt_handlers=handlers)
+
+
+def _destination(text: str) -> tuple[str, int]:
+    title, _, port = text.partition("=")
+    if not title or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not AE=PORT, as in CDRECORD=10104")
+    return title, int(port)
+
+
+def _status(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a status in hexadecimal, as A702") from problem
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="archive", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ae", default="ABPACS", help="its AE title (default: %(default)s)")
+    parser.add_argument("--to", type=_destination, action="append", default=[], metavar="AE=PORT")
+    parser.add_argument("--studies", type=Path, required=True, help="directory of DICOM files (*.dcm)")
+    parser.add_argument("--behaviour", choices=BEHAVIOURS, default="normal")
+    parser.add_argument("--n", type=int, default=3, help="instances: stall, abort, partial")
+    parser.add_argument("--status", type=_status, default="A702", help="move-status, find-status")
+    parser.add_argument("--delay", type=float, default=0.2, help="seconds between two instances: slow")
+    parser.add_argument("--ready-file", type=Path, help="written once it listens")
+    parser.add_argument("--debug", action="store_true", help="logs all messages to standard error")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until it is sent SIGTERM or SIGINT."""
+    options = _parser().parse_args(arguments)
+    signals = {signal.SIGTERM, signal.SIGINT}
+    # Blocked before any thread starts, so that only sigwait takes them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    if options.debug:
+        debug_logger()
+    with tempfile.TemporaryDirectory(prefix="archive-") as scratch:
+        behaves = Options(options.n, options.status, options.delay)
+        archive = Archive(Holdings(options.studies), dict(options.to), behaves, Path(scratch))
+        try:
+            archive.kept.append(_listen(options, archive))
+        except OSError as problem:
+            print(f"archive: cannot listen on port {options.port}: {problem}; end what does", file=sys.stderr)
+            return 1
+        if options.ready_file:
+            options.ready_file.touch()
+        signal.sigwait(signals)
+    return 0
+
+
+if __name__ == "__main__":
+    # Threads that hang on purpose would keep the interpreter.
+    os._exit(main())
