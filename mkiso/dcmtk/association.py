@@ -36,7 +36,8 @@ FAILURES = (
     (re.compile(r"^[EF]: No Acceptable Presentation Contexts", re.M), Failure.NO_CONTEXT),
     (re.compile(r"^[EF]: Association Request Failed", re.M), Failure.UNREACHABLE),
 )
-SPOKEN = re.compile(r"^[EF]: (?:[0-9a-f]{4}:[0-9a-f]{4} )?(.*\S)", re.M)
+# Not the data set that findscu shows beside an error, whose lines begin with # or a tag.
+SPOKEN = re.compile(r"^[EF]: (?![#(])(.*\S)", re.M)
 
 
 def whole_seconds(seconds: float) -> str:

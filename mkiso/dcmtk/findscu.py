@@ -22,8 +22,7 @@ from mkiso.process import ToolTimeout, run
 
 FINAL = re.compile(r"^I: Received Final Find Response \((.*)\)", re.M)
 PENDING = re.compile(r"^I: Received Find Response \d+ \(", re.M)
-REFUSED = re.compile(r"^[WE]: .*(?:Failed|status).*", re.M)
-TIMED_OUT = re.compile(r"Find Request Failed: .*timeout", re.I)
+TIMED_OUT = re.compile(r"^E: Find (?:Request|SCU) Failed: .*timeout", re.M)
 STUDY_KEYS = (
     "AccessionNumber",
     "StudyInstanceUID",

@@ -68,9 +68,7 @@ def _moving(held: Held, tmp_path: Path, behaviour: str, **options: object) -> It
         running_archive(port, {"RECEIVER": receiver_port}, held.root, behaviour, **options) as archive,
     ):
         done = tools.movescu(port, study.study_uid, "RECEIVER", dimse_timeout=1)
-        yield Moved(
-            done.stderr, _received(directory), log.read_text(), directory, port, receiver_port, archive.pid
-        )
+        yield Moved(done.stderr, _received(directory), log.read_text(), directory, port, receiver_port, archive.pid)
 
 
 def test_normal_sends_every_kind_of_instance_unchanged(held: Held, tmp_path: Path) -> None:
@@ -80,9 +78,7 @@ def test_normal_sends_every_kind_of_instance_unchanged(held: Held, tmp_path: Pat
     kinds = {path: dcmread(path) for path in moved.received.values()}
     assert len({UID(dataset.file_meta.TransferSyntaxUID) for dataset in kinds.values()}) == 8
     assert PRIVATE_SOP_CLASS in {dataset.SOPClassUID for dataset in kinds.values()}
-    assert all(
-        _data_set(moved.received[uid]) == _data_set(_stored(held.mixed, uid)) for uid in moved.received
-    )
+    assert all(_data_set(moved.received[uid]) == _data_set(_stored(held.mixed, uid)) for uid in moved.received)
 
 
 def _stored(study: Study, uid: str) -> Path:
@@ -169,9 +165,7 @@ def test_truncate_cuts_the_last_instance(held: Held, tmp_path: Path) -> None:
 def test_hold_open_leaves_a_connection_to_the_receiver(held: Held, tmp_path: Path) -> None:
     with _moving(held, tmp_path, "hold-open") as moved:
         connections = psutil.Process(moved.archive_pid).net_connections("tcp")
-        assert [c.status for c in connections if c.raddr and c.raddr.port == moved.receiver_port] == [
-            "ESTABLISHED"
-        ]
+        assert [c.status for c in connections if c.raddr and c.raddr.port == moved.receiver_port] == ["ESTABLISHED"]
         assert moved.uids == held.six.sop_instance_uids
 
 
@@ -207,9 +201,7 @@ def _find(held: Held, behaviour: str, **options: object) -> str:
         ("hang-associate", 0, "DUL network read timeout"),
     ],
 )
-def test_a_find_is_answered_as_the_behaviour_says(
-    held: Held, behaviour: str, answers: int, says: str
-) -> None:
+def test_a_find_is_answered_as_the_behaviour_says(held: Held, behaviour: str, answers: int, says: str) -> None:
     log = _find(held, behaviour, status="A700")
     assert (log.count("(Pending)"), says in log) == (answers, True), log
 

@@ -20,9 +20,7 @@ def ports() -> list[int]:
 
 @pytest.fixture(scope="module")
 def pacs(tmp_path_factory: pytest.TempPathFactory, ports: list[int]) -> Iterator[RunningPacs]:
-    with testpacs.running_testpacs(
-        tmp_path_factory.mktemp("pacs"), ports[0], {"RECEIVER": ports[1]}
-    ) as running:
+    with testpacs.running_testpacs(tmp_path_factory.mktemp("pacs"), ports[0], {"RECEIVER": ports[1]}) as running:
         yield running
 
 

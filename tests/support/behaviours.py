@@ -25,9 +25,7 @@ def _hang() -> None:
     threading.Event().wait()
 
 
-def _send(
-    move: Move, sender: Association, instances: Sequence[Instance], unsent: int = 0, delay: float = 0
-) -> None:
+def _send(move: Move, sender: Association, instances: Sequence[Instance], unsent: int = 0, delay: float = 0) -> None:
     for number, instance in enumerate(instances, start=1):
         if move.is_over:
             return

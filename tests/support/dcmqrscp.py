@@ -71,9 +71,7 @@ def configure(directory: Path, port: int, ae_titles: Mapping[str, int]) -> tuple
     area = directory / "archive"
     area.mkdir(parents=True)
     configuration, profiles = directory / "dcmqrscp.cfg", directory / "profiles.cfg"
-    configuration.write_text(
-        _CONFIGURATION.format(port=port, hosts=_hosts(ae_titles), ae_title=AE_TITLE, area=area)
-    )
+    configuration.write_text(_CONFIGURATION.format(port=port, hosts=_hosts(ae_titles), ae_title=AE_TITLE, area=area))
     profiles.write_text(_PROFILES.format(received=_contexts(_SERVICES + _SENT), sent=_contexts(_SENT)))
     return "/usr/bin/dcmqrscp", "-v", "-c", configuration, "-xf", profiles, "In", "Out"
 

@@ -52,9 +52,7 @@ class Holdings:
 
     def __init__(self, directory: Path) -> None:
         self.instances = [read(path) for path in sorted(directory.rglob("*.dcm"))]
-        self.instances.sort(
-            key=lambda instance: (*_identifiers(instance)[:2], instance.header.InstanceNumber)
-        )
+        self.instances.sort(key=lambda instance: (*_identifiers(instance)[:2], instance.header.InstanceNumber))
 
     def add(self, instance: Instance) -> None:
         """Takes a further instance in; from now on C-FIND lists it."""

@@ -47,7 +47,7 @@ def send_at_once(event: evt.Event) -> None:
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-class Unreachable(Exception):  # noqa: N818
+class Unreachable(Exception):
     """The receiver does not take the association."""
 
 

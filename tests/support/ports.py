@@ -25,7 +25,5 @@ def free_ports(n: int) -> list[int]:
         if _is_free(port):
             found.append(port)
     if len(found) < n:
-        raise RuntimeError(
-            f"only {len(found)} of {n} ports are free in {_RANGE}: end programs that listen there"
-        )
+        raise RuntimeError(f"only {len(found)} of {n} ports are free in {_RANGE}: end programs that listen there")
     return found

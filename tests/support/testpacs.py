@@ -76,9 +76,7 @@ def _empty(directory: Path) -> None:
     # Only what a test PACS wrote may go: the directory is the caller's, and may be any.
     mark, owned = directory / "mkiso-testpacs", [directory / "archive", directory / "studies"]
     if not mark.exists() and any(path.exists() for path in owned):
-        raise RuntimeError(
-            f"{directory} has an archive or studies of another origin: choose another with --dir"
-        )
+        raise RuntimeError(f"{directory} has an archive or studies of another origin: choose another with --dir")
     directory.mkdir(parents=True, exist_ok=True)
     mark.touch()
     for path in owned:
@@ -158,9 +156,7 @@ def _status_command(options: argparse.Namespace) -> int:
     if record is None or record.process() is None:
         print(f"not running (directory {options.dir})")
         return 1
-    print(
-        f"running: {dcmqrscp.AE_TITLE} on port {record.port} (process {record.pid}, directory {options.dir})"
-    )
+    print(f"running: {dcmqrscp.AE_TITLE} on port {record.port} (process {record.pid}, directory {options.dir})")
     return 0
 
 

@@ -121,9 +121,7 @@ def _client(program: str, level: str, called: str, keys: Sequence[str], dimse_ti
     return [f"/usr/bin/{program}", level, *_CLIENT, "-td", str(dimse_timeout), "-aec", called, *options]
 
 
-def movescu(
-    port: int, study_uid: str, destination: str, called: str = "ABPACS", dimse_timeout: int = 30
-) -> Finished:
+def movescu(port: int, study_uid: str, destination: str, called: str = "ABPACS", dimse_timeout: int = 30) -> Finished:
     """A C-MOVE of one study, with every response in `stderr`."""
     keys = ("QueryRetrieveLevel=STUDY", f"StudyInstanceUID={study_uid}")
     client = _client("movescu", "-d", called, keys, dimse_timeout)

@@ -1,0 +1,58 @@
+"""Isolation, for every test: nothing of it is left, and nothing of the host's was touched."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mkiso.process import OWNER
+
+HOST_PLACES = (Path("/etc/mkiso"), Path("/var/lib/mkiso"), Path("/var/tmp/mkiso"))
+UNFINISHED = "SELECT id, state FROM jobs WHERE finished_at IS NULL"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails a test that leaves a child process, a job directory, an unfinished row, or touched the host's places.
+
+    The services that a module's tests share are looked at after each of them, too.
+    """
+    children, places = _children(), _modified()
+    yield
+    base = tmp_path_factory.getbasetemp()
+    assert _children() - children == set(), "child processes are left"
+    assert list(base.glob("*/work/dicomdir_*")) == [], "job directories are left"
+    assert _of_jobs_in(base) == [], "programs of jobs are left"
+    assert _unfinished(base) == [], "unfinished ledger rows are left"
+    assert _modified() == places, "the host's own directories were touched"
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children())
+
+
+def _of_jobs_in(directory: Path) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if _owner(process).startswith(str(directory))]
+
+
+def _owner(process: psutil.Process) -> str:
+    try:
+        return process.environ().get(OWNER, "")
+    except psutil.Error:
+        return ""
+
+
+def _unfinished(directory: Path) -> list[tuple[str, str]]:
+    rows = []
+    for file in directory.glob("*/ledger.db"):
+        with sqlite3.connect(file) as connection:
+            rows += connection.execute(UNFINISHED).fetchall()
+        connection.close()
+    return rows
+
+
+def _modified() -> list[float | None]:
+    return [os.stat(place).st_mtime if place.exists() else None for place in HOST_PLACES]

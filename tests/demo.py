@@ -1,0 +1,47 @@
+"""`make demo`: a disc from an embedded PACS, fetched by curl, and what is on it."""
+
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from tests.support.ports import free_ports
+from tests.support.service import running_service, settings
+from tests.support.testpacs import running_testpacs
+from tests.support.tools import ROOT
+
+ACCESSION = "CT.001"
+print = partial(print, flush=True)  # in order with curl's own output
+
+
+def main() -> int:
+    """Make the disc, leave it in `demo/`, stop what was started; the exit status."""
+    pacs_port, receiver, port = free_ports(3)
+    iso = ROOT / "demo" / f"{ACCESSION}.iso"
+    iso.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mkiso-demo-") as name:
+        directory = Path(name)
+        print(f"Starting a PACS with synthetic studies on port {pacs_port} …")
+        with running_testpacs(directory / "pacs", pacs_port, {"CDRECORD": receiver}):
+            print(f"Starting mkiso on port {port} …")
+            configuration = settings(directory, pacs_port, {"CDRECORD": receiver})
+            with running_service(directory, port, configuration) as service:
+                fetched = _fetch(f"{service.url}/mkiso.php?accession_number={ACCESSION}", iso)
+    if not fetched:
+        return 1
+    print(f"\nOn the disc:\n{_listing(iso)}\nThe disc is {iso} ({iso.stat().st_size} bytes).")
+    return 0
+
+
+def _fetch(url: str, iso: Path) -> bool:
+    print(f"\n$ curl -o {iso} '{url}'")
+    return subprocess.run(("curl", "--fail-with-body", "-o", iso, url), check=False).returncode == 0
+
+
+def _listing(iso: Path) -> str:
+    return subprocess.run(("isoinfo", "-R", "-f", "-i", iso), capture_output=True, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Archives that misbehave: whatever they do, a disc is whole and holds what was asked for, or there is none."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mkiso import errors
+from mkiso.cancellation import Cancellation
+from mkiso.job import House, Order
+from tests.support.archive import running_archive
+from tests.support.datasets import Patient
+from tests.support.ports import free_ports
+from tests.support.service import config, instances_of, instances_on, read_disc
+from tests.support.studies import RICHARD, Study, ct_study, mixed_study
+
+SIX = "SIX.001"
+
+
+@dataclass(frozen=True)
+class Held:
+    root: Path
+    six: Study
+    mixed: Study
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
+    root = tmp_path_factory.mktemp("held")
+    ct_study(root, Patient("PAT900", "OTHER^TEST"), "ANOTHER.001")
+    return Held(root, ct_study(root, RICHARD, SIX, count=6), mixed_study(root))
+
+
+@dataclass(frozen=True)
+class Before:
+    """A house before an archive of one behaviour."""
+
+    house: House
+    directory: Path
+    archive_log: Path
+
+    def disc(self, accession: str = SIX) -> dict[str, bytes]:
+        """The instances on the disc that is made."""
+        disc = self.house.make_disc(Order((accession,), "test"), Cancellation())
+        iso = b"".join(disc)
+        disc.close()
+        return instances_on(read_disc(iso, self.directory / "disc"))
+
+    def refusal(self, kind: type[errors.MkisoError], accession: str = SIX) -> errors.MkisoError:
+        with pytest.raises(kind) as caught:
+            self.house.make_disc(Order((accession,), "test"), Cancellation())
+        (job,) = self.house.ledger.list_jobs(limit=1)
+        assert (job["state"], job["error"]["code"]) == ("failed", kind.code)
+        return caught.value
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def before(held: Held, tmp_path: Path) -> Start:
+    @contextmanager
+    def start(behaviour: str, retrieve: dict[str, Any] | None = None, **options: object) -> Iterator[Before]:
+        port, receiver = free_ports(2)
+        settings = config(tmp_path, port, {"RECEIVER": receiver}, retrieve=retrieve or {})
+        with running_archive(port, {"RECEIVER": receiver}, held.root, behaviour, **options) as archive:
+            house = House(settings)
+            yield Before(house, tmp_path, archive.log)
+            house.ledger.close()
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "behaviour", ["normal", "early", "foreign", "duplicate", "two-associations", "hold-open", "any-accession"]
+)
+def test_a_disc_is_whole_and_holds_that_study_alone(behaviour: str, before: Start, held: Held) -> None:
+    with before(behaviour) as it:
+        assert it.disc() == instances_of([held.six])
+
+
+def test_every_transfer_syntax_and_a_private_sop_class_come_unchanged(before: Start, held: Held) -> None:
+    with before("normal") as it:
+        assert it.disc("MIXED.001") == instances_of([held.mixed])
+
+
+def test_an_instance_that_came_into_the_archive_meanwhile_is_on_the_disc_too(before: Start, held: Held) -> None:
+    with before("extra") as it:
+        found = it.disc()
+        assert len(found) == 7
+        assert instances_of([held.six]).items() <= found.items()
+
+
+def test_an_instance_held_back_fails_the_disc_and_is_named(before: Start, held: Held) -> None:
+    with before("withhold") as it:
+        error = it.refusal(errors.Incomplete)
+        assert (error.fields["expected"], error.fields["received"], error.fields["failed"]) == (6, 5, 0)
+        assert sum(uid in error.detail for uid in held.six.sop_instance_uids) == 1
+
+
+def test_an_instance_that_arrives_damaged_fails_the_disc_and_is_named(before: Start, held: Held) -> None:
+    with before("truncate") as it:
+        error = it.refusal(errors.Incomplete)
+        assert (error.fields["expected"], error.fields["received"]) == (6, 5)
+        assert "damaged" in error.detail
+        assert sum(uid in error.detail for uid in held.six.sop_instance_uids) == 1
+
+
+def test_sub_operations_that_failed_are_counted(before: Start) -> None:
+    with before("partial", n=2, retrieve={"settle_timeout": 30}) as it:
+        error = it.refusal(errors.Incomplete)
+        assert (error.fields["expected"], error.fields["received"], error.fields["failed"]) == (6, 4, 2)
+
+
+def test_an_archive_that_sends_nothing_is_told_apart(before: Start) -> None:
+    with before("none") as it:
+        error = it.refusal(errors.NoDicomData)
+        assert error.fields["accession"] == SIX
+
+
+def test_an_archive_that_aborts_in_the_middle_fails_the_disc(before: Start) -> None:
+    with before("abort", n=3) as it:
+        error = it.refusal(errors.Incomplete)
+        assert error.fields["received"] == 3
+
+
+@pytest.mark.parametrize(("behaviour", "setting"), [("hang-move", "stall_timeout"), ("stall", "stall_timeout")])
+def test_an_archive_that_goes_silent_is_given_up(behaviour: str, setting: str, before: Start) -> None:
+    with before(behaviour, retrieve={setting: 0.5}) as it:
+        assert setting in it.refusal(errors.PacsTimeout).detail
+
+
+def test_a_move_that_never_ends_is_given_up(before: Start) -> None:
+    with before("slow", delay=0.2, retrieve={"move_timeout": 0.5}) as it:
+        assert "move_timeout" in it.refusal(errors.PacsTimeout).detail
+
+
+def test_a_query_that_is_not_answered_is_given_up(before: Start) -> None:
+    with before("hang-find", retrieve={"query_timeout": 1}) as it:
+        assert "query_timeout" in it.refusal(errors.PacsTimeout).detail
+
+
+def test_a_pacs_that_accepts_the_connection_alone_is_unreachable(before: Start) -> None:
+    with before("hang-associate", retrieve={"connect_timeout": 1}) as it:
+        it.refusal(errors.PacsUnreachable)
+
+
+def test_a_pacs_that_rejects_the_association_has_rejected(before: Start) -> None:
+    with before("reject") as it:
+        assert "Called AE Title Not Recognized" in it.refusal(errors.PacsRejected).detail
+
+
+@pytest.mark.parametrize("status", ["A702", "A801", "A900", "C001"])
+def test_a_failure_status_of_the_move_is_told(status: str, before: Start) -> None:
+    with before("move-status", status=status) as it:
+        assert status in it.refusal(errors.PacsRejected).detail
+
+
+@pytest.mark.parametrize("status", ["A700", "C001", "0122"])
+def test_a_failure_status_of_the_query_is_told(status: str, before: Start) -> None:
+    with before("find-status", status=status) as it:
+        it.refusal(errors.PacsRejected)
+
+
+def test_a_pacs_that_does_not_run_is_unreachable(tmp_path: Path) -> None:
+    port, receiver = free_ports(2)
+    house = House(config(tmp_path, port, {"RECEIVER": receiver}))
+    it = Before(house, tmp_path, tmp_path)
+    assert "Connection refused" in it.refusal(errors.PacsUnreachable).detail
+    house.ledger.close()
+
+
+def test_a_move_destination_that_the_pacs_does_not_know_is_named(held: Held, tmp_path: Path) -> None:
+    port, receiver = free_ports(2)
+    with running_archive(port, {}, held.root) as archive:
+        house = House(config(tmp_path, port, {"STRANGER": receiver}))
+        error = Before(house, tmp_path, archive.log).refusal(errors.PacsRejected)
+        assert "STRANGER" in error.detail
+        house.ledger.close()

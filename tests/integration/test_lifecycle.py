@@ -1,0 +1,260 @@
+"""What outlives what: several services, clients that leave, cancels, signals, kills. Nothing is ever left behind."""
+
+import signal
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from mkiso.process import OWNER
+from tests.integration.conftest import Site
+from tests.support.archive import running_archive
+from tests.support.ports import free_ports
+from tests.support.service import Service, instances_of, instances_on, read_disc, running_service, settings
+from tests.support.studies import RICHARD, Study, ct_study
+from tests.support.tools import wait_until
+
+EIGHT = ("CT.001", "MR.001", "US.001", "SR.001", "PDF.001", "JPG.001", "LATIN.001", "TWO.001")
+SHORT_DRAIN = "import mkiso.web.server as server; server.DRAIN = 0.5; from mkiso.cli import main; main()"
+
+
+def test_two_services_share_one_receiver_for_eight_requests_at_once(site: Site, tmp_path: Path) -> None:
+    with (
+        running_service(tmp_path, free_ports(1)[0], site.settings()) as one,
+        running_service(tmp_path, free_ports(1)[0], site.settings()) as two,
+        ThreadPoolExecutor(len(EIGHT)) as pool,
+    ):
+        asked = [
+            pool.submit([one, two][number % 2].get, f"/mkiso.php?accession_number={accession}")
+            for number, accession in enumerate(EIGHT)
+        ]
+        answers = dict(zip(EIGHT, [each.result() for each in asked], strict=True))
+        jobs = one.get("/api/jobs").json()["jobs"]
+    for accession, answer in answers.items():
+        assert answer.status_code == 200, answer.text
+        disc = read_disc(answer.content, tmp_path / accession)
+        assert instances_on(disc) == instances_of(site.pacs.of(accession))
+    assert len(jobs) == len(EIGHT)
+
+
+def test_streaming_overlaps_the_next_retrieval(site: Site, tmp_path: Path) -> None:
+    with (
+        running_service(tmp_path, free_ports(1)[0], site.settings()) as service,
+        service.get("/mkiso.php?accession_number=BENCH.200", stream=True) as held_open,
+    ):
+        next(held_open.iter_content(1024))
+        assert service.get("/mkiso.php?accession_number=CT.001").status_code == 200
+        first = service.get("/api/jobs?accession_number=BENCH.200").json()["jobs"][0]
+        assert first["state"] == "mastering"
+        assert 1024 + sum(map(len, held_open.iter_content(1 << 20))) == int(held_open.headers["Content-Length"])
+
+
+@dataclass
+class Slow:
+    """A service before an archive that takes 0.2 s for each of 30 instances."""
+
+    service: Service
+    study: Study
+    directory: Path
+    settings: dict[str, Any]
+
+    def ask(self, job_id: str) -> "threading.Thread":
+        """Ask for the disc in the background; the answer is put into `answers`."""
+        thread = threading.Thread(target=self._ask, args=(job_id,))
+        thread.start()
+        wait_until(lambda: self.state(job_id) == "retrieving", 20, lambda: f"the job is {self.state(job_id)}")
+        return thread
+
+    def _ask(self, job_id: str) -> None:
+        try:
+            self.answer = self.service.get(f"/mkiso.php?accession_number=SLOW.001&job={job_id}")
+        except requests.ConnectionError:
+            self.answer = None
+
+    def state(self, job_id: str) -> str | None:
+        return self.job(job_id).get("state")
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return self.service.get(f"/api/jobs/{job_id}").json()
+
+    def left(self) -> list[Any]:
+        """Job directories, and programs that work in them."""
+        directories = list(self.directory.glob("work/dicomdir_*"))
+        owned = [one for one in psutil.process_iter() if _owner(one).startswith(str(self.directory))]
+        return directories + owned
+
+
+def _owner(process: psutil.Process) -> str:
+    try:
+        return process.environ().get(OWNER, "")
+    except psutil.Error:
+        return ""
+
+
+@contextmanager
+def slow_archive(tmp_path: Path, delay: float) -> Iterator[tuple[int, int, Study]]:
+    port, receiver = free_ports(2)
+    study = ct_study(tmp_path / "held", RICHARD, "SLOW.001", count=30)
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "slow", delay=delay):
+        yield port, receiver, study
+
+
+@contextmanager
+def slow_service(tmp_path: Path, delay: float = 0.2, program: Any = None) -> Iterator[Slow]:
+    with slow_archive(tmp_path, delay) as (port, receiver, study):
+        configuration = settings(tmp_path, port, {"RECEIVER": receiver})
+        options = {"program": program} if program else {}
+        with running_service(tmp_path, free_ports(1)[0], configuration, **options) as service:
+            yield Slow(service, study, tmp_path, configuration)
+
+
+def test_a_cancel_stops_the_job_and_tells_who_waits(tmp_path: Path) -> None:
+    with slow_service(tmp_path) as slow:
+        job_id = str(uuid.uuid4())
+        waiting = slow.ask(job_id)
+        answer = requests.post(f"{slow.service.url}/api/jobs/{job_id}/cancel", timeout=10)
+        assert (answer.status_code, answer.json()["id"]) == (200, job_id)
+        waiting.join()
+        assert (slow.answer.status_code, slow.answer.json()["code"]) == (410, "cancelled")
+        assert slow.state(job_id) == "cancelled"
+        assert slow.left() == []
+
+
+def test_progress_is_seen_while_the_job_runs(tmp_path: Path) -> None:
+    with slow_service(tmp_path, delay=0.1) as slow:
+        job_id = str(uuid.uuid4())
+        waiting = slow.ask(job_id)
+        seen: list[int] = []
+        while waiting.is_alive():
+            seen.append(slow.job(job_id)["received"])
+        assert slow.answer.status_code == 200
+        assert seen == sorted(seen)
+        assert any(0 < received < 30 for received in seen)
+        assert slow.job(job_id)["received"] == 30
+
+
+def test_a_client_that_leaves_while_it_waits_ends_the_job(tmp_path: Path) -> None:
+    with slow_service(tmp_path) as slow:
+        job_id = str(uuid.uuid4())
+        host, port = slow.service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(
+                f"GET /mkiso.php?accession_number=SLOW.001&job={job_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            )
+            wait_until(lambda: slow.state(job_id) == "retrieving", 20, lambda: f"{slow.state(job_id)}")
+        wait_until(lambda: slow.state(job_id) == "cancelled", 10, lambda: f"{slow.job(job_id)}")
+        wait_until(lambda: slow.left() == [], 5, lambda: f"{slow.left()}")
+
+
+def test_a_client_that_leaves_while_it_reads_ends_the_job(site: Site, tmp_path: Path) -> None:
+    with running_service(tmp_path, free_ports(1)[0], site.settings()) as service:
+        with service.get("/mkiso.php?accession_number=BENCH.200", stream=True) as answer:
+            next(answer.iter_content(1024))
+            job_id = answer.headers["X-Job-Id"]
+        url = f"/api/jobs/{job_id}"
+        wait_until(lambda: service.get(url).json()["state"] == "cancelled", 10, lambda: service.get(url).text)
+        wait_until(lambda: list(tmp_path.glob("work/dicomdir_*")) == [], 5, str)
+
+
+def test_a_cancel_breaks_a_disc_that_nobody_reads(site: Site, tmp_path: Path) -> None:
+    with (
+        running_service(tmp_path, free_ports(1)[0], site.settings()) as service,
+        service.get("/mkiso.php?accession_number=BENCH.200", stream=True) as answer,
+    ):
+        job_id = answer.headers["X-Job-Id"]
+        requests.post(f"{service.url}/api/jobs/{job_id}/cancel", timeout=10)
+        url = f"/api/jobs/{job_id}"
+        wait_until(lambda: service.get(url).json()["finished_at"] is not None, 10, lambda: service.get(url).text)
+        job = service.get(url).json()
+        assert (job["state"], job["error"]["code"]) == ("cancelled", "cancelled")
+
+
+def test_a_file_that_shrinks_while_it_is_streamed_breaks_the_connection(site: Site, tmp_path: Path) -> None:
+    viewer = tmp_path / "viewer"
+    viewer.mkdir()
+    (viewer / "zz.bin").write_bytes(bytes(200_000_000))
+    media = {"viewer_dir": str(viewer)}
+    with (
+        running_service(tmp_path, free_ports(1)[0], site.settings(media=media)) as service,
+        service.get("/mkiso.php?accession_number=SR.001", stream=True) as answer,
+    ):
+        assert answer.status_code == 200
+        (viewer / "zz.bin").write_bytes(b"")
+        with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)):
+            sum(map(len, answer.iter_content(1 << 20)))
+        url = f"/api/jobs/{answer.headers['X-Job-Id']}"
+        wait_until(lambda: service.get(url).json()["finished_at"] is not None, 10, lambda: service.get(url).text)
+        job = service.get(url).json()
+        assert (job["state"], job["error"]["code"]) == ("failed", "internal")
+
+
+def test_sigterm_lets_a_running_job_end(tmp_path: Path) -> None:
+    with slow_service(tmp_path, delay=0.1) as slow:
+        waiting = slow.ask(str(uuid.uuid4()))
+        assert slow.service.stop() == 0
+        waiting.join()
+        assert slow.answer.status_code == 200
+        assert instances_on(read_disc(slow.answer.content, tmp_path / "disc")) == instances_of([slow.study])
+
+
+@pytest.mark.parametrize(
+    ("number", "program"),
+    [(signal.SIGTERM, (sys.executable, "-c", SHORT_DRAIN)), (signal.SIGINT, None)],
+    ids=["SIGTERM after the drain", "SIGINT"],
+)
+def test_a_stopping_service_ends_its_jobs_and_their_children(number: int, program: Any, tmp_path: Path) -> None:
+    with slow_service(tmp_path, program=program) as slow:
+        waiting = slow.ask(str(uuid.uuid4()))
+        slow.service.stop(number)
+        waiting.join()
+        assert slow.answer is None or slow.answer.status_code == 410
+        assert slow.left() == []
+
+
+def test_a_disc_that_nobody_reads_does_not_keep_a_stopping_service(site: Site, tmp_path: Path) -> None:
+    program = (sys.executable, "-c", SHORT_DRAIN)
+    with (
+        running_service(tmp_path, free_ports(1)[0], site.settings(), program=program) as service,
+        service.get("/mkiso.php?accession_number=BENCH.200", stream=True),
+    ):
+        assert service.stop() == 0
+        assert list(tmp_path.glob("work/dicomdir_*")) == []
+
+
+def test_a_worker_that_is_killed_leaves_nothing_past_its_successors_start(tmp_path: Path) -> None:
+    with slow_service(tmp_path, delay=0.1) as slow:
+        job_id = str(uuid.uuid4())
+        waiting = slow.ask(job_id)
+        before = slow.service.workers()
+        for worker in before:
+            worker.kill()
+        waiting.join()
+        wait_until(lambda: not set(before) & set(slow.service.workers()), 10, str)
+        wait_until(lambda: slow.left() == [], 10, lambda: f"{slow.left()}")
+        wait_until(lambda: slow.state(job_id) == "failed", 10, lambda: f"{slow.job(job_id)}")
+        assert slow.service.get("/mkiso.php?accession_number=SLOW.001").status_code == 200
+
+
+def test_a_service_that_is_killed_leaves_nothing_past_the_next_start(tmp_path: Path) -> None:
+    with slow_service(tmp_path, delay=0.1) as slow:
+        job_id = str(uuid.uuid4())
+        waiting = slow.ask(job_id)
+        for process in (psutil.Process(slow.service.process.pid), *slow.service.workers()):
+            process.kill()
+        slow.service.process.wait()
+        waiting.join()
+        assert len(slow.left()) >= 2  # the directory and its storescp
+        with running_service(tmp_path, free_ports(1)[0], slow.settings) as again:
+            assert slow.left() == []
+            assert again.get(f"/api/jobs/{job_id}").json()["state"] == "failed"
+            assert again.get("/mkiso.php?accession_number=SLOW.001").status_code == 200

@@ -1,0 +1,109 @@
+"""`make smoke-test`: the service behind nginx as a hospital runs it; its discs compared with what the PACS holds."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.ports import free_ports
+from tests.support.service import Service, instances_of, instances_on, read_disc, running_service, settings
+from tests.support.testpacs import RunningPacs, running_testpacs
+from tests.support.tools import LOCALHOST, ROOT, end, start_listener
+
+NGINX = """
+daemon off; user root; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+    include {directory}/mkiso.conf;
+}}
+"""
+
+
+@contextmanager
+def running_nginx(directory: Path, port: int, unix_socket: Path) -> Iterator[str]:
+    """nginx with etc/nginx/mkiso.conf, of which only the port and the socket's path are replaced; its URL."""
+    directory.mkdir()
+    ours = (ROOT / "etc" / "nginx" / "mkiso.conf").read_text()
+    ours = _replaced(ours, "listen 80;", f"listen {LOCALHOST}:{port};")
+    ours = _replaced(ours, "unix:/run/mkiso/mkiso.sock", f"unix:{unix_socket}")
+    (directory / "mkiso.conf").write_text(ours)
+    (directory / "nginx.conf").write_text(NGINX.format(directory=directory))
+    argv = ("/usr/sbin/nginx", "-p", directory, "-c", directory / "nginx.conf", "-e", directory / "nginx.log")
+    process = start_listener(argv, port, directory / "start.log")
+    try:
+        yield f"http://{LOCALHOST}:{port}"
+    finally:
+        end(process)
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    assert old in text, f"etc/nginx/mkiso.conf has no {old!r}"
+    return text.replace(old, new)
+
+
+def curl(url: str, output: Path) -> dict[str, str]:
+    """Fetch a URL; its status (`:status`) and headers, in lower case."""
+    head = output.with_suffix(".head")
+    subprocess.run(("curl", "-sS", "-D", head, "-o", output, url), check=True)
+    status, *lines = head.read_text().strip().splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return {":status": status.split()[1], **{name.lower(): value.strip() for name, _, value in pairs}}
+
+
+def check_disc(url: str, name: str, accessions: tuple[str, ...], pacs: RunningPacs, directory: Path) -> None:
+    """Fetch a disc through nginx, and compare it byte for byte with what was stored."""
+    iso = directory / name
+    headers = curl(url, iso)
+    assert headers[":status"] == "200", iso.read_text()
+    assert headers["content-disposition"] == f'attachment; filename="{name}"', headers
+    assert int(headers["content-length"]) == iso.stat().st_size
+    on_disc = instances_on(read_disc(iso, directory / "read" / name))
+    stored = instances_of(study for accession in accessions for study in pacs.of(accession))
+    assert on_disc == stored, f"{len(on_disc)} instances on the disc, {len(stored)} stored"
+    print(f"ok  {url}: {name}, {len(stored)} instances, each as it was stored")
+
+
+def check_error(url: str, status: str, code: str, directory: Path) -> None:
+    body = directory / "error.json"
+    headers = curl(url, body)
+    assert headers[":status"] == status, headers
+    assert f'"code":"{code}"' in body.read_text(), body.read_text()
+    print(f"ok  {url}: {status} {code}")
+
+
+def check_ledger(service: Service, url: str, directory: Path) -> None:
+    """What the ledger knows of a client behind the proxy."""
+    curl(f"{url}/api/jobs", directory / "jobs.json")
+    told = (directory / "jobs.json").read_text()
+    assert f'"requester":"{LOCALHOST}"' in told, told
+    assert "dicomdir_" not in "".join(path.name for path in (service.config_file.parent / "work").iterdir())
+    print(f"ok  {url}/api/jobs: the requester is nginx's client, and no job directory is left")
+
+
+def main() -> int:
+    pacs_port, receiver, port = free_ports(3)
+    with tempfile.TemporaryDirectory(prefix="mkiso-smoke-") as name:
+        directory = Path(name)
+        unix_socket = directory / "mkiso.sock"
+        configuration = settings(directory, pacs_port, {"CDRECORD": receiver}, server={"bind": f"unix:{unix_socket}"})
+        with (
+            running_testpacs(directory / "pacs", pacs_port, {"CDRECORD": receiver}) as pacs,
+            running_nginx(directory / "nginx", port, unix_socket) as url,
+            running_service(directory, port, configuration) as service,
+        ):
+            check_disc(f"{url}/mkiso.php?accession_number=CT.001", "CT.001.iso", ("CT.001",), pacs, directory)
+            several = f"{url}/mkiso_multiple.php?accession_number=CT.001,MR.001"
+            check_disc(several, "DOEJOHN-CT001MR001.iso", ("CT.001", "MR.001"), pacs, directory)
+            check_error(f"{url}/mkiso.php?accession_number=NONE.001", "404", "accession_not_found", directory)
+            check_ledger(service, url, directory)
+    print("smoke test passed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

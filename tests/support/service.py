@@ -1,0 +1,143 @@
+"""The service under test: configurations on ports of their own, `mkiso serve` as a user runs it, discs read back."""
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+import yaml
+from pydicom import dcmread
+
+from mkiso.config import Config, parse
+from tests.support import tools
+from tests.support.tools import LOCALHOST, ROOT
+
+MKISO = ROOT / "bin" / "mkiso"
+
+
+def settings(directory: Path, pacs_port: int, receivers: Mapping[str, int], **sections: Any) -> dict[str, Any]:
+    """A configuration as YAML has it: everything in `directory`, nothing that waits long."""
+    return {
+        "pacs": {"port": pacs_port},
+        "receivers": [{"ae_title": title, "port": port} for title, port in receivers.items()],
+        "storage": {
+            "work_dir": str(directory / "work"),
+            "ledger": f"sqlite:///{directory}/ledger.db",
+            "min_free": "1MB",
+        },
+        **sections,
+        "retrieve": {
+            "connect_timeout": 2,
+            "query_timeout": 2,
+            "stall_timeout": 3,
+            "settle_timeout": 1,
+            "queue_timeout": 60,
+            **sections.get("retrieve", {}),
+        },
+    }
+
+
+def config(*arguments: Any, **sections: Any) -> Config:
+    return parse(settings(*arguments, **sections))
+
+
+@dataclass
+class Service:
+    """A running `mkiso serve`."""
+
+    url: str
+    config_file: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(self.url + path, timeout=60, **options)
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop it as an administrator does, and wait for its end; its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def running_service(
+    directory: Path, port: int, configuration: dict[str, Any], program: Sequence[Any] = (MKISO,)
+) -> Iterator[Service]:
+    """`mkiso serve` with this configuration, answering; told to stop at the end, where it still runs."""
+    directory.mkdir(exist_ok=True)
+    file, log = directory / "mkiso.yaml", directory / "service.log"
+    configuration = {"server": {"bind": f"{LOCALHOST}:{port}"}, **configuration}
+    file.write_text(yaml.safe_dump(configuration))
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            (*program, "serve", "--config", file), stdout=output, stderr=output, env=tools.environment()
+        )
+    service = Service(f"http://{LOCALHOST}:{port}", file, process, log)
+    try:
+        tools.wait_until(lambda: _answers(service), 20, lambda: f"no answer; its log:\n{log.read_text()}")
+        yield service
+    finally:
+        if process.poll() is None:
+            service.stop()
+
+
+def _answers(service: Service) -> bool:
+    if service.process.poll() is not None:
+        raise RuntimeError(f"the service ended:\n{service.log.read_text()}")
+    try:
+        return service.get("/healthz").ok
+    except requests.ConnectionError:
+        return False
+
+
+def mkiso(*arguments: Any) -> subprocess.CompletedProcess[bytes]:
+    """A command of `mkiso`, run to its end."""
+    words = [str(one) for one in (MKISO, *arguments)]
+    return subprocess.run(words, capture_output=True, timeout=120, check=False, env=tools.environment())
+
+
+def read_disc(iso: bytes | Path, directory: Path) -> dict[str, Path]:
+    """The files of an ISO (by Rock Ridge names), unpacked below `directory`: path on the disc to file."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if isinstance(iso, bytes):
+        iso = _saved(iso, directory.with_suffix(".iso"))
+    subprocess.run(("/usr/bin/bsdtar", "-xf", iso, "-C", directory), check=True, capture_output=True)
+    return {str(file.relative_to(directory)): file for file in directory.rglob("*") if file.is_file()}
+
+
+def _saved(iso: bytes, file: Path) -> Path:
+    file.write_bytes(iso)
+    return file
+
+
+def data_set(file: Path) -> bytes:
+    """The bytes of an instance behind its file meta information, which every store writes anew (PS3.10 7.1)."""
+    meta_length = dcmread(file, specific_tags=["SOPInstanceUID"]).file_meta.FileMetaInformationGroupLength
+    return file.read_bytes()[144 + meta_length :]
+
+
+def instances_on(disc: Mapping[str, Path]) -> dict[str, bytes]:
+    """SOP Instance UID to data set of what a legacy disc holds."""
+    return {
+        path.removeprefix("DICOMDIR/"): data_set(file) for path, file in disc.items() if path.startswith("DICOMDIR/")
+    }
+
+
+def instances_of(studies: Iterable[Any]) -> dict[str, bytes]:
+    """SOP Instance UID to data set of what the archive was given."""
+    return {file.stem: data_set(file) for study in studies for file in study.files}
+
+
+def file_name(response: requests.Response) -> str:
+    match = re.fullmatch(r'attachment; filename="([^"]+)"', response.headers["Content-Disposition"])
+    assert match, response.headers
+    return match[1]
