@@ -10,13 +10,14 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from mkiso.config import Destination, Receiver
+from mkiso.config import Receiver
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.echoscu import echo
 from mkiso.errors import MkisoError
-from mkiso.job import House
+from mkiso.house import House
 from mkiso.process import run
 from mkiso.receiver import can_bind
+from mkiso.relay import peer_of
 from mkiso.slots import slot_is_taken
 from mkiso.workspace import ensure_work_dir, require_space
 
@@ -47,14 +48,7 @@ def checks(house: House) -> Iterator[Check]:
         yield _check(f"receiver {receiver.ae_title}", partial(_port, house, receiver))
     yield _check("pacs", partial(_echo, house, house.pacs))
     for name, destination in config.destinations.items():
-        yield _check(f"destination {name}", partial(_echo, house, peer_of(house, destination)))
-
-
-def peer_of(house: House, destination: Destination) -> Peer:
-    """A destination as DCMTK's programs call it."""
-    retrieve = house.config.retrieve
-    calling = destination.calling_ae_title or retrieve.calling_ae_title
-    return Peer(destination.ae_title, destination.host, destination.port, calling, retrieve.connect_timeout)
+        yield _check(f"destination {name}", partial(_echo, house, peer_of(destination, config.retrieve)))
 
 
 class _Wrong(Exception):

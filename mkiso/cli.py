@@ -19,13 +19,16 @@ from mkiso.accession import parse_list
 from mkiso.cancellation import Cancellation
 from mkiso.check import checks
 from mkiso.config import Config, find_file, load
-from mkiso.errors import ConfigurationError, Internal, MkisoError
-from mkiso.job import House, Order
+from mkiso.errors import Cancelled, ConfigurationError, Internal, MkisoError
+from mkiso.house import House
+from mkiso.job import Order, make_disc
+from mkiso.job import relay as run_relay
 from mkiso.log import set_up
 from mkiso.progress import shown_progress
 from mkiso.record import as_mkiso_error
 
 INTERRUPTED = 130
+INTERRUPTION = "The command was interrupted."
 config_option = click.option("--config", "config_file", metavar="FILE", help="the configuration (YAML)")
 
 
@@ -55,14 +58,30 @@ def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layou
     house = _house(config_file)
     numbers = _accessions(house, accessions)
     order = Order(numbers, _requester("iso"), layout or house.config.media.layout, len(numbers) == 1)
-    with _written(output) as file, shown_progress(house.ledger, order.job_id) as progress:
-        disc = house.make_disc(order, Cancellation())
+    cancellation = Cancellation()
+    with _written(output) as file, shown_progress(house.ledger, order.job_id, cancellation) as progress:
+        disc = make_disc(house, order, cancellation)
         try:
             for chunk in disc:
                 file.write(chunk)
                 progress.wrote(len(chunk), disc.size)
         finally:
             disc.close()
+
+
+@cli.command()
+@config_option
+@click.argument("accessions", nargs=-1, required=True, metavar="A [B …]")
+@click.option("--to", "destination", required=True, metavar="NAME", help="a name of destinations")
+def relay(config_file: str | None, accessions: tuple[str, ...], destination: str) -> None:
+    """Send the studies of the accession numbers to a destination."""
+    house = _house(config_file)
+    order = Order(_accessions(house, accessions), _requester("relay"))
+    with _interruptible() as cancellation, shown_progress(house.ledger, order.job_id, cancellation):
+        done = run_relay(house, order, destination, cancellation)
+    for warning in done.delivery.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{done.delivery.sent} instances sent to {done.destination}")
 
 
 @cli.command()
@@ -124,6 +143,23 @@ def _fail(error: MkisoError, cause: BaseException | None = None) -> None:
         logging.getLogger("mkiso").error("the command failed", exc_info=cause or error)
     click.echo(f"mkiso: {error}", err=True)
     sys.exit(error.exit_code)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Cancellation]:
+    """A relay that is interrupted still writes down what had arrived by then."""
+    cancellation = Cancellation()
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(one, lambda *_: cancellation.cancel(INTERRUPTION)) for one in signals]
+    try:
+        yield cancellation
+    except Cancelled:
+        if cancellation.reason == INTERRUPTION:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
 
 
 def _interrupt(_number: int, _frame: object) -> None:

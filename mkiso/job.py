@@ -1,40 +1,37 @@
-"""The story of one disc, from accession numbers to bytes that are proven, and of one relay."""
+"""The story of one disc, and of one relay, from accession numbers to bytes that are proven."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
 
 from mkiso.cancellation import Cancellation
-from mkiso.config import Config, LayoutName
-from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.findscu import Finder
+from mkiso.config import LayoutName
 from mkiso.disc.image import Image, image_size, mastering, require_small_files
 from mkiso.disc.layouts import LAYOUTS
 from mkiso.errors import BadRequest, Cancelled, JobExists
+from mkiso.house import House
 from mkiso.instances import Instance
-from mkiso.ledger import Ledger
 from mkiso.names import disc_file_name, display_name, single_file_name
 from mkiso.receiver import running_receiver
 from mkiso.record import JobRecord
+from mkiso.relay import Delivery, Relay, peer_of
 from mkiso.retrieval import Retrieval
 from mkiso.slots import receiver_slot
-from mkiso.studies import (
-    Study,
-    find_studies,
-    require_instances,
-    require_one_patient,
-    with_instances,
-    with_modalities,
-)
-from mkiso.workspace import Workspace, job_directory, living_jobs, require_space, sweep
+from mkiso.studies import Study, find_studies, require_instances, require_one_patient, with_instances
+from mkiso.workspace import Workspace, job_directory, require_space, sweep
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a caller wants: the checked accession numbers, and who asks; `single` names the disc after its number."""
+    """What a caller wants: the checked accession numbers, and who asks.
+
+    `single` names the disc after its only number.
+    """
 
     accessions: tuple[str, ...]
     requester: str
@@ -49,17 +46,154 @@ class Order:
         return disc_file_name(patient_name, self.accessions)
 
 
+@dataclass(frozen=True)
+class Relayed:
+    """A relay of which the destination acknowledged every instance; `destination` is its HOST:PORT."""
+
+    patient_name: str
+    destination: str
+    delivery: Delivery
+
+
+def make_disc(house: House, order: Order, cancellation: Cancellation) -> Disc:
+    """Retrieve, prove and master; returns when the first bytes of the disc are there.
+
+    Raises the MkisoError that the caller is told, with nothing left behind.
+    """
+    if order.layout not in LAYOUTS:
+        raise BadRequest(f"This version makes no disc with the layout {order.layout}. Leave layout out.")
+    with Job(house, order, cancellation, kind="iso", layout=order.layout) as job:
+        studies = job.look_up()
+        instances = job.retrieve(studies)
+        image = job.master(instances)
+        house.ledger.hand_out(order.job_id, ((one, "on disc") for one in instances))
+        return Disc(order.file_name(studies[0].patient_name), image, job)
+
+
+def relay(house: House, order: Order, destination: str, cancellation: Cancellation) -> Relayed:
+    """Retrieve and prove everything, then send it to a destination of the configuration.
+
+    Raises the MkisoError that the caller is told; the ledger then knows what became of each instance.
+    """
+    to = house.config.destination(destination)
+    with Job(house, order, cancellation, kind="relay", destination=f"{to.host}:{to.port}") as job:
+        studies = job.look_up()
+        instances = job.retrieve(studies)
+        delivery = job.send(instances, destination)
+        job.record.complete()
+        return Relayed(display_name(studies[0].patient_name), f"{to.host}:{to.port}", delivery)
+
+
+class Job:
+    """One job while it runs: its row in the ledger, its directory, and the steps of the story.
+
+    However the block ends, children are dead, the directory gone, the slot free and the row finished.
+    """
+
+    def __init__(self, house: House, order: Order, cancellation: Cancellation, **fields: Any) -> None:
+        self.cancellation = cancellation
+        self._house = house
+        self._config = house.config
+        self._order = order
+        self._fields = fields
+        self._acquired = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as acquiring:
+            order, ledger = self._order, self._house.ledger
+            ledger.open_job(order.job_id, accessions=order.accessions, requester=order.requester, **self._fields)
+            self.record = acquiring.enter_context(JobRecord(ledger, order.job_id))
+            self._workspace = self._make_workspace(acquiring)
+            self._acquired = acquiring.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._acquired.__exit__(kind, error, trace)
+
+    def keep_open(self) -> ExitStack:
+        """What the job holds, for a disc that outlives the block."""
+        return self._acquired.pop_all()
+
+    def look_up(self) -> list[Study]:
+        """Whose studies these are, and which instances must arrive. What fails here has cost no receiver."""
+        self.record.enter("querying")
+        studies = find_studies(self._house.finder(self._workspace, self.cancellation), self._order.accessions)
+        if not self._config.patients.allow_mixed:
+            require_one_patient(studies)
+        require_instances(studies)
+        self.record.enter(
+            "queued",
+            patient_id=studies[0].patient_id,
+            patient_name=display_name(studies[0].patient_name),
+            studies=[study.study_uid for study in studies],
+            expected=sum(len(study.instances) for study in studies),
+        )
+        return studies
+
+    def retrieve(self, studies: list[Study]) -> list[Instance]:
+        """The instances that the archive holds of the studies, whole, and no others."""
+        config = self._config
+        finder = self._house.finder(self._workspace, self.cancellation)
+        retrieval = Retrieval(
+            config,
+            self._house.pacs,
+            self._workspace,
+            self.record,
+            self.cancellation,
+            studies,
+            look_up_again=lambda study: with_instances(finder, study),
+        )
+        limit = config.retrieve.queue_timeout
+        with receiver_slot(config.storage.work_dir, config.receivers, limit, self.cancellation.check) as free:
+            self.record.enter("retrieving")
+            with running_receiver(config.tools, free, config.retrieve, self._workspace) as receiver:
+                retrieval.receive(receiver)
+        self.record.enter("verifying")
+        return retrieval.proven()
+
+    def master(self, instances: list[Instance]) -> Image:
+        """The disc's layout, its exact size and its first bytes."""
+        genisoimage, media = self._config.tools.genisoimage, self._config.media
+        require_small_files(instances)
+        grafts = LAYOUTS[self._order.layout](instances, self._workspace.disc)
+        size = image_size(genisoimage, media, grafts)
+        self.record.enter("mastering", bytes=size)
+        return self._acquired.enter_context(mastering(genisoimage, media, grafts, size, self._workspace.path))
+
+    def send(self, instances: list[Instance], name: str) -> Delivery:
+        """Every instance sent, and acknowledged; raises DestinationUnreachable, RelayFailed, Cancelled."""
+        destination = self._config.destination(name)
+        self.record.enter("sending", bytes=sum(one.bytes for one in instances))
+        peer, dcmtk_dir = peer_of(destination, self._config.retrieve), self._config.tools.dcmtk_dir
+        relay = Relay(name, destination, peer, dcmtk_dir, self._workspace, self.cancellation, self.record.sent)
+        delivery = relay.deliver(instances)
+        outcomes = ((one, delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
+        self._house.ledger.hand_out(self._order.job_id, outcomes)
+        self.record.enter("sending", files_sent=delivery.sent, files_failed=delivery.failed)
+        self.cancellation.check()
+        relay.require_all(delivery)
+        return delivery
+
+    def _make_workspace(self, acquiring: ExitStack) -> Workspace:
+        storage = self._config.storage
+        sweep(storage.work_dir)
+        require_space(storage.work_dir, storage.min_free)
+        try:
+            return acquiring.enter_context(job_directory(storage.work_dir, self._order.job_id))
+        except FileExistsError:
+            raise JobExists(f"A job {self._order.job_id} is running. Choose another UUID, or none.") from None
+
+
 class Disc:
     """A proven disc: its name, its size in bytes, and its bytes, once. `close` ends what is left of the job."""
 
-    def __init__(
-        self, file_name: str, image: Image, job: ExitStack, record: JobRecord, cancellation: Cancellation
-    ) -> None:
+    def __init__(self, file_name: str, image: Image, job: Job) -> None:
         self.file_name = file_name
         self.size = image.size
-        self._job = job
-        self._cancellation = cancellation
-        self._chunks = self._stream(image, record)
+        self._held = job.keep_open()
+        self._chunks = self._stream(image, job)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
@@ -67,134 +201,20 @@ class Disc:
     def close(self) -> None:
         with suppress(Cancelled):
             self._chunks.close()
-        self._job.close()
+        self._held.close()
 
-    def _stream(self, image: Image, record: JobRecord) -> Generator[bytes]:
+    def _stream(self, image: Image, job: Job) -> Generator[bytes]:
         """The last chunk leaves when genisoimage has ended well and the job is cleaned up, and not before."""
         last = b""
-        with self._job:
+        with self._held:
             try:
                 for chunk in image.chunks():
-                    self._cancellation.check()
+                    job.cancellation.check()
                     if last:
                         yield last
                     last = chunk
             except GeneratorExit:
-                self._cancellation.check()
+                job.cancellation.check()
                 raise
-            record.complete()
+            job.record.complete()
         yield last
-
-
-class House:
-    """The service's or a command's rooms: the configuration and the ledger, passed to every job."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.ledger = Ledger(config.storage.ledger.get_secret_value(), config.storage.work_dir)
-        retrieve = config.retrieve
-        self.pacs = Peer(
-            config.pacs.ae_title,
-            config.pacs.host,
-            config.pacs.port,
-            retrieve.calling_ae_title,
-            retrieve.connect_timeout,
-        )
-
-    def make_disc(self, order: Order, cancellation: Cancellation) -> Disc:
-        """Retrieve, prove and master; returns when the first bytes of the disc are there.
-
-        Raises the MkisoError that the caller is told, with nothing left behind.
-        """
-        if order.layout not in LAYOUTS:
-            raise BadRequest(f"This version makes no disc with the layout {order.layout}. Leave layout out.")
-        with ExitStack() as job:
-            record = self._open(order, job, kind="iso", layout=order.layout)
-            workspace = self._workspace(order, job)
-            studies = self._look_up(order, record, workspace, cancellation)
-            instances = self._retrieve(studies, record, workspace, cancellation)
-            image = self._master(order, instances, record, workspace, job)
-            self.ledger.hand_out(order.job_id, instances)
-            return Disc(order.file_name(studies[0].patient_name), image, job.pop_all(), record, cancellation)
-
-    def finder(self, workspace: Workspace, cancellation: Cancellation) -> Finder:
-        tools, timeout = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout
-        return Finder(tools, self.pacs, timeout, workspace.path, cancellation.check)
-
-    def studies(self, accessions: Sequence[str], cancellation: Cancellation) -> list[Study]:
-        """What the archive holds for the accession numbers; nothing is moved, and no job is recorded."""
-        with job_directory(self.config.storage.work_dir, str(uuid.uuid4())) as workspace:
-            finder = self.finder(workspace, cancellation)
-            return [with_modalities(finder, study) for study in find_studies(finder, accessions)]
-
-    def sweep(self) -> list[str]:
-        """Clear away what jobs left behind whose process died; the ids of those jobs."""
-        work_dir = self.config.storage.work_dir
-        swept = sweep(work_dir)
-        return sorted({*swept, *self.ledger.abandon(living_jobs(work_dir))})
-
-    def _open(self, order: Order, job: ExitStack, **fields: str) -> JobRecord:
-        self.ledger.open_job(order.job_id, accessions=order.accessions, requester=order.requester, **fields)
-        return job.enter_context(JobRecord(self.ledger, order.job_id))
-
-    def _workspace(self, order: Order, job: ExitStack) -> Workspace:
-        storage = self.config.storage
-        sweep(storage.work_dir)
-        require_space(storage.work_dir, storage.min_free)
-        try:
-            return job.enter_context(job_directory(storage.work_dir, order.job_id))
-        except FileExistsError:
-            raise JobExists(f"A job {order.job_id} is running. Choose another UUID, or none.") from None
-
-    def _look_up(
-        self, order: Order, record: JobRecord, workspace: Workspace, cancellation: Cancellation
-    ) -> list[Study]:
-        """Whose studies these are, and which instances must arrive. What fails here has cost no receiver."""
-        record.enter("querying")
-        studies = find_studies(self.finder(workspace, cancellation), order.accessions)
-        if not self.config.patients.allow_mixed:
-            require_one_patient(studies)
-        require_instances(studies)
-        first = studies[0]
-        record.enter(
-            "queued",
-            patient_id=first.patient_id,
-            patient_name=display_name(first.patient_name),
-            studies=[study.study_uid for study in studies],
-            expected=sum(len(study.instances) for study in studies),
-        )
-        return studies
-
-    def _retrieve(
-        self, studies: list[Study], record: JobRecord, workspace: Workspace, cancellation: Cancellation
-    ) -> list[Instance]:
-        """The instances that the archive holds of the studies, whole, and no others."""
-        config = self.config
-        finder = self.finder(workspace, cancellation)
-        retrieval = Retrieval(
-            config,
-            self.pacs,
-            workspace,
-            record,
-            cancellation,
-            studies,
-            look_up_again=lambda study: with_instances(finder, study),
-        )
-        limit = config.retrieve.queue_timeout
-        with receiver_slot(config.storage.work_dir, config.receivers, limit, cancellation.check) as free:
-            record.enter("retrieving")
-            with running_receiver(config.tools, free, config.retrieve, workspace) as receiver:
-                retrieval.receive(receiver)
-        record.enter("verifying")
-        return retrieval.proven()
-
-    def _master(
-        self, order: Order, instances: list[Instance], record: JobRecord, workspace: Workspace, job: ExitStack
-    ) -> Image:
-        """The disc's layout, its exact size and its first bytes."""
-        genisoimage, media = self.config.tools.genisoimage, self.config.media
-        require_small_files(instances)
-        grafts = LAYOUTS[order.layout](instances, workspace.disc)
-        size = image_size(genisoimage, media, grafts)
-        record.enter("mastering", bytes=size)
-        return job.enter_context(mastering(genisoimage, media, grafts, size, workspace.path))

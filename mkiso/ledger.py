@@ -67,6 +67,8 @@ instances = sa.Table(
     sa.Column("study_uid", sa.String(64), nullable=False, index=True),
     sa.Column("transfer_syntax", sa.String(64), nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
+    # What became of it: on a disc, or in a destination's words.
+    sa.Column("outcome", sa.Text, nullable=False),
 )
 
 
@@ -117,8 +119,8 @@ class Ledger:
     def finish(self, job_id: str, state: str, error: Mapping[str, str] | None, **fields: Any) -> None:
         self.update(job_id, state=state, error=error, finished_at=now(), **fields)
 
-    def hand_out(self, job_id: str, handed: Iterable[Instance]) -> None:
-        """Remember the instances that leave the house with this job."""
+    def hand_out(self, job_id: str, handed: Iterable[tuple[Instance, str]]) -> None:
+        """Remember the instances that leave the house with this job, and what became of each."""
         rows = [
             {
                 "job_id": job_id,
@@ -128,8 +130,9 @@ class Ledger:
                 "study_uid": one.study_uid,
                 "transfer_syntax": one.transfer_syntax,
                 "bytes": one.bytes,
+                "outcome": outcome,
             }
-            for one in handed
+            for one, outcome in handed
         ]
         with self._engine.begin() as connection:
             connection.execute(instances.insert(), rows)

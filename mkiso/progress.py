@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from mkiso.cancellation import Cancellation
 from mkiso.errors import JobNotFound
 from mkiso.ledger import Ledger
 
@@ -32,7 +33,8 @@ class Progress:
 
     def job(self, job: dict[str, Any]) -> None:
         if not self._written:
-            self.draw(job["state"], job["received"], job["expected"] or 0, "instances")
+            done = job["files_sent"] if job["state"] == "sending" else job["received"]
+            self.draw(job["state"], done, job["expected"] or 0, "instances")
 
     def draw(self, what: str, done: int, total: int, unit: str) -> None:
         if not self._shown:
@@ -49,8 +51,8 @@ class Progress:
 
 
 @contextmanager
-def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
-    """Show how a job of this process goes on, until the block ends."""
+def shown_progress(ledger: Ledger, job_id: str, cancellation: Cancellation) -> Iterator[Progress]:
+    """Show how a job of this process goes on, and take a cancel from outside, until the block ends."""
     progress = Progress(sys.stderr.isatty())
     ended = threading.Event()
 
@@ -58,6 +60,8 @@ def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
         while not ended.wait(TICK):
             with suppress(JobNotFound):
                 progress.job(ledger.job(job_id))
+            if ledger.cancel_requested([job_id]):
+                cancellation.cancel("The job was cancelled on request.")
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -41,6 +41,10 @@ class JobRecord:
             self._progress_written = time.monotonic()
             self._ledger.update(self.job_id, received=self._received)
 
+    def sent(self, count: int) -> None:
+        """Note how many instances the destination has acknowledged by now."""
+        self._ledger.update(self.job_id, files_sent=count)
+
     def complete(self) -> None:
         """All that was asked for has been done."""
         self._complete = True

@@ -12,7 +12,7 @@ from tests.support.testpacs import running_testpacs
 from tests.support.tools import ROOT
 
 ACCESSION = "CT.001"
-print = partial(print, flush=True)  # in order with curl's own output
+say = partial(print, flush=True)  # in order with curl's own output
 
 
 def main() -> int:
@@ -22,20 +22,20 @@ def main() -> int:
     iso.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mkiso-demo-") as name:
         directory = Path(name)
-        print(f"Starting a PACS with synthetic studies on port {pacs_port} …")
+        say(f"Starting a PACS with synthetic studies on port {pacs_port} …")
         with running_testpacs(directory / "pacs", pacs_port, {"CDRECORD": receiver}):
-            print(f"Starting mkiso on port {port} …")
+            say(f"Starting mkiso on port {port} …")
             configuration = settings(directory, pacs_port, {"CDRECORD": receiver})
             with running_service(directory, port, configuration) as service:
                 fetched = _fetch(f"{service.url}/mkiso.php?accession_number={ACCESSION}", iso)
     if not fetched:
         return 1
-    print(f"\nOn the disc:\n{_listing(iso)}\nThe disc is {iso} ({iso.stat().st_size} bytes).")
+    say(f"\nOn the disc:\n{_listing(iso)}\nThe disc is {iso} ({iso.stat().st_size} bytes).")
     return 0
 
 
 def _fetch(url: str, iso: Path) -> bool:
-    print(f"\n$ curl -o {iso} '{url}'")
+    say(f"\n$ curl -o {iso} '{url}'")
     return subprocess.run(("curl", "--fail-with-body", "-o", iso, url), check=False).returncode == 0
 
 

@@ -31,10 +31,11 @@ class Failure(Enum):
 
 
 # The first that is found in a program's standard error counts (movescu and storescu say F:, findscu and echoscu E:).
+CANNOT = "F: cannot negotiate network association: "  # dcmsend
 FAILURES = (
-    (re.compile(r"^[EF]: Association Rejected", re.M), Failure.REJECTED),
-    (re.compile(r"^[EF]: No Acceptable Presentation Contexts", re.M), Failure.NO_CONTEXT),
-    (re.compile(r"^[EF]: Association Request Failed", re.M), Failure.UNREACHABLE),
+    (re.compile(rf"^[EF]: Association Rejected|^{CANNOT}.*Rejected", re.M), Failure.REJECTED),
+    (re.compile(rf"^[EF]: No Acceptable Pres|^{CANNOT}No Acceptable Pres", re.M), Failure.NO_CONTEXT),
+    (re.compile(rf"^[EF]: Association Request Failed|^{CANNOT}", re.M), Failure.UNREACHABLE),
 )
 # Not the data set that findscu shows beside an error, whose lines begin with # or a tag.
 SPOKEN = re.compile(r"^[EF]: (?![#(])(.*\S)", re.M)

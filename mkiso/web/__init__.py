@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from mkiso.config import Config
-from mkiso.job import House
+from mkiso.house import House
 from mkiso.web import access, answers, api, health, legacy
 from mkiso.web.live import LiveJobs
 

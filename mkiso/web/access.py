@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from flask import current_app, g, request
 
 from mkiso.errors import Unauthorized
-from mkiso.job import House
+from mkiso.house import House
 
 
 def require_token() -> None:

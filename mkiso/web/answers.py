@@ -11,7 +11,8 @@ from werkzeug.exceptions import HTTPException
 
 from mkiso.config import LayoutName
 from mkiso.errors import BadRequest, Busy, MkisoError, Unauthorized
-from mkiso.job import Disc, House, Order
+from mkiso.house import House
+from mkiso.job import Disc, Order, Relayed, make_disc, relay
 from mkiso.record import as_mkiso_error
 from mkiso.web.access import requester
 from mkiso.web.live import LiveJobs, break_connection
@@ -29,8 +30,8 @@ def live_jobs() -> LiveJobs:
 
 
 def argument(name: str) -> str | None:
-    """A parameter of the query; BadRequest where it is given more than once."""
-    values = request.args.getlist(name)
+    """A parameter of the query, or of a POST's form; BadRequest where it is given more than once."""
+    values = request.values.getlist(name)
     if len(values) > 1:
         raise BadRequest(f"The parameter {name} is given {len(values)} times. Give it once.")
     return values[0] if values else None
@@ -68,13 +69,41 @@ def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
     client = request.environ.get("gunicorn.socket")
     cancellation = live_jobs().start(order.job_id, client)
     try:
-        made = house().make_disc(order, cancellation)
+        made = make_disc(house(), order, cancellation)
     except BaseException:
         live_jobs().stop(order.job_id)
         raise
     if client is not None:
         cancellation.on_cancel(lambda: break_connection(client))
     return _iso_answer(made, order.job_id)
+
+
+def relayed(accessions: tuple[str, ...], destination: str) -> Response:
+    """Run the relay to its end, also where nobody waits for it any more, and tell what arrived. HEAD moves nothing."""
+    house().config.destination(destination)
+    order = Order(accessions, requester(), job_id=g.job_id)
+    if request.method == "HEAD":
+        return jsonify()
+    cancellation = live_jobs().start(order.job_id, client=None)
+    try:
+        done = relay(house(), order, destination, cancellation)
+    finally:
+        live_jobs().stop(order.job_id)
+    return _relay_answer(order, done)
+
+
+def _relay_answer(order: Order, done: Relayed) -> Response:
+    told: dict[str, Any] = {
+        "status": "ok",
+        "job_id": order.job_id,
+        "accessions_sent": list(order.accessions),
+        "patient_name": done.patient_name,
+        "destination": done.destination,
+        "files_sent": done.delivery.sent,
+    }
+    if done.delivery.warnings:
+        told["warnings"] = done.delivery.warnings
+    return make_response(render_template("relayed.html", **told) if prefers_page() else jsonify(told))
 
 
 def _iso_answer(made: Disc, job_id: str) -> Response:

@@ -11,7 +11,7 @@ from mkiso.cancellation import Cancellation
 from mkiso.errors import BadRequest
 from mkiso.ledger import STATES, TIME_FORMAT
 from mkiso.studies import count_patients
-from mkiso.web.answers import argument, chosen_job_id, disc, house, parse_job_id
+from mkiso.web.answers import argument, chosen_job_id, disc, house, parse_job_id, relayed
 
 MOST_JOBS = 1000
 blueprint = Blueprint("api", __name__, url_prefix="/api")
@@ -27,6 +27,25 @@ def download() -> Response:
 def download_multiple() -> Response:
     chosen_job_id()
     return disc(_accessions())
+
+
+@blueprint.route("/iso/relay", methods=["GET", "POST"])
+def relay() -> Response:
+    chosen_job_id()
+    destination = argument("destination")
+    return relayed(_accessions(), "relay" if destination is None else destination)
+
+
+@blueprint.route("/iso/print", methods=["GET", "POST"])
+def print_one() -> Response:
+    chosen_job_id()
+    return relayed((parse_one(argument("accession_number")),), "cd_publisher")
+
+
+@blueprint.route("/iso/print-multiple", methods=["GET", "POST"])
+def print_multiple() -> Response:
+    chosen_job_id()
+    return relayed(_accessions(), "cd_publisher")
 
 
 @blueprint.get("/studies")

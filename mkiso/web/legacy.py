@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from mkiso.accession import parse_list, parse_one
-from mkiso.web.answers import argument, chosen_job_id, disc, house
+from mkiso.web.answers import argument, chosen_job_id, disc, house, relayed
 
 blueprint = Blueprint("legacy", __name__)
 
@@ -21,3 +21,16 @@ def mkiso_multiple() -> Response:
     chosen_job_id()
     limit = house().config.retrieve.max_accessions
     return disc(parse_list(argument("accession_number"), limit, "accession_number"))
+
+
+@blueprint.route("/mkiso2.php", methods=["GET", "POST"])
+def mkiso2() -> Response:
+    chosen_job_id()
+    return relayed((parse_one(argument("accession_number")),), "relay")
+
+
+@blueprint.route("/send_rimage_multiple.php", methods=["GET", "POST"])
+def send_rimage_multiple() -> Response:
+    chosen_job_id()
+    limit = house().config.retrieve.max_accessions
+    return relayed(parse_list(argument("accession_number"), limit, "accession_number"), "cd_publisher")

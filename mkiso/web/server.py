@@ -14,7 +14,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from mkiso.config import Config
-from mkiso.job import House
+from mkiso.house import House
 from mkiso.log import set_up
 from mkiso.web import create_app
 from mkiso.web.live import LiveJobs

@@ -10,7 +10,8 @@ import pytest
 
 from mkiso import errors
 from mkiso.cancellation import Cancellation
-from mkiso.job import House, Order
+from mkiso.house import House
+from mkiso.job import Order, make_disc
 from tests.support.archive import running_archive
 from tests.support.datasets import Patient
 from tests.support.ports import free_ports
@@ -44,14 +45,14 @@ class Before:
 
     def disc(self, accession: str = SIX) -> dict[str, bytes]:
         """The instances on the disc that is made."""
-        disc = self.house.make_disc(Order((accession,), "test"), Cancellation())
+        disc = make_disc(self.house, Order((accession,), "test"), Cancellation())
         iso = b"".join(disc)
         disc.close()
         return instances_on(read_disc(iso, self.directory / "disc"))
 
     def refusal(self, kind: type[errors.MkisoError], accession: str = SIX) -> errors.MkisoError:
         with pytest.raises(kind) as caught:
-            self.house.make_disc(Order((accession,), "test"), Cancellation())
+            make_disc(self.house, Order((accession,), "test"), Cancellation())
         (job,) = self.house.ledger.list_jobs(limit=1)
         assert (job["state"], job["error"]["code"]) == ("failed", kind.code)
         return caught.value

@@ -12,14 +12,15 @@ from mkiso import errors
 from mkiso.cancellation import Cancellation
 from mkiso.config import parse
 from mkiso.errors import MkisoError
-from mkiso.job import House, Order
+from mkiso.house import House
+from mkiso.job import Order, make_disc
 from mkiso.slots import lock_file, locked
 from tests.integration.conftest import Site
 
 
 def refusal(house: House, kind: type[MkisoError], accession: str = "CT.001") -> Any:
     with pytest.raises(kind) as caught:
-        house.make_disc(Order((accession,), "test"), Cancellation())
+        make_disc(house, Order((accession,), "test"), Cancellation())
     house.ledger.close()
     return caught.value
 
@@ -65,7 +66,7 @@ def test_the_second_receiver_serves_while_the_first_is_taken(site: Site) -> None
     house = House(config)
     config.storage.work_dir.mkdir()
     with locked(lock_file(config.storage.work_dir, config.receivers[0])):
-        disc = house.make_disc(Order(("SR.001",), "test"), Cancellation())
+        disc = make_disc(house, Order(("SR.001",), "test"), Cancellation())
         assert sum(map(len, disc)) == disc.size
     house.ledger.close()
 
@@ -111,12 +112,12 @@ def test_a_viewer_file_that_would_be_left_out_fails_the_disc(site: Site, tmp_pat
 def test_a_layout_that_this_version_lacks_is_refused(site: Site) -> None:
     house = House(site.config())
     with pytest.raises(errors.BadRequest):
-        house.make_disc(Order(("CT.001",), "test", "pdi"), Cancellation())
+        make_disc(house, Order(("CT.001",), "test", "pdi"), Cancellation())
     house.ledger.close()
 
 
 def test_several_patients_share_a_disc_where_that_is_allowed(site: Site) -> None:
     house = House(site.config(patients={"allow_mixed": True}))
-    disc = house.make_disc(Order(("SHARED.001",), "test"), Cancellation())
+    disc = make_disc(house, Order(("SHARED.001",), "test"), Cancellation())
     assert sum(map(len, disc)) == disc.size
     house.ledger.close()

@@ -91,15 +91,22 @@ def end_group(leader: int, has_ended: Callable[[], bool], seconds: float = 5) ->
 
 
 @contextmanager
-def running_storescp(ae_title: str, port: int, directory: Path, log: Path) -> Iterator[Listener]:
-    """A storescp that keeps every instance as it came, in `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    options = ("-v", "-aet", ae_title, "+xa", "-pm", "+B", "-pdu", "131072", "--fork", "-od", directory)
-    process = start_listener(("/usr/bin/storescp", *options, str(port)), port, log)
+def listening(argv: Sequence[str | Path], port: int, log: Path) -> Iterator[Listener]:
+    """A program that listens, ended with all that it forked."""
+    process = start_listener(argv, port, log)
     try:
         yield process
     finally:
         end(process)
+
+
+@contextmanager
+def running_storescp(ae_title: str, port: int, directory: Path, log: Path) -> Iterator[Listener]:
+    """A storescp that keeps every instance as it came, in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    options = ("-v", "-aet", ae_title, "+xa", "-pm", "+B", "-pdu", "131072", "--fork", "-od", directory)
+    with listening(("/usr/bin/storescp", *options, str(port)), port, log) as process:
+        yield process
 
 
 def run(argv: Sequence[str | Path], seconds: float = 60) -> Finished:

@@ -1,0 +1,43 @@
+"""What every job of a service or a command shares: the configuration, the ledger, and the way to the archive."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from mkiso.cancellation import Cancellation
+from mkiso.config import Config
+from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.findscu import Finder
+from mkiso.ledger import Ledger
+from mkiso.studies import Study, find_studies, with_modalities
+from mkiso.workspace import Workspace, job_directory, living_jobs, sweep
+
+
+class House:
+    """Raises ConfigurationError where the ledger cannot be opened."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.ledger = Ledger(config.storage.ledger.get_secret_value(), config.storage.work_dir)
+
+    @property
+    def pacs(self) -> Peer:
+        pacs, retrieve = self.config.pacs, self.config.retrieve
+        return Peer(pacs.ae_title, pacs.host, pacs.port, retrieve.calling_ae_title, retrieve.connect_timeout)
+
+    def finder(self, workspace: Workspace, cancellation: Cancellation) -> Finder:
+        tools, timeout = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout
+        return Finder(tools, self.pacs, timeout, workspace.path, cancellation.check)
+
+    def studies(self, accessions: Sequence[str], cancellation: Cancellation) -> list[Study]:
+        """What the archive holds for the accession numbers; nothing is moved, and no job is recorded."""
+        with job_directory(self.config.storage.work_dir, str(uuid.uuid4())) as workspace:
+            finder = self.finder(workspace, cancellation)
+            return [with_modalities(finder, study) for study in find_studies(finder, accessions)]
+
+    def sweep(self) -> list[str]:
+        """Clear away what jobs left behind whose process died; the ids of those jobs."""
+        work_dir = self.config.storage.work_dir
+        swept = sweep(work_dir)
+        return sorted({*swept, *self.ledger.abandon(living_jobs(work_dir))})
