@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from mkiso.cancellation import Cancellation
 from mkiso.config import Destination, Retrieve
 from mkiso.dcmtk import dcmsend, storescu
 from mkiso.dcmtk.association import Failure, Peer, association_failure, words
-from mkiso.dcmtk.sent import Outcome, Sent, arrived
+from mkiso.dcmtk.sent import Outcome, Report, Sent, arrived
 from mkiso.errors import DestinationUnreachable, MkisoError, RelayFailed
 from mkiso.instances import Instance
 from mkiso.process import Child, spawned
@@ -34,11 +34,29 @@ def peer_of(destination: Destination, retrieve: Retrieve) -> Peer:
     return Peer(destination.ae_title, destination.host, destination.port, calling, retrieve.connect_timeout)
 
 
+Outcomes = dict[str, Sent]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One run of a program over a directory of files that are named by SOP Instance UID."""
+
+    directory: Path
+    argv: tuple[str, ...]
+    report: Callable[[str, Iterable[Path]], Report]
+
+    def outcomes(self, log: str) -> Outcomes:
+        files = list(self.directory.iterdir())
+        if association_failure(log) is Failure.NO_CONTEXT:
+            return {file.name: Sent(Outcome.NOT_NEGOTIATED) for file in files}
+        return {file.name: sent for file, sent in self.report(log, files).items()}
+
+
 @dataclass(frozen=True)
 class Delivery:
     """What became of every instance, by its SOP Instance UID, and why an association failed, where one did."""
 
-    outcomes: dict[str, Sent]
+    outcomes: Outcomes
     failure: Failure | None = None
     said: str = ""
 
@@ -73,14 +91,15 @@ class Relay:
 
     def deliver(self, instances: Sequence[Instance]) -> Delivery:
         """Send the instances, each association after the other, up to one that fails, or to a cancel."""
-        outcomes = {one.sop_instance_uid: Sent(Outcome.NOT_TRIED) for one in instances}
-        for directory in self._staged(instances):
-            log = directory.with_suffix(".log")
+        outcomes: Outcomes = {one.sop_instance_uid: Sent(Outcome.NOT_TRIED) for one in instances}
+        rounds = self._dcmsend_rounds if self.destination.tool == "dcmsend" else self._storescu_rounds
+        for going in rounds(instances, outcomes):
+            log = going.directory.with_suffix(".log")
             before = sum(one.arrived for one in outcomes.values())
-            with spawned(self._argv(directory), cwd=self.workspace.path, log=log) as sender:
+            with spawned(going.argv, cwd=self.workspace.path, log=log) as sender:
                 ended = self._watch(sender, log, before)
             said = log.read_text(errors="replace")
-            outcomes |= self._report(directory, said)
+            outcomes |= going.outcomes(said)
             failure = association_failure(said)
             if failure not in (None, Failure.NO_CONTEXT):
                 return Delivery(outcomes, failure, words(said))
@@ -96,24 +115,44 @@ class Relay:
         if delivery.failed:
             raise self._error(delivery)
 
-    def _staged(self, instances: Sequence[Instance]) -> Iterator[Path]:
-        """Directories of instances that one association can hold, named by SOP Instance UID."""
-        contexts = {one.path: storescu.contexts_for(one.sop_class_uid, one.transfer_syntax) for one in instances}
+    def _storescu_rounds(self, instances: Sequence[Instance], _outcomes: Outcomes) -> Iterator[Round]:
+        """As many associations as the presentation contexts of these instances need."""
+        contexts = {one: storescu.contexts_for(one.sop_class_uid, one.transfer_syntax) for one in instances}
+        waiting = list(instances)
         for number, batch in enumerate(storescu.batches(contexts.values())):
-            directory = self.workspace.disc / f"association{number}"
-            directory.mkdir()
-            directory.with_suffix(".cfg").write_text(storescu.association_profile(batch))
-            for one in instances:
-                if contexts[one.path] <= batch and one.path.exists():
-                    one.path.rename(directory / one.sop_instance_uid)
-            yield directory
+            going = [one for one in waiting if contexts[one] <= batch]
+            waiting = [one for one in waiting if not contexts[one] <= batch]
+            directory = self._stage(number, {one.sop_instance_uid: one.path for one in going})
+            profile = directory.with_suffix(".cfg")
+            profile.write_text(storescu.association_profile(batch))
+            argv = storescu.store_argv(self.dcmtk_dir, self.peer, profile, directory, self._patience)
+            yield Round(directory, argv, storescu.report)
 
-    def _argv(self, directory: Path) -> tuple[str, ...]:
-        if self.destination.tool == "dcmsend":
-            return dcmsend.send_argv(
-                self.dcmtk_dir, self.peer, directory.with_suffix(".txt"), directory, self._patience
-            )
-        return storescu.store_argv(self.dcmtk_dir, self.peer, directory.with_suffix(".cfg"), directory, self._patience)
+    def _dcmsend_rounds(self, instances: Sequence[Instance], outcomes: Outcomes) -> Iterator[Round]:
+        """Everything as it is; then what the peer did not take so, decompressed."""
+        directory = self._stage(0, {one.sop_instance_uid: one.path for one in instances})
+        yield self._dcmsend_round(directory, "-dn")
+        refused = [uid for uid, sent in outcomes.items() if sent.outcome is Outcome.NOT_NEGOTIATED]
+        if refused:
+            directory = self._stage(1, {uid: directory / uid for uid in refused})
+            yield self._dcmsend_round(directory, "+dly")
+
+    def _dcmsend_round(self, directory: Path, decompress: str) -> Round:
+        told = directory.with_suffix(".txt")
+        argv = dcmsend.send_argv(self.dcmtk_dir, self.peer, decompress, told, directory, self._patience)
+
+        def report(log: str, files: Iterable[Path]) -> Report:
+            return dcmsend.report(told.read_text(errors="replace") if told.exists() else "", log, files)
+
+        return Round(directory, argv, report)
+
+    def _stage(self, number: int, files: dict[str, Path]) -> Path:
+        """A directory with these files, named by SOP Instance UID."""
+        directory = self.workspace.disc / f"round{number}"
+        directory.mkdir()
+        for uid, file in files.items():
+            file.rename(directory / uid)
+        return directory
 
     @property
     def _patience(self) -> float:
@@ -134,17 +173,6 @@ class Relay:
                 return False
             time.sleep(POLL)
         return True
-
-    def _report(self, directory: Path, said: str) -> dict[str, Sent]:
-        files = list(directory.iterdir())
-        if association_failure(said) is Failure.NO_CONTEXT:
-            return {file.name: Sent(Outcome.NOT_NEGOTIATED) for file in files}
-        if self.destination.tool == "storescu":
-            report = storescu.report(said, files)
-        else:
-            told = directory.with_suffix(".txt")
-            report = dcmsend.report(told.read_text(errors="replace") if told.exists() else "", said, files)
-        return {file.name: sent for file, sent in report.items()}
 
     def _error(self, delivery: Delivery) -> MkisoError:
         if delivery.failure is Failure.UNREACHABLE and not delivery.sent:

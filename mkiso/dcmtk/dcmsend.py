@@ -20,10 +20,15 @@ RESPONSE = re.compile(
 )
 ENTRY = re.compile(r"^Filename +: (?P<file>[^\n]*)$.*?^DIMSE Status +: (?P<status>[^\n]*)$", re.M | re.S)
 STATUS = re.compile(r"0x[0-9a-f]{4} \((.*)\)")
+ERRORS = re.compile(r"^E: .*?([0-9a-f]{4}:[0-9a-f]{4}) ", re.M)
+BAD_CONTEXT = "0006:0101"
 NO_CONTEXT = "<no acceptable presentation context>"
 
 
-def send_argv(dcmtk_dir: Path, peer: Peer, report_file: Path, directory: Path, timeout: float) -> tuple[str, ...]:
+def send_argv(
+    dcmtk_dir: Path, peer: Peer, decompress: str, report_file: Path, directory: Path, timeout: float
+) -> tuple[str, ...]:
+    """`decompress` is -dn (never) or +dly (lossless and lossy, where the peer takes no compressed syntax)."""
     return (
         str(dcmtk_dir / "dcmsend"),
         "-d",
@@ -33,7 +38,7 @@ def send_argv(dcmtk_dir: Path, peer: Peer, report_file: Path, directory: Path, t
         whole_seconds(timeout),
         "--max-send-pdu",
         "131072",
-        "+dly",
+        decompress,
         "+ma",
         "+sd",
         "+r",
@@ -54,14 +59,17 @@ def report(text: str, log: str, files: Iterable[Path]) -> Report:
     by_uid = {file.name: file for file in told}
     responses = ((by_uid.get(response["uid"]), response["status"]) for response in RESPONSE.finditer(log))
     told |= {file: answered(status.partition(":")[0]) for file, status in responses if file}
-    told |= {Path(entry["file"]): _sent(entry["status"].strip()) for entry in ENTRY.finditer(text)}
+    refused = ERRORS.findall(log)
+    no_context = bool(refused) and set(refused) == {BAD_CONTEXT}
+    told |= {Path(entry["file"]): _sent(entry["status"].strip(), no_context) for entry in ENTRY.finditer(text)}
     return told
 
 
-def _sent(status: str) -> Sent:
+def _sent(status: str, no_context: bool) -> Sent:
+    """Of what was not sent, the report tells why only where it could have been decompressed; the log tells the rest."""
     if known := STATUS.fullmatch(status):
         return answered(known[1])
-    if status == NO_CONTEXT:
+    if status == NO_CONTEXT or no_context:
         return Sent(
             Outcome.NOT_NEGOTIATED, "the peer accepts none of its transfer syntaxes, and it cannot be converted"
         )

@@ -129,7 +129,10 @@ def answered(pacs: Peer, timeout: float, stderr: str) -> int:
     if TIMED_OUT.search(stderr):
         raise _too_late(pacs, timeout)
     said = final[1] if final else words(stderr)
-    raise PacsRejected(f"The PACS {pacs} did not answer the query: {said}. Its own log tells why.")
+    raise PacsRejected(
+        f"The PACS {pacs} did not answer the query: {said}."
+        f" Its own log tells why; check that {pacs.calling} may query it."
+    )
 
 
 def instance_uids(xml: bytes, study_uid: str) -> list[tuple[str, str]]:

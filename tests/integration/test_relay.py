@@ -1,12 +1,11 @@
 """Relays: everything arrives, unchanged, or the caller is told what did not."""
 
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset, FileDataset, dcmread
+from pydicom import dcmread
 from sqlalchemy import create_engine, text
 
 from mkiso import errors
@@ -18,7 +17,7 @@ from tests.support import tools
 from tests.support.archive import running_archive
 from tests.support.destination import running_destination
 from tests.support.ports import free_ports
-from tests.support.service import data_set, instances_of, settings
+from tests.support.service import data_set, elements, instances_of, settings
 from tests.support.studies import RICHARD, Study, ct_study, mixed_study
 
 SIX, MIXED = "SIX.001", "MIXED.001"
@@ -78,26 +77,6 @@ def archive(studies: dict[str, Study]) -> Iterator[tuple[int, int]]:
 @pytest.fixture
 def route(archive: tuple[int, int], studies: dict[str, Study], tmp_path: Path) -> Route:
     return Route(tmp_path, *archive, studies)
-
-
-def elements(files: Iterable[Path]) -> dict[str, Any]:
-    """SOP Instance UID to data set, element by element, whatever byte order it was sent in."""
-    return {read.SOPInstanceUID: {**values(read), "pixels": little_endian_pixels(read)} for read in map(dcmread, files)}
-
-
-def values(dataset: Dataset) -> dict[str, Any]:
-    return {
-        str(element.tag): [values(item) for item in element.value] if element.VR == "SQ" else element.value
-        for element in dataset
-        if element.keyword != "PixelData"
-    }
-
-
-def little_endian_pixels(dataset: FileDataset) -> bytes:
-    pixels = array("H", dataset.get("PixelData", b""))
-    if not dataset.file_meta.TransferSyntaxUID.is_little_endian:
-        pixels.byteswap()
-    return pixels.tobytes()
 
 
 def received(directory: Path) -> dict[str, bytes]:

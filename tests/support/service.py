@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import psutil
 import requests
 import yaml
-from pydicom import dcmread
+from pydicom import Dataset, FileDataset, dcmread
 
 from mkiso.config import Config, parse
 from tests.support import tools
@@ -135,6 +136,26 @@ def instances_on(disc: Mapping[str, Path]) -> dict[str, bytes]:
 def instances_of(studies: Iterable[Any]) -> dict[str, bytes]:
     """SOP Instance UID to data set of what the archive was given."""
     return {file.stem: data_set(file) for study in studies for file in study.files}
+
+
+def elements(files: Iterable[Path]) -> dict[str, Any]:
+    """SOP Instance UID to data set, element by element, whatever byte order it was sent in."""
+    return {read.SOPInstanceUID: {**values(read), "pixels": little_endian_pixels(read)} for read in map(dcmread, files)}
+
+
+def values(dataset: Dataset) -> dict[str, Any]:
+    return {
+        str(element.tag): [values(item) for item in element.value] if element.VR == "SQ" else element.value
+        for element in dataset
+        if element.keyword != "PixelData"
+    }
+
+
+def little_endian_pixels(dataset: FileDataset) -> bytes:
+    pixels = array("H", dataset.get("PixelData", b""))
+    if not dataset.file_meta.TransferSyntaxUID.is_little_endian:
+        pixels.byteswap()
+    return pixels.tobytes()
 
 
 def file_name(response: requests.Response) -> str:

@@ -1,0 +1,56 @@
+"""Orthanc, an archive by other hands: as the PACS, synchronous and not, and as a destination."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mkiso.cancellation import Cancellation
+from mkiso.config import parse
+from mkiso.house import House
+from mkiso.job import Order, make_disc, relay
+from tests.support.orthanc import AE_TITLE, running_orthanc
+from tests.support.ports import free_ports
+from tests.support.service import elements, instances_of, instances_on, read_disc, settings
+from tests.support.studies import mixed_study
+
+
+def before_orthanc(directory: Path, port: int, receiver: int) -> dict[str, Any]:
+    """Orthanc answers only those whose AE title it knows."""
+    configuration = settings(directory, port, {"RECEIVER": receiver}, retrieve={"calling_ae_title": "RECEIVER"})
+    configuration["pacs"]["ae_title"] = AE_TITLE
+    return configuration
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_disc_from_orthanc_is_whole_also_where_it_answers_before_it_sends(synchronous: bool, tmp_path: Path) -> None:
+    port, http, receiver = free_ports(3)
+    study = mixed_study(tmp_path / "held")
+    destinations = {"RECEIVER": receiver}
+    with running_orthanc(tmp_path / "pacs", (port, http), destinations, SynchronousCMove=synchronous) as orthanc:
+        orthanc.put(study.files)
+        house = House(parse(before_orthanc(tmp_path, port, receiver)))
+        disc = make_disc(house, Order(("MIXED.001",), "test"), Cancellation())
+        found = instances_on(read_disc(b"".join(disc), tmp_path / "disc"))
+        house.ledger.close()
+    assert found == instances_of([study])
+
+
+@pytest.mark.parametrize("tool", ["storescu", "dcmsend"])
+def test_every_kind_of_instance_is_relayed_to_orthanc_unchanged(tool: str, tmp_path: Path) -> None:
+    source, source_http, receiver, port, http = free_ports(5)
+    study = mixed_study(tmp_path / "held")
+    with (
+        running_orthanc(tmp_path / "pacs", (source, source_http), {"RECEIVER": receiver}) as pacs,
+        running_orthanc(tmp_path / "archive", (port, http), {}) as archive,
+    ):
+        pacs.put(study.files)
+        configuration = before_orthanc(tmp_path, source, receiver)
+        peer = {"ae_title": AE_TITLE, "host": "127.0.0.1", "port": port, "tool": tool}
+        configuration["destinations"] = {"relay": peer}
+        house = House(parse(configuration))
+        done = relay(house, Order(("MIXED.001",), "test"), "relay", Cancellation())
+        house.ledger.close()
+        arrived = archive.instances(tmp_path / "arrived")
+    assert done.delivery.sent == len(study.files) == len(arrived)
+    assert elements(arrived) == elements(study.files)
