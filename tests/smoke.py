@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support import dcmqrscp
 from tests.support.ports import free_ports
 from tests.support.service import Service, instances_of, instances_on, read_disc, running_service, settings
 from tests.support.testpacs import RunningPacs, running_testpacs
-from tests.support.tools import LOCALHOST, ROOT, end, start_listener
+from tests.support.tools import LOCALHOST, ROOT, end, findscu, start_listener
 
 NGINX = """
 daemon off; user root; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1;
@@ -85,14 +86,42 @@ def check_ledger(service: Service, url: str, directory: Path) -> None:
     print(f"ok  {url}/api/jobs: the requester is nginx's client, and no job directory is left")
 
 
+def check_relay(url: str, accession: str, pacs: RunningPacs, archive_port: int, directory: Path) -> None:
+    """Relay through nginx, and find every instance in the archive by C-FIND."""
+    body = directory / "relay.json"
+    headers = curl(f"{url}/mkiso2.php?accession_number={accession}", body)
+    assert headers[":status"] == "200", body.read_text()
+    (study,) = pacs.of(accession)
+    keys = ("QueryRetrieveLevel=IMAGE", f"StudyInstanceUID={study.study_uid}", "SeriesInstanceUID", "SOPInstanceUID")
+    answers = findscu(archive_port, *keys).stderr
+    missing = [uid for uid in study.sop_instance_uids if uid not in answers]
+    assert not missing, f"not in the archive: {missing}\n{answers}"
+    assert f'"files_sent":{len(study.files)}' in body.read_text(), body.read_text()
+    print(f"ok  {url}/mkiso2.php: {len(study.files)} instances of {accession} are found in the other archive")
+
+
+@contextmanager
+def running_archive(directory: Path, port: int) -> Iterator[None]:
+    """A second dcmqrscp, empty."""
+    argv = dcmqrscp.configure(directory, port, {})
+    process = dcmqrscp.start(argv, directory, port)
+    try:
+        yield
+    finally:
+        end(process)
+
+
 def main() -> int:
-    pacs_port, receiver, port = free_ports(3)
+    pacs_port, receiver, port, archive_port = free_ports(4)
     with tempfile.TemporaryDirectory(prefix="mkiso-smoke-") as name:
         directory = Path(name)
         unix_socket = directory / "mkiso.sock"
         configuration = settings(directory, pacs_port, {"CDRECORD": receiver}, server={"bind": f"unix:{unix_socket}"})
+        archive = {"ae_title": dcmqrscp.AE_TITLE, "host": LOCALHOST, "port": archive_port}
+        configuration["destinations"] = {"relay": archive}
         with (
             running_testpacs(directory / "pacs", pacs_port, {"CDRECORD": receiver}) as pacs,
+            running_archive(directory / "archive", archive_port),
             running_nginx(directory / "nginx", port, unix_socket) as url,
             running_service(directory, port, configuration) as service,
         ):
@@ -100,6 +129,7 @@ def main() -> int:
             several = f"{url}/mkiso_multiple.php?accession_number=CT.001,MR.001"
             check_disc(several, "DOEJOHN-CT001MR001.iso", ("CT.001", "MR.001"), pacs, directory)
             check_error(f"{url}/mkiso.php?accession_number=NONE.001", "404", "accession_not_found", directory)
+            check_relay(url, "CT.001", pacs, archive_port, directory)
             check_ledger(service, url, directory)
     print("smoke test passed")
     return 0

@@ -1,0 +1,156 @@
+"""Relays over HTTP and by command, to a destination that acknowledges or does not run."""
+
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.integration.conftest import Site
+from tests.support.destination import RunningDestination, running_destination
+from tests.support.ports import free_ports
+from tests.support.service import Service, mkiso, running_service
+from tests.support.testpacs import RunningPacs
+from tests.support.tools import wait_until
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@dataclass
+class Relaying:
+    service: Service
+    destination: RunningDestination
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.destination.port}"
+
+
+@pytest.fixture(scope="module")
+def relaying(pacs: RunningPacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relaying]:
+    directory = tmp_path_factory.mktemp("relaying")
+    port, nobody, http = free_ports(3)
+    peers = {
+        name: {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": to}
+        for name, to in {"relay": port, "cd_publisher": port, "archive": port, "nobody": nobody}.items()
+    }
+    with (
+        running_destination(port) as destination,
+        running_service(directory, http, Site(directory, pacs).settings(destinations=peers)) as service,
+    ):
+        yield Relaying(service, destination)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("path", "accessions"),
+    [
+        ("/mkiso2.php?accession_number=MR.001", ["MR.001"]),
+        ("/send_rimage_multiple.php?accession_number=MR.001,CT.001", ["MR.001", "CT.001"]),
+        ("/api/iso/relay?accession_numbers=MR.001", ["MR.001"]),
+        ("/api/iso/relay?accession_numbers=MR.001&destination=archive", ["MR.001"]),
+        ("/api/iso/print?accession_number=MR.001", ["MR.001"]),
+        ("/api/iso/print-multiple?accession_numbers=MR.001,CT.001", ["MR.001", "CT.001"]),
+    ],
+)
+def test_every_relay_url_sends_and_counts(
+    path: str, accessions: list[str], method: str, relaying: Relaying, pacs: RunningPacs
+) -> None:
+    answer = requests.request(method, relaying.service.url + path, timeout=60)
+    sent = {uid for one in accessions for study in pacs.of(one) for uid in study.sop_instance_uids}
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {
+        "status": "ok",
+        "job_id": answer.headers["X-Job-Id"],
+        "accessions_sent": accessions,
+        "patient_name": "JOHN DOE",
+        "destination": relaying.address,
+        "files_sent": len(sent),
+    }
+    assert sent <= relaying.destination.received()
+
+
+def test_a_form_may_be_posted(relaying: Relaying) -> None:
+    answer = requests.post(relaying.service.url + "/mkiso2.php", data={"accession_number": "SR.001"}, timeout=60)
+    assert answer.json()["files_sent"] == 1
+
+
+def test_a_person_sees_that_everything_was_sent(relaying: Relaying) -> None:
+    answer = relaying.service.get("/send_rimage_multiple.php?accession_number=MR.001", headers=BROWSER)
+    assert answer.headers["Content-Type"].startswith("text/html")
+    for shown in ("Everything was sent", "4 instances of JOHN DOE", relaying.address):
+        assert shown in answer.text
+
+
+def test_a_person_sees_what_to_do_where_nothing_was_sent(relaying: Relaying) -> None:
+    url = "/api/iso/relay?accession_numbers=MR.001&destination=nobody"
+    answer = relaying.service.get(url, headers=BROWSER)
+    assert answer.status_code == 502
+    assert "Destination unreachable" in answer.text
+    assert "Sending again is safe" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/mkiso2.php", 400, "missing_accession"),
+        ("/mkiso2.php?accession_number=A,B", 400, "invalid_accession"),
+        ("/send_rimage_multiple.php?accession_number=A,,B", 400, "empty_accession"),
+        ("/api/iso/relay?accession_numbers=A&destination=moon", 400, "bad_request"),
+        ("/api/iso/print?accession_number=NONE.001", 404, "accession_not_found"),
+        ("/send_rimage_multiple.php?accession_number=SHARED.001", 409, "several_patients"),
+        ("/api/iso/relay?accession_numbers=SR.001&destination=nobody", 502, "destination_unreachable"),
+    ],
+)
+def test_what_cannot_be_relayed_is_told(path: str, status: int, code: str, relaying: Relaying) -> None:
+    answer = relaying.service.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_head_sends_nothing(relaying: Relaying) -> None:
+    before = relaying.service.get("/api/jobs").json()
+    answer = requests.head(relaying.service.url + "/mkiso2.php?accession_number=MR.001", timeout=10)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert relaying.service.get("/api/jobs").json() == before
+
+
+def test_a_relay_goes_on_where_its_window_is_closed(relaying: Relaying) -> None:
+    job_id = str(uuid.uuid4())
+    url = f"/api/jobs/{job_id}"
+    host, port = relaying.service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as window:
+        window.sendall(f"GET /mkiso2.php?accession_number=CT.001&job={job_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        wait_until(lambda: relaying.service.get(url).status_code == 200, 10, str)
+    state = lambda: relaying.service.get(url).json()  # noqa: E731
+    wait_until(lambda: state()["finished_at"] is not None, 20, lambda: f"{state()}")
+    assert (state()["state"], state()["files_sent"], state()["kind"]) == ("done", 12, "relay")
+
+
+def test_the_relay_command_sends_and_says_how_much(relaying: Relaying) -> None:
+    config = relaying.service.config_file
+    done = mkiso("relay", "MR.001", "CT.001", "--to", "archive", "--config", config)
+    assert (done.returncode, done.stdout.decode()) == (0, f"16 instances sent to {relaying.address}\n")
+    failed = mkiso("relay", "MR.001", "--to", "nobody", "--config", config)
+    assert (failed.returncode, b"destination unreachable" in failed.stderr) == (1, True)
+    assert mkiso("relay", "MR.001", "--to", "moon", "--config", config).returncode == 2
+
+
+def test_a_cancelled_relay_writes_down_what_had_arrived(pacs: RunningPacs, tmp_path: Path) -> None:
+    port, http = free_ports(2)
+    peers = {"relay": {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": port}}
+    job_id = str(uuid.uuid4())
+    with (
+        running_destination(port, "silent"),
+        running_service(tmp_path, http, Site(tmp_path, pacs).settings(destinations=peers)) as service,
+        socket.create_connection(("127.0.0.1", http)) as client,
+    ):
+        client.sendall(f"GET /mkiso2.php?accession_number=CT.001&job={job_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        job = lambda: service.get(f"/api/jobs/{job_id}").json()  # noqa: E731
+        wait_until(lambda: job().get("files_sent") == 2, 20, lambda: f"{job()}")
+        assert job()["state"] == "sending"
+        requests.post(f"{service.url}/api/jobs/{job_id}/cancel", timeout=10)
+        assert b"410" in client.recv(100)
+        assert (job()["state"], job()["files_sent"], job()["files_failed"]) == ("cancelled", 2, 10)
