@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mkiso.config import Receiver
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.echoscu import echo
-from mkiso.errors import MkisoError
+from mkiso.errors import AccessionNotFound, MkisoError
 from mkiso.house import House
 from mkiso.process import run
 from mkiso.receiver import can_bind
@@ -23,6 +24,7 @@ from mkiso.workspace import ensure_work_dir, require_space
 
 DCMTK = ("echoscu", "findscu", "movescu", "storescp", "storescu", "dcmsend")
 VERSION_LIMIT = 10.0
+NOBODYS = "MKISO.CHECK"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def checks(house: House) -> Iterator[Check]:
     for receiver in config.receivers:
         yield _check(f"receiver {receiver.ae_title}", partial(_port, house, receiver))
     yield _check("pacs", partial(_echo, house, house.pacs))
+    yield _check("patients.source", partial(_patient_source, house))
     for name, destination in config.destinations.items():
         yield _check(f"destination {name}", partial(_echo, house, peer_of(destination, config.retrieve)))
 
@@ -93,6 +96,14 @@ def _ledger(house: House) -> str:
     except SQLAlchemyError as error:
         raise _Wrong(f"it does not answer ({type(error).__name__})") from None
     return "answers"
+
+
+def _patient_source(house: House) -> str:
+    """Asked for an accession number that nobody has, a source that works does not find it."""
+    source = house.config.patients.source
+    with suppress(AccessionNotFound):
+        house.patients.name_of(NOBODYS)
+    return f"{source} answers" if source != "pacs" else "the PACS's own answer"
 
 
 def _port(house: House, receiver: Receiver) -> str:

@@ -10,15 +10,17 @@ from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.ledger import Ledger
+from mkiso.patients import patient_source
 from mkiso.studies import Study, find_studies, with_modalities
 from mkiso.workspace import Workspace, job_directory, living_jobs, sweep
 
 
 class House:
-    """Raises ConfigurationError where the ledger cannot be opened."""
+    """Raises ConfigurationError where the ledger or the patient source cannot be used."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.patients = patient_source(config.patients)
         self.ledger = Ledger(config.storage.ledger.get_secret_value(), config.storage.work_dir)
 
     @property

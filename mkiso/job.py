@@ -48,7 +48,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Relayed:
-    """A relay of which the destination acknowledged every instance; `destination` is its HOST:PORT."""
+    """A relay of which the destination acknowledged every instance.
+
+    `patient_name` is a DICOM person name, `destination` is HOST:PORT.
+    """
 
     patient_name: str
     destination: str
@@ -67,7 +70,7 @@ def make_disc(house: House, order: Order, cancellation: Cancellation) -> Disc:
         instances = job.retrieve(studies)
         image = job.master(instances)
         house.ledger.hand_out(order.job_id, ((one, "on disc") for one in instances))
-        return Disc(order.file_name(studies[0].patient_name), image, job)
+        return Disc(order.file_name(job.patient_name), image, job)
 
 
 def relay(house: House, order: Order, destination: str, cancellation: Cancellation) -> Relayed:
@@ -81,7 +84,7 @@ def relay(house: House, order: Order, destination: str, cancellation: Cancellati
         instances = job.retrieve(studies)
         delivery = job.send(instances, destination)
         job.record.complete()
-        return Relayed(display_name(studies[0].patient_name), f"{to.host}:{to.port}", delivery)
+        return Relayed(job.patient_name, f"{to.host}:{to.port}", delivery)
 
 
 class Job:
@@ -119,14 +122,16 @@ class Job:
     def look_up(self) -> list[Study]:
         """Whose studies these are, and which instances must arrive. What fails here has cost no receiver."""
         self.record.enter("querying")
+        name = self._house.patients.name_of(self._order.accessions[0])
         studies = find_studies(self._house.finder(self._workspace, self.cancellation), self._order.accessions)
         if not self._config.patients.allow_mixed:
             require_one_patient(studies)
         require_instances(studies)
+        self.patient_name = studies[0].patient_name if name is None else name
         self.record.enter(
             "queued",
             patient_id=studies[0].patient_id,
-            patient_name=display_name(studies[0].patient_name),
+            patient_name=display_name(self.patient_name),
             studies=[study.study_uid for study in studies],
             expected=sum(len(study.instances) for study in studies),
         )

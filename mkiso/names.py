@@ -28,6 +28,13 @@ def display_name(name: str) -> str:
     return shown or _spaced(f"{groups.ideographic or groups.phonetic}".replace("^", " "))
 
 
+def page_name(name: str) -> str:
+    """The name as a page shows it: the ideographic group, where there is one, beside the alphabetic one."""
+    ideographic = _spaced(PersonName(name).ideographic.replace("^", " "))
+    shown = display_name(name)
+    return f"{shown} ({ideographic})" if ideographic and ideographic != shown else shown
+
+
 def single_file_name(accession: str) -> str:
     """The name of the ISO of one accession number: that number as it was given."""
     return accession + SUFFIX

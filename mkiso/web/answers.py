@@ -13,6 +13,7 @@ from mkiso.config import LayoutName
 from mkiso.errors import BadRequest, Busy, MkisoError, Unauthorized
 from mkiso.house import House
 from mkiso.job import Disc, Order, Relayed, make_disc, relay
+from mkiso.names import display_name, page_name
 from mkiso.record import as_mkiso_error
 from mkiso.web.access import requester
 from mkiso.web.live import LiveJobs, break_connection
@@ -97,13 +98,16 @@ def _relay_answer(order: Order, done: Relayed) -> Response:
         "status": "ok",
         "job_id": order.job_id,
         "accessions_sent": list(order.accessions),
-        "patient_name": done.patient_name,
+        "patient_name": display_name(done.patient_name),
         "destination": done.destination,
         "files_sent": done.delivery.sent,
     }
     if done.delivery.warnings:
         told["warnings"] = done.delivery.warnings
-    return make_response(render_template("relayed.html", **told) if prefers_page() else jsonify(told))
+    if prefers_page():
+        told["patient_name"] = page_name(done.patient_name)
+        return make_response(render_template("relayed.html", **told))
+    return jsonify(told)
 
 
 def _iso_answer(made: Disc, job_id: str) -> Response:
