@@ -27,6 +27,7 @@ from mkiso.errors import BadRequest, ConfigurationError
 
 SYSTEM_FILE = Path("/etc/mkiso/mkiso.yaml")
 CHECKOUT_FILE = Path(__file__).parent.parent / "etc" / "mkiso.yaml"
+HIGHEST_PORT = 65535
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -56,7 +57,8 @@ def _secret(value: object) -> object:
 
 
 def _bind(value: str) -> str:
-    if not re.fullmatch(r"unix:/.+|(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}", value):
+    tcp = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(\d{1,5})", value)
+    if not (value.startswith("unix:/") or (tcp and 1 <= int(tcp[2]) <= HIGHEST_PORT)):
         raise ValueError("HOST:PORT or unix:/PATH")
     return value
 
@@ -74,7 +76,7 @@ def _absolute(path: Path) -> Path:
 
 
 Seconds = Annotated[float, Field(gt=0, le=10**6)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 AETitle = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_ae_title)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
@@ -237,20 +239,34 @@ def load(path: Path) -> Config:
     """Read and check a configuration file; ConfigurationError names each key that is wrong."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not YAML{_place(error)}.") from None
     return parse({} if data is None else data, str(path))
 
 
 def parse(data: object, source: str = "configuration") -> Config:
     """Check what a file held. A section that is left empty has its defaults."""
     if isinstance(data, dict):
-        data = {key: {} if value is None else value for key, value in data.items()}
+        data = {key: value for key, value in data.items() if value is not None}
     try:
-        return Config.model_validate_json(json.dumps(data, default=str))
+        text = json.dumps(data, default=str)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"{source} has a key that is no text, or holds itself. etc/mkiso.yaml shows how."
+        ) from None
+    try:
+        return Config.model_validate_json(text)
     except ValidationError as error:
         problems = "\n".join(_problem(one) for one in error.errors(include_input=False, include_url=False))
         raise ConfigurationError(f"{source} has wrong settings:\n{problems}") from None
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """Where the mistake is; not the line itself, which may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
 
 
 def _problem(error: Any) -> str:

@@ -11,7 +11,7 @@ from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.ledger import Ledger
 from mkiso.patients import patient_source
-from mkiso.studies import Study, find_studies, with_modalities
+from mkiso.studies import Study, find_studies, with_instances, with_modalities
 from mkiso.workspace import Workspace, job_directory, living_jobs, sweep
 
 
@@ -36,7 +36,8 @@ class House:
         """What the archive holds for the accession numbers; nothing is moved, and no job is recorded."""
         with job_directory(self.config.storage.work_dir, str(uuid.uuid4())) as workspace:
             finder = self.finder(workspace, cancellation)
-            return [with_modalities(finder, study) for study in find_studies(finder, accessions)]
+            found = find_studies(finder, accessions)
+            return [with_modalities(finder, with_instances(finder, study)) for study in found]
 
     def sweep(self) -> list[str]:
         """Clear away what jobs left behind whose process died; the ids of those jobs."""

@@ -17,19 +17,23 @@ from typing import BinaryIO
 from pydicom import DataElement, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import data_element_generator, read_partial
+from pydicom.filereader import data_element_generator
 from pydicom.uid import UID
 
 KEPT_IN_MEMORY = 1024
 UNDEFINED_LENGTH = 0xFFFFFFFF
-SEQUENCE_DELIMITERS = (b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xff\xfe\xe0\xdd\0\0\0\0")
+SEQUENCE_DELIMITERS = (b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")  # a length of four zeros follows
+END_SIZE = 16
 # SOP Instance UID, SOP Class UID, Series Instance UID, Study Instance UID
 UIDS = (0x00080018, 0x00080016, 0x0020000E, 0x0020000D)
 WANTED = frozenset(UIDS)
+TRANSFER_SYNTAX = 0x00020010
+PREAMBLE = 128
 UNREADABLE = (
     BytesLengthException,
     InvalidDicomError,
     EOFError,
+    OSError,  # pydicom's for an item without its delimiter, too
     ValueError,
     KeyError,
     AttributeError,
@@ -60,15 +64,27 @@ class Instance:
     def key(self) -> Key:
         return self.study_uid, self.sop_instance_uid
 
+    def row(self, outcome: str) -> dict[str, str | int]:
+        """The instance as the ledger remembers it, with what became of it."""
+        return {
+            "sop_instance_uid": self.sop_instance_uid,
+            "sop_class_uid": self.sop_class_uid,
+            "series_uid": self.series_uid,
+            "study_uid": self.study_uid,
+            "transfer_syntax": self.transfer_syntax,
+            "bytes": self.bytes,
+            "outcome": outcome,
+        }
+
 
 def read_whole(path: Path) -> Instance | None:
     """The instance in a file; None where the file is not, or not yet, a whole one (PS3.10 7.1)."""
     try:
         with path.open("rb") as file:
             version = _version(path) or (0, 0)
-            syntax = UID(read_partial(file, stop_when=_at_once).file_meta.TransferSyntaxUID)
+            syntax = _transfer_syntax(file)
             uids = _inflated_uids(path) if syntax.is_deflated else _walked_uids(file, syntax, version[0])
-    except (*UNREADABLE, FileNotFoundError):
+    except UNREADABLE:
         return None
     if uids is None or not WANTED.issubset(uids):
         return None
@@ -133,8 +149,20 @@ def _version(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _at_once(*_: object) -> bool:
-    return True
+def _transfer_syntax(file: BinaryIO) -> UID:
+    """What the file meta information says (PS3.10 7.1); the file stands at its data set afterwards."""
+    if file.read(PREAMBLE + 4)[PREAMBLE:] != b"DICM":
+        raise InvalidDicomError
+    uids = [
+        element.value
+        for element in data_element_generator(file, False, True, stop_when=_behind_meta)
+        if element.tag == TRANSFER_SYNTAX and isinstance(element.value, bytes)
+    ]
+    return UID(uids[0].decode("ascii").rstrip("\0 ")) if uids else UID("")
+
+
+def _behind_meta(tag: int, _vr: object, _length: int) -> bool:
+    return tag > 0x0002FFFF  # noqa: PLR2004  (PS3.10 7.1: group 0002)
 
 
 def _walked_uids(file: BinaryIO, syntax: UID, size: int) -> dict[int, str] | None:
@@ -149,8 +177,9 @@ def _walked_uids(file: BinaryIO, syntax: UID, size: int) -> dict[int, str] | Non
 
 def _ends_with_file(last: RawDataElement | DataElement | None, file: BinaryIO, size: int) -> bool:
     if not isinstance(last, RawDataElement) or last.length == UNDEFINED_LENGTH:
-        file.seek(max(0, size - len(SEQUENCE_DELIMITERS[0])))
-        return file.read() in SEQUENCE_DELIMITERS
+        file.seek(max(0, size - END_SIZE))
+        end_of_file = file.read()
+        return end_of_file.endswith(bytes(4)) and end_of_file.rstrip(b"\0").endswith(SEQUENCE_DELIMITERS)
     end = last.value_tell + last.length
     file.seek(end)
     return end <= size and not file.read().strip(b"\0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -11,13 +11,13 @@ from typing import Any, Self
 
 from mkiso.cancellation import Cancellation
 from mkiso.config import LayoutName
-from mkiso.disc.image import Image, image_size, mastering, require_small_files
+from mkiso.disc.image import Image, mastering, require_small_files
 from mkiso.disc.layouts import LAYOUTS
 from mkiso.errors import BadRequest, Cancelled, JobExists
 from mkiso.house import House
 from mkiso.instances import Instance
 from mkiso.names import disc_file_name, display_name, single_file_name
-from mkiso.receiver import running_receiver
+from mkiso.receiver import started_receiver
 from mkiso.record import JobRecord
 from mkiso.relay import Delivery, Relay, peer_of
 from mkiso.retrieval import Retrieval
@@ -69,7 +69,7 @@ def make_disc(house: House, order: Order, cancellation: Cancellation) -> Disc:
         studies = job.look_up()
         instances = job.retrieve(studies)
         image = job.master(instances)
-        house.ledger.hand_out(order.job_id, ((one, "on disc") for one in instances))
+        house.ledger.hand_out(order.job_id, (one.row("on disc") for one in instances))
         return Disc(order.file_name(job.patient_name), image, job)
 
 
@@ -120,41 +120,36 @@ class Job:
         return self._acquired.pop_all()
 
     def look_up(self) -> list[Study]:
-        """Whose studies these are, and which instances must arrive. What fails here has cost no receiver."""
+        """Whose studies these are. What fails here has cost no receiver."""
         self.record.enter("querying")
         name = self._house.patients.name_of(self._order.accessions[0])
         studies = find_studies(self._house.finder(self._workspace, self.cancellation), self._order.accessions)
         if not self._config.patients.allow_mixed:
             require_one_patient(studies)
-        require_instances(studies)
         self.patient_name = studies[0].patient_name if name is None else name
         self.record.enter(
             "queued",
             patient_id=studies[0].patient_id,
             patient_name=display_name(self.patient_name),
             studies=[study.study_uid for study in studies],
-            expected=sum(len(study.instances) for study in studies),
         )
         return studies
 
     def retrieve(self, studies: list[Study]) -> list[Instance]:
-        """The instances that the archive holds of the studies, whole, and no others."""
+        """The instances that the archive holds of the studies, whole, and no others.
+
+        Which those are is asked while storescp starts, for that takes as long.
+        """
         config = self._config
-        finder = self._house.finder(self._workspace, self.cancellation)
-        retrieval = Retrieval(
-            config,
-            self._house.pacs,
-            self._workspace,
-            self.record,
-            self.cancellation,
-            studies,
-            look_up_again=lambda study: with_instances(finder, study),
-        )
         limit = config.retrieve.queue_timeout
-        with receiver_slot(config.storage.work_dir, config.receivers, limit, self.cancellation.check) as free:
+        with (
+            receiver_slot(config.storage.work_dir, config.receivers, limit, self.cancellation.check) as free,
+            started_receiver(config.tools, free, config.retrieve, self._workspace) as receiver,
+        ):
             self.record.enter("retrieving")
-            with running_receiver(config.tools, free, config.retrieve, self._workspace) as receiver:
-                retrieval.receive(receiver)
+            retrieval = self._retrieval(studies)
+            receiver.wait_until_it_listens()
+            retrieval.receive(receiver)
         self.record.enter("verifying")
         return retrieval.proven()
 
@@ -163,23 +158,42 @@ class Job:
         genisoimage, media = self._config.tools.genisoimage, self._config.media
         require_small_files(instances)
         grafts = LAYOUTS[self._order.layout](instances, self._workspace.disc)
-        size = image_size(genisoimage, media, grafts)
-        self.record.enter("mastering", bytes=size)
-        return self._acquired.enter_context(mastering(genisoimage, media, grafts, size, self._workspace.path))
+        self.record.enter("mastering")
+        image = self._acquired.enter_context(mastering(genisoimage, media, grafts, self._workspace.path))
+        self.record.note(bytes=image.size)
+        return image
 
     def send(self, instances: list[Instance], name: str) -> Delivery:
         """Every instance sent, and acknowledged; raises DestinationUnreachable, RelayFailed, Cancelled."""
         destination = self._config.destination(name)
         self.record.enter("sending", bytes=sum(one.bytes for one in instances))
         peer, dcmtk_dir = peer_of(destination, self._config.retrieve), self._config.tools.dcmtk_dir
-        relay = Relay(name, destination, peer, dcmtk_dir, self._workspace, self.cancellation, self.record.sent)
+        relay = Relay(name, destination, peer, dcmtk_dir, self._workspace, self.cancellation, self._sent)
         delivery = relay.deliver(instances)
-        outcomes = ((one, delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
-        self._house.ledger.hand_out(self._order.job_id, outcomes)
-        self.record.enter("sending", files_sent=delivery.sent, files_failed=delivery.failed)
+        rows = (one.row(delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
+        self._house.ledger.hand_out(self._order.job_id, rows)
+        self.record.note(files_sent=delivery.sent, files_failed=delivery.failed)
         self.cancellation.check()
         relay.require_all(delivery)
         return delivery
+
+    def _sent(self, count: int) -> None:
+        self.record.note(files_sent=count)
+
+    def _retrieval(self, studies: list[Study]) -> Retrieval:
+        finder = self._house.finder(self._workspace, self.cancellation)
+        wanted = [with_instances(finder, study) for study in studies]
+        require_instances(wanted)
+        self.record.note(expected=sum(len(study.instances) for study in wanted))
+        return Retrieval(
+            self._config,
+            self._house.pacs,
+            self._workspace,
+            self.record,
+            self.cancellation,
+            wanted,
+            look_up_again=lambda study: with_instances(finder, study),
+        )
 
     def _make_workspace(self, acquiring: ExitStack) -> Workspace:
         storage = self._config.storage
@@ -202,6 +216,10 @@ class Disc:
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Have something done when the job has ended, however it does."""
+        self._held.callback(callback)
 
     def close(self) -> None:
         with suppress(Cancelled):

@@ -5,8 +5,10 @@ Written by every worker and command at once: SQLite in WAL mode, or any database
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from mkiso.errors import ConfigurationError, Internal, JobExists, JobNotFound
-from mkiso.instances import Instance
 
 UNFINISHED = ("queued", "querying", "retrieving", "verifying", "mastering", "sending")
 STATES = (*UNFINISHED, "done", "failed", "cancelled")
 BUSY_LIMIT = 30
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+TRIES = 10
 
 metadata = sa.MetaData()
 jobs = sa.Table(
@@ -73,8 +74,13 @@ instances = sa.Table(
 
 
 def now() -> str:
-    """The time as the ledger has it (RFC 3339, UTC), which sorts as text."""
-    return datetime.now(UTC).strftime(TIME_FORMAT)
+    """The time as the ledger has it."""
+    return ledger_time(datetime.now(UTC))
+
+
+def ledger_time(moment: datetime) -> str:
+    """A time in UTC as the ledger has it (RFC 3339), which sorts as text."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 class Ledger:
@@ -82,15 +88,24 @@ class Ledger:
 
     def __init__(self, url: str, work_dir: Path) -> None:
         self._work_dir = str(work_dir)
-        self._engine = _engine(url)
         try:
-            with suppress(OperationalError):  # another process may be making the tables at this moment
-                metadata.create_all(self._engine)
-            metadata.create_all(self._engine)
-        except SQLAlchemyError as error:
+            self._engine = _engine(url)
+            _make_tables(self._engine)
+        except (SQLAlchemyError, ImportError) as error:
             raise ConfigurationError(
                 f"The ledger (storage.ledger) cannot be opened: {_cause(error)}. Make its directory, or correct it."
             ) from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """What the ledger cannot do now is an error of its own, but for a row that exists."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except SQLAlchemyError as error:
+            raise Internal("The ledger (storage.ledger) does not answer. The service's log tells why.") from error
 
     def open_job(self, job_id: str, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         """A row for a new job; JobExists where there is one of that id."""
@@ -103,7 +118,7 @@ class Ledger:
             "work_dir": self._work_dir,
         }
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 connection.execute(jobs.insert().values(row | fields))
                 connection.execute(
                     job_accessions.insert(),
@@ -113,33 +128,20 @@ class Ledger:
             raise JobExists(f"There is a job {job_id} already. Choose another UUID, or none.") from None
 
     def update(self, job_id: str, **fields: Any) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(jobs.update().where(jobs.c.id == job_id).values(fields))
 
     def finish(self, job_id: str, state: str, error: Mapping[str, str] | None, **fields: Any) -> None:
         self.update(job_id, state=state, error=error, finished_at=now(), **fields)
 
-    def hand_out(self, job_id: str, handed: Iterable[tuple[Instance, str]]) -> None:
-        """Remember the instances that leave the house with this job, and what became of each."""
-        rows = [
-            {
-                "job_id": job_id,
-                "sop_instance_uid": one.sop_instance_uid,
-                "sop_class_uid": one.sop_class_uid,
-                "series_uid": one.series_uid,
-                "study_uid": one.study_uid,
-                "transfer_syntax": one.transfer_syntax,
-                "bytes": one.bytes,
-                "outcome": outcome,
-            }
-            for one, outcome in handed
-        ]
-        with self._engine.begin() as connection:
-            connection.execute(instances.insert(), rows)
+    def hand_out(self, job_id: str, rows: Iterable[Mapping[str, str | int]]) -> None:
+        """Remember the instances that leave the house with this job: columns of `instances`, without the job's."""
+        with self._transaction() as connection:
+            connection.execute(instances.insert(), [{"job_id": job_id, **row} for row in rows])
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One JOB of the contract; JobNotFound."""
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             row = connection.execute(sa.select(*PUBLIC).where(jobs.c.id == job_id)).mappings().first()
         if row is None:
             raise JobNotFound("The ledger has no job of that id.")
@@ -161,34 +163,34 @@ class Ledger:
             query = query.where(jobs.c.state == state)
         if since is not None:
             query = query.where(jobs.c.created_at >= since)
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def request_cancel(self, job_id: str) -> dict[str, Any]:
         """Ask whichever process runs the job to stop it; the job as it is now."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             running = jobs.c.state.in_(UNFINISHED)
             connection.execute(jobs.update().where(jobs.c.id == job_id, running).values(cancel_requested=True))
         return self.job(job_id)
 
     def cancel_requested(self, job_ids: Collection[str]) -> set[str]:
         query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.cancel_requested)
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             return set(connection.execute(query).scalars())
 
     def abandon(self, living: Collection[str]) -> list[str]:
         """Finish the rows of jobs whose process died: those of our `work_dir` that are not `living`; their ids."""
         dead = sa.and_(jobs.c.state.in_(UNFINISHED), jobs.c.work_dir == self._work_dir, jobs.c.id.not_in(living))
         error = {"code": Internal.code, "detail": "The process that ran this job died. Ask again."}
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             ids = list(connection.execute(sa.select(jobs.c.id).where(dead)).scalars())
             ended = {"state": "failed", "finished_at": now(), "error": error}
             connection.execute(jobs.update().where(jobs.c.id.in_(ids)).values(ended))
         return ids
 
     def check(self) -> None:
-        """Raise SQLAlchemyError where the database does not answer."""
-        with self._engine.connect() as connection:
+        """Raise Internal where the database does not answer."""
+        with self._transaction() as connection:
             connection.execute(sa.select(jobs.c.id).limit(1))
 
     def close(self) -> None:
@@ -206,6 +208,16 @@ def _engine(text: str) -> sa.Engine:
     return engine
 
 
+def _make_tables(engine: sa.Engine) -> None:
+    """Another process may be making them, or turning the WAL on, at this moment."""
+    for _ in range(TRIES - 1):
+        try:
+            return metadata.create_all(engine)
+        except OperationalError:
+            time.sleep(0.1)
+    return metadata.create_all(engine)
+
+
 def _make_private(file: Path) -> None:
     """The ledger names patients. What fails here is told when the database is opened."""
     with suppress(OSError):
@@ -219,5 +231,7 @@ def _concurrent(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def _cause(error: SQLAlchemyError) -> object:
-    return getattr(error, "orig", None) or type(error).__name__
+def _cause(error: Exception) -> str:
+    """SQLite's own words, which name no more than the file; of another database only what kind of failure it is."""
+    original = getattr(error, "orig", None) or error
+    return str(original) if isinstance(original, sqlite3.Error) else type(original).__name__

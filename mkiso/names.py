@@ -41,9 +41,11 @@ def single_file_name(accession: str) -> str:
 
 
 def disc_file_name(patient_name: str, accessions: Sequence[str]) -> str:
-    """`PATIENTNAME-ACCESSIONS.iso` of ASCII letters and digits alone, at most 120 characters."""
-    name = _letters_and_digits(patient_name.partition("=")[0])
-    return f"{name}-{_letters_and_digits(''.join(accessions))}"[: LONGEST_FILE_NAME - len(SUFFIX)] + SUFFIX
+    """`PATIENTNAME-ACCESSIONS.iso` of ASCII letters and digits, at most 120 characters, of each part at least half."""
+    name, numbers = _letters_and_digits(patient_name.partition("=")[0]), _letters_and_digits("".join(accessions))
+    room = LONGEST_FILE_NAME - len(SUFFIX) - 1
+    name = name[: max(room // 2, room - len(numbers))]
+    return f"{name}-{numbers[: room - len(name)]}{SUFFIX}"
 
 
 def _letters_and_digits(text: str) -> str:

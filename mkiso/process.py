@@ -8,6 +8,7 @@ loses 40 ms to Nagle's algorithm.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -80,6 +81,16 @@ class Child:
     def stdout(self) -> IO[bytes]:
         assert self._popen.stdout is not None
         return self._popen.stdout
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the program's end, up to `seconds`; whether it has come."""
+        poll = select.poll()
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            poll.register(descriptor, select.POLLIN)
+            return bool(poll.poll(seconds * 1000))
+        finally:
+            os.close(descriptor)
 
     def wait(self) -> int:
         """Wait for the program's end; for one whose output has just ended."""

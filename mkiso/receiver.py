@@ -17,6 +17,7 @@ from mkiso.process import Child, spawned
 from mkiso.workspace import Workspace
 
 START_LIMIT = 10.0
+END_LIMIT = 2.0
 POLL = 0.003
 
 
@@ -25,8 +26,20 @@ class RunningReceiver:
 
     def __init__(self, child: Child, receiver: Receiver, log: Path) -> None:
         self._child = child
+        self._listened = False
         self.receiver = receiver
         self._log = log
+
+    def wait_until_it_listens(self) -> None:
+        """Raise ReceiverUnavailable, with storescp's own words, where it does not come to listen."""
+        deadline = time.monotonic() + START_LIMIT
+        while not _listens(self._child.pid, self.receiver.port):
+            if self._child.rc is not None:
+                raise _unavailable(self.receiver, complaint(_read(self._log)))
+            if time.monotonic() > deadline:
+                raise _unavailable(self.receiver, f"it did not listen within {START_LIMIT:g} s")
+            time.sleep(POLL)
+        self._listened = True
 
     def require_alive(self) -> None:
         """Raise ReceiverUnavailable where storescp has died."""
@@ -43,32 +56,24 @@ class RunningReceiver:
     def ran_out_of_space(self) -> bool:
         return ran_out_of_space(_read(self._log))
 
+    def wait_until_its_port_is_free(self) -> None:
+        """Until every process of the killed group has let go of the port: the next receiver needs it at once."""
+        deadline = time.monotonic() + END_LIMIT
+        while self._listened and not can_bind(self.receiver.port) and time.monotonic() < deadline:
+            time.sleep(POLL)
+
 
 @contextmanager
-def running_receiver(
+def started_receiver(
     tools: Tools, receiver: Receiver, retrieve: Retrieve, workspace: Workspace
 ) -> Iterator[RunningReceiver]:
-    """A storescp that writes to `workspace.received`, listening in the block, its port free after it.
-
-    Raises ReceiverUnavailable, with storescp's own words, where it does not come to listen.
-    """
+    """A storescp that writes to `workspace.received`, starting when the block begins, its port free after it."""
     log = workspace.path / "storescp.log"
     argv = receive_argv(tools.dcmtk_dir, receiver.ae_title, receiver.port, workspace.received, retrieve.stall_timeout)
     with ExitStack() as afterwards, spawned(argv, cwd=workspace.path, log=log) as child:
-        _wait_until_it_listens(child, receiver, log)
-        afterwards.callback(_wait_until_free, receiver.port)
-        yield RunningReceiver(child, receiver, log)
-
-
-def _wait_until_it_listens(child: Child, receiver: Receiver, log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT
-    while time.monotonic() < deadline:
-        if child.rc is not None:
-            raise _unavailable(receiver, complaint(_read(log)))
-        if _listens(child.pid, receiver.port):
-            return
-        time.sleep(POLL)
-    raise _unavailable(receiver, f"it did not listen within {START_LIMIT:g} s")
+        running = RunningReceiver(child, receiver, log)
+        afterwards.callback(running.wait_until_its_port_is_free)
+        yield running
 
 
 def _listens(pid: int, port: int) -> bool:
@@ -77,13 +82,6 @@ def _listens(pid: int, port: int) -> bool:
     except psutil.Error:
         return False
     return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
-
-
-def _wait_until_free(port: int) -> None:
-    """Until every process of the killed group has let go of the port: the next receiver needs it at once."""
-    deadline = time.monotonic() + 2
-    while not can_bind(port) and time.monotonic() < deadline:
-        time.sleep(POLL)
 
 
 def can_bind(port: int) -> bool:

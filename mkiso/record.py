@@ -34,16 +34,16 @@ class JobRecord:
         self._phase = state
         self._ledger.update(self.job_id, state=state, seconds=self._seconds, **fields)
 
+    def note(self, **fields: Any) -> None:
+        """Write columns of the row."""
+        self._ledger.update(self.job_id, **fields)
+
     def progress(self, received: int) -> None:
         """Note how many expected instances are there: never fewer than before, at most twice a second."""
         self._received = max(self._received, received)
         if time.monotonic() - self._progress_written >= PROGRESS_INTERVAL:
             self._progress_written = time.monotonic()
             self._ledger.update(self.job_id, received=self._received)
-
-    def sent(self, count: int) -> None:
-        """Note how many instances the destination has acknowledged by now."""
-        self._ledger.update(self.job_id, files_sent=count)
 
     def complete(self) -> None:
         """All that was asked for has been done."""

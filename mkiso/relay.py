@@ -19,10 +19,10 @@ from mkiso.dcmtk.sent import Outcome, Report, Sent, arrived
 from mkiso.errors import DestinationUnreachable, MkisoError, RelayFailed
 from mkiso.instances import Instance
 from mkiso.process import Child, spawned
-from mkiso.record import PROGRESS_INTERVAL
 from mkiso.workspace import Workspace
 
 POLL = 0.02
+PROGRESS_INTERVAL = 0.5
 NAMED = 10
 ACCEPTED = "I: Association Accepted"
 AGAIN = "Sending again is safe: the instances keep their UIDs."

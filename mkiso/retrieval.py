@@ -24,7 +24,7 @@ from mkiso.record import JobRecord
 from mkiso.studies import Study
 from mkiso.workspace import Workspace, require_space
 
-POLL = 0.01
+POLL = 0.02
 QUIET = 1.0
 NAMED = 10
 log = logging.getLogger("mkiso.retrieval")
@@ -99,8 +99,7 @@ class Retrieval:
 
     def _watch(self, receiver: RunningReceiver, mover: Child, began: float) -> None:
         retrieve = self.config.retrieve
-        while mover.rc is None:
-            self._tick(receiver)
+        while not mover.ends_within(self._tick(receiver)):
             moment = time.monotonic()
             if moment - began > retrieve.move_timeout:
                 raise self._late(f"the C-MOVE did not end in {retrieve.move_timeout:g} s (retrieve.move_timeout)")
@@ -110,29 +109,31 @@ class Retrieval:
     def _settle(self, receiver: RunningReceiver, study: Study, ended: Outcome) -> None:
         """Wait for what an archive sends after it has answered; raise where something does not come."""
         self._inbox.last_arrival = time.monotonic()
+        self._inbox.look()
         while missing := self._missing(study):
             told_so = ended.ending is Ending.WARNING and ended.failed >= len(missing)
             quiet = time.monotonic() - self._inbox.last_arrival
             if told_so or quiet > self.config.retrieve.settle_timeout:
                 self._inbox.recheck()
                 break
-            self._tick(receiver)
+            time.sleep(self._tick(receiver))
         self._require_all(study, ended)
 
     def _let_associations_end(self, receiver: RunningReceiver) -> None:
         """An instance of which each element is whole may still be growing while its association is open."""
         began = time.monotonic()
         while receiver.has_associations() and time.monotonic() - max(began, self._inbox.last_arrival) < QUIET:
-            self._tick(receiver)
+            time.sleep(self._tick(receiver))
 
-    def _tick(self, receiver: RunningReceiver) -> None:
+    def _tick(self, receiver: RunningReceiver) -> float:
+        """Look at everything once; the seconds until it is worth to look again."""
         began = time.monotonic()
         self.cancellation.check()
         receiver.require_alive()
         require_space(self.config.storage.work_dir, self.config.storage.min_free)
         self._inbox.look()
         self.record.progress(len(self._wanted & self._inbox.keys))
-        time.sleep(max(POLL, time.monotonic() - began))
+        return max(POLL, 2 * (time.monotonic() - began))
 
     def _missing(self, study: Study) -> list[str]:
         return sorted(sop for _, sop in keys_of(study) - self._inbox.keys)

@@ -44,7 +44,7 @@ class Study:
 
 
 def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
-    """Every study of every accession number, with the instances that the archive holds of it.
+    """Every study of every accession number, its instances not yet looked up.
 
     Raises AccessionNotFound for the first number that the archive does not know; as Finder otherwise.
     """
@@ -57,7 +57,7 @@ def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
                 accession=accession,
             )
         studies |= {study.study_uid: study for study in found if study.study_uid not in studies}
-    return [with_instances(finder, study) for study in studies.values()]
+    return list(studies.values())
 
 
 def with_instances(finder: Finder, study: Study) -> Study:

@@ -33,7 +33,7 @@ STUDY_KEYS = (
     "StudyDescription",
     "ModalitiesInStudy",
 )
-UID = re.compile(r"[0-9.]{1,64}")
+UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
 @dataclass(frozen=True)

@@ -112,13 +112,13 @@ class Image:
 
 
 @contextmanager
-def mastering(genisoimage: Path, media: Media, grafts: Sequence[Graft], size: int, directory: Path) -> Iterator[Image]:
-    """genisoimage running, ended with the block."""
+def mastering(genisoimage: Path, media: Media, grafts: Sequence[Graft], directory: Path) -> Iterator[Image]:
+    """genisoimage running, ended with the block; its size is asked for while it starts. Raises as image_size."""
     log = directory / "genisoimage.log"
     with streamed(master_argv(genisoimage, media, grafts), cwd=directory, log=log) as child:
         with suppress(OSError):  # above the system's limit for users; only speed is lost
             fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, PIPE)
-        yield Image(child, size, log)
+        yield Image(child, image_size(genisoimage, media, grafts), log)
 
 
 def _faulty(rc: int, said: str) -> Internal:

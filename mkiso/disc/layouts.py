@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def legacy(instances: Sequence[Instance], stage: Path) -> list[Graft]:
     folder = stage / "DICOMDIR"
     folder.mkdir()
     for instance in instances:
-        instance.path.rename(folder / instance.sop_instance_uid)
+        os.rename(instance.path, f"{folder}/{instance.sop_instance_uid}")
     return [("DICOMDIR", folder)]
 
 

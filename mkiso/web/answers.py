@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from typing import Any, cast, get_args
 
@@ -19,6 +20,7 @@ from mkiso.web.access import requester
 from mkiso.web.live import LiveJobs, break_connection
 
 RETRY_AFTER = 30
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 log = logging.getLogger("mkiso.web")
 
 
@@ -48,13 +50,9 @@ def chosen_job_id() -> str:
 
 def parse_job_id(text: str) -> str:
     """A UUID in its usual form; BadRequest."""
-    try:
-        job_id = str(uuid.UUID(text))
-    except ValueError:
-        job_id = ""
-    if job_id != text.lower():
+    if not UUID.fullmatch(text):
         raise BadRequest("job is a UUID, such as 123e4567-e89b-12d3-a456-426614174000.")
-    return job_id
+    return text.lower()
 
 
 def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
@@ -112,8 +110,8 @@ def _relay_answer(order: Order, done: Relayed) -> Response:
 
 def _iso_answer(made: Disc, job_id: str) -> Response:
     live = live_jobs()
+    made.when_ended(lambda: live.stop(job_id))
     response = Response(cast(Any, made), direct_passthrough=True)
-    response.call_on_close(lambda: live.stop(job_id))
     response.content_length = made.size
     return _iso_headers(response, made.file_name)
 
@@ -159,6 +157,7 @@ def _http_error(raised: HTTPException) -> Response:
     told = BadRequest(raised.description or raised.name, error=raised.name.lower())
     response = error(told)
     response.status_code = status
+    response.headers.extend((name, value) for name, value in raised.get_headers() if name == "Allow")
     return response
 
 

@@ -8,10 +8,10 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from mkiso.accession import parse_list, parse_one
 from mkiso.cancellation import Cancellation
-from mkiso.errors import BadRequest
-from mkiso.ledger import STATES, TIME_FORMAT
+from mkiso.errors import BadRequest, JobNotFound
+from mkiso.ledger import STATES, ledger_time
 from mkiso.studies import count_patients
-from mkiso.web.answers import argument, chosen_job_id, disc, house, parse_job_id, relayed
+from mkiso.web.answers import UUID, argument, chosen_job_id, disc, house, relayed
 
 MOST_JOBS = 1000
 blueprint = Blueprint("api", __name__, url_prefix="/api")
@@ -72,13 +72,15 @@ def jobs() -> Response:
 
 @blueprint.get("/jobs/<job_id>")
 def job(job_id: str) -> Response:
-    g.job_id = job_id
-    return jsonify(house().ledger.job(job_id))
+    if not UUID.fullmatch(job_id):
+        raise JobNotFound("A job's id is a UUID, and this is none.")
+    g.job_id = job_id.lower()
+    return jsonify(house().ledger.job(g.job_id))
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
-    g.job_id = parse_job_id(job_id)
+    job(job_id)
     return jsonify(house().ledger.request_cancel(g.job_id))
 
 
@@ -99,9 +101,9 @@ def _since() -> str | None:
         return None
     try:
         since = datetime.fromisoformat(text.replace(" ", "+"))  # a + in a URL arrives as a space
-    except ValueError:
+        return ledger_time((since if since.tzinfo else since.replace(tzinfo=UTC)).astimezone(UTC))
+    except (ValueError, OverflowError):
         raise BadRequest("since is a time such as 2026-01-31T08:00:00Z (RFC 3339).") from None
-    return (since if since.tzinfo else since.replace(tzinfo=UTC)).astimezone(UTC).strftime(TIME_FORMAT)
 
 
 def _limit() -> int:

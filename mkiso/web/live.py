@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from mkiso.cancellation import Cancellation
+from mkiso.errors import Internal, JobExists
 from mkiso.ledger import Ledger
 
 TICK = 0.25
@@ -41,9 +40,14 @@ class LiveJobs:
         self.must_stop: Callable[[], bool] = lambda: False
 
     def start(self, job_id: str, client: socket.socket | None) -> Cancellation:
-        """Watch a job; `client` is the connection that waits for it, where its end is to end the job."""
+        """Watch a job; `client` is the connection that waits for it, where its end is to end the job.
+
+        Raises JobExists where a job of that id is watched already.
+        """
         job = LiveJob(client)
         with self._changed:
+            if job_id in self._jobs:
+                raise JobExists(f"A job {job_id} is running. Choose another UUID, or none.")
             self._jobs[job_id] = job
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
@@ -80,7 +84,7 @@ class LiveJobs:
         try:
             for job_id in self._ledger.cancel_requested(jobs):
                 jobs[job_id].cancellation.cancel(STOPPED)
-        except SQLAlchemyError:
+        except Internal:
             log.exception("the ledger did not answer")
 
 

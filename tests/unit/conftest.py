@@ -1,0 +1,49 @@
+"""What the unit tests share."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_subprocess import FakeProcess
+
+from mkiso.dcmtk.association import Peer
+
+CAPTURED = Path(__file__).parents[1] / "fixtures" / "dcmtk"
+
+
+@pytest.fixture
+def fake(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> FakeProcess:
+    """Fake programs. Their pids are those of strangers: no signal may leave this process."""
+
+    def refuse(pid: int, _signal: int) -> None:
+        raise AssertionError(f"a signal to the fake process {pid}")
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    monkeypatch.setattr(os, "kill", refuse)
+    return fp
+
+
+@pytest.fixture
+def captured() -> Callable[[str], str]:
+    """The output of a real DCMTK program, by the name of its capture."""
+    return lambda name: (CAPTURED / f"{name}.txt").read_text()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Poll until a condition holds; a generous limit turns a hang into a failure."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline, "it never came to hold"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def pacs() -> Peer:
+    return Peer(called="ABPACS", host="pacs.example", port=11112, calling="CDRECORD", connect_timeout=10)

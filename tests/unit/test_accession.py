@@ -1,0 +1,81 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mkiso.accession import parse_list, parse_one
+from mkiso.errors import BadRequest, EmptyAccession, InvalidAccession, MissingAccession, TooManyAccessions
+
+FORBIDDEN = '*?\\,"='
+likely = st.text(st.sampled_from("AZaz09 .-_/'&<>%;\t\n\x00\x7fé" + FORBIDDEN), max_size=70)
+
+
+def is_good(accession: str) -> bool:
+    """The contract's section 2, written down once more."""
+    return (
+        1 <= len(accession) <= 64
+        and all(0x20 <= ord(character) <= 0x7E for character in accession)
+        and not set(accession) & set(FORBIDDEN)
+        and accession == accession.strip(" ")
+    )
+
+
+@given(st.text() | likely)
+def test_what_is_accepted_is_good_and_what_is_good_is_accepted(text: str) -> None:
+    trimmed = text.strip(" ")
+    try:
+        assert parse_one(text) == trimmed
+        assert is_good(trimmed)
+    except BadRequest:
+        assert not is_good(trimmed)
+
+
+@given(st.lists(likely, max_size=6).map(",".join))
+def test_a_list_that_is_accepted_holds_good_numbers_each_once_in_their_order(text: str) -> None:
+    try:
+        accessions = parse_list(text, 5)
+    except BadRequest:
+        return
+    parts = [part.strip(" ") for part in text.split(",")]
+    assert all(map(is_good, accessions))
+    assert accessions == tuple(sorted(set(parts), key=parts.index))
+    assert len(accessions) <= 5
+
+
+@pytest.mark.parametrize("text", [None, "", "  "])
+def test_an_absent_number_is_missing(text: str | None) -> None:
+    with pytest.raises(MissingAccession) as raised:
+        parse_one(text)
+    assert raised.value.error == "missing accession_number"
+
+
+@pytest.mark.parametrize("parameter", ["accession_number", "accession_numbers"])
+def test_an_absent_list_is_missing_under_the_name_of_its_parameter(parameter: str) -> None:
+    with pytest.raises(MissingAccession) as raised:
+        parse_list(" ", 5, parameter)
+    assert raised.value.error == f"missing {parameter}"
+
+
+@pytest.mark.parametrize("text", [*FORBIDDEN, "A,B", "A\tB", "A\n", "\x7f", "MÜLLER", "A" * 65])
+def test_a_number_that_a_query_would_not_take_literally_is_invalid(text: str) -> None:
+    with pytest.raises(InvalidAccession):
+        parse_one(text)
+
+
+@pytest.mark.parametrize("text", ["A,,B", "A,", ",A", ",", "A, ,B"])
+def test_a_list_with_an_empty_part_is_refused(text: str) -> None:
+    with pytest.raises(EmptyAccession):
+        parse_list(text, 5)
+
+
+def test_one_bad_number_makes_the_list_invalid() -> None:
+    with pytest.raises(InvalidAccession):
+        parse_list("MR.001,CT*", 5)
+
+
+def test_repeats_do_not_count_against_the_limit() -> None:
+    assert parse_list(" B, A ,B", 2) == ("B", "A")
+
+
+def test_a_list_above_the_limit_is_refused() -> None:
+    with pytest.raises(TooManyAccessions):
+        parse_list("A,B,C", 2)

@@ -1,0 +1,385 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from mkiso import config
+from mkiso.config import CHECKOUT_FILE, Config, find_file, load, parse
+from mkiso.errors import BadRequest, ConfigurationError
+
+SECRET = "s3cr3t-w0rd"
+PEER = {"ae_title": "ANY-SCP", "host": "172.16.0.120", "port": 104}
+# The contract's section 3: every key with its default.
+DEFAULTS: dict[str, Any] = {
+    "pacs.ae_title": "ABPACS",
+    "pacs.host": "127.0.0.1",
+    "pacs.port": 11112,
+    "receivers": [{"ae_title": "CDRECORD", "port": 10104}],
+    "retrieve.calling_ae_title": "CDRECORD",
+    "retrieve.connect_timeout": 10,
+    "retrieve.query_timeout": 30,
+    "retrieve.move_timeout": 3600,
+    "retrieve.stall_timeout": 60,
+    "retrieve.settle_timeout": 15,
+    "retrieve.queue_timeout": 300,
+    "retrieve.max_accessions": 20,
+    "media.layout": "legacy",
+    "media.viewer_dir": None,
+    "media.volume_id": "DICOM",
+    "media.institution": "",
+    "media.contact": "",
+    "media.max_size": None,
+    "patients.source": "pacs",
+    "patients.allow_mixed": False,
+    "patients.sql.timeout": 5,
+    "patients.api.url": None,
+    "patients.api.name_field": "patient_name",
+    "patients.api.headers": {},
+    "patients.api.timeout": 5,
+    "patients.api.ca_file": None,
+    "storage.work_dir": "/var/tmp/mkiso",
+    "storage.min_free": 10**9,
+    "storage.ledger": "sqlite:////var/lib/mkiso/ledger.db",
+    "server.bind": "127.0.0.1:8080",
+    "server.workers": 2,
+    "server.threads": 16,
+    "server.api_tokens": [],
+    "tools.dcmtk_dir": "/usr/bin",
+    "tools.genisoimage": "/usr/bin/genisoimage",
+}
+
+
+def at(key: str, value: object) -> dict[str, Any]:
+    """What the file holds where only this key is set."""
+    data: Any = value
+    for part in reversed(key.split(".")):
+        data = [data] if part == "0" else {part: data}
+    return data
+
+
+def value_of(made: Config, key: str) -> Any:
+    value: Any = made
+    for part in key.split("."):
+        value = getattr(value, part)
+    return plain(value)
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: plain(one) for name, one in value}
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, tuple):
+        return [plain(one) for one in value]
+    if hasattr(value, "get_secret_value"):
+        return value.get_secret_value()
+    return str(value) if isinstance(value, Path) else value
+
+
+def leaves(model: BaseModel, path: str = "") -> set[str]:
+    found: set[str] = set()
+    for name, value in model:
+        here = f"{path}{name}"
+        found |= leaves(value, f"{here}.") if isinstance(value, BaseModel) else {here}
+    return found
+
+
+def problem(data: object) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        parse(data)
+    assert raised.value.exit_code == 2
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_a_key_has_the_contracts_default(key: str) -> None:
+    assert value_of(parse({}), key) == DEFAULTS[key]
+
+
+def test_there_is_no_key_beside_the_contracts() -> None:
+    assert leaves(parse({})) == {*DEFAULTS, "destinations", "patients.sql.steps"}
+
+
+@pytest.mark.parametrize("name", ["relay", "cd_publisher"])
+def test_a_well_known_destination_has_the_contracts_default(name: str) -> None:
+    assert PEER.items() <= plain(parse({}).destination(name)).items()
+    assert parse({}).destination(name).tool == "storescu"
+
+
+def test_a_further_destination_leaves_the_well_known_ones() -> None:
+    made = parse({"destinations": {"archive": PEER, "relay": PEER | {"tool": "dcmsend", "port": 105}}})
+    assert set(made.destinations) == {"relay", "cd_publisher", "archive"}
+    assert (made.destination("relay").tool, made.destination("relay").port) == ("dcmsend", 105)
+
+
+def test_a_destination_that_is_not_configured_is_a_bad_request() -> None:
+    with pytest.raises(BadRequest):
+        parse({}).destination("nowhere")
+
+
+def test_the_steps_of_the_notes_are_the_default() -> None:
+    first, second = parse({}).patients.sql.steps
+    assert ":accession_number" in first.query
+    assert "patient_name" in second.query
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pcas", {}),
+        ("pacs.aet", "X"),
+        ("receivers.0.host", "h"),
+        ("retrieve.timeout", 1),
+        ("destinations.relay.aet", "X"),
+        ("media.viewer", "/v"),
+        ("patients.sql.url", "sqlite://"),
+        ("patients.sql.steps.0.text", "q"),
+        ("storage.dir", "/d"),
+        ("server.api_tokens.0.secret", "x"),
+        ("tools.xorriso", "/x"),
+    ],
+)
+def test_an_unknown_key_is_named(key: str, value: object) -> None:
+    assert re.search(rf"^  {re.escape(key)}: unknown key", problem(at(key, value)), re.M)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pacs", "ABPACS"),
+        ("pacs.port", "11112"),
+        ("pacs.port", True),
+        ("pacs.ae_title", 5),
+        ("receivers", {"ae_title": "A", "port": 1}),
+        ("retrieve.query_timeout", "30"),
+        ("retrieve.query_timeout", None),
+        ("retrieve.max_accessions", 2.5),
+        ("destinations", []),
+        ("destinations.relay", "172.16.0.120"),
+        ("media.viewer_dir", 5),
+        ("media.max_size", "much"),
+        ("media.max_size", "700 apples"),
+        ("patients.allow_mixed", "yes"),
+        ("patients.allow_mixed", 1),
+        ("patients.api.headers", []),
+        ("storage.min_free", 1.5),
+        ("storage.ledger", 5),
+        ("server.api_tokens", "token"),
+    ],
+)
+def test_a_wrong_type_is_named(key: str, value: object) -> None:
+    assert re.search(rf"^  {re.escape(key)}: expected .", problem(at(key, value)), re.M)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pacs.ae_title", ""),
+        ("pacs.ae_title", "A" * 17),
+        ("pacs.ae_title", " A"),
+        ("pacs.ae_title", "A\\B"),
+        ("pacs.ae_title", "Ä"),
+        ("pacs.host", ""),
+        ("pacs.host", "a b"),
+        ("pacs.port", 0),
+        ("pacs.port", 65536),
+        ("receivers", []),
+        ("retrieve.connect_timeout", 0),
+        ("retrieve.stall_timeout", -1),
+        ("retrieve.settle_timeout", float("nan")),
+        ("retrieve.move_timeout", float("inf")),
+        ("retrieve.max_accessions", 0),
+        ("destinations.relay.tool", "cp"),
+        ("destinations.relay.timeout", 0),
+        ("media.layout", "dvd"),
+        ("media.viewer_dir", "viewer"),
+        ("media.volume_id", ""),
+        ("media.volume_id", "Ä" * 17),
+        ("media.max_size", 0),
+        ("media.max_size", -1),
+        ("patients.source", "ldap"),
+        ("patients.sql.steps", []),
+        ("patients.api.url", "https://his.example/patients"),
+        ("patients.api.url", "ftp://his.example/{accession_number}"),
+        ("patients.api.name_field", ""),
+        ("storage.work_dir", "work"),
+        ("server.bind", "8080"),
+        ("server.bind", "127.0.0.1:65536"),
+        ("server.bind", "unix:relative"),
+        ("server.workers", 0),
+        ("server.threads", 0),
+        ("server.api_tokens.0", {"name": "his", "token": ""}),
+        ("tools.dcmtk_dir", "bin"),
+    ],
+)
+def test_a_value_out_of_range_is_named(key: str, value: object) -> None:
+    assert re.search(rf"^  {re.escape(key)}(\.token)?: expected .", problem(at(key, value)), re.M)
+
+
+@pytest.mark.parametrize("timeout", [0.5, 1])
+def test_a_duration_may_be_whole_or_not(timeout: float) -> None:
+    assert parse(at("retrieve.query_timeout", timeout)).retrieve.query_timeout == timeout
+
+
+@pytest.mark.parametrize(
+    ("size", "in_bytes"),
+    [(5, 5), ("5", 5), ("700MB", 7 * 10**8), ("4.7GB", 47 * 10**8), ("1 GiB", 2**30), ("2kb", 2000)],
+)
+def test_a_size_is_bytes_or_has_a_unit(size: object, in_bytes: int) -> None:
+    assert parse(at("media.max_size", size)).media.max_size == in_bytes
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:8080", "[::1]:8080", "his.example:80", "unix:/run/mkiso.sock"])
+def test_the_service_listens_on_tcp_or_a_socket(bind: str) -> None:
+    assert parse(at("server.bind", bind)).server.bind == bind
+
+
+def test_two_receivers_do_not_share_a_port() -> None:
+    shared = [{"ae_title": "A", "port": 10104}, {"ae_title": "B", "port": 10104}]
+    assert "receivers" in problem({"receivers": shared})
+
+
+def test_the_api_as_source_needs_its_url() -> None:
+    assert "url" in problem(at("patients.source", "api"))
+
+
+def test_every_problem_is_told_at_once() -> None:
+    said = problem({"pacs": {"port": 0}, "server": {"workers": 0}, "tolls": {}})
+    assert all(key in said for key in ("pacs.port", "server.workers", "tolls"))
+
+
+@pytest.mark.parametrize("text", ["pacs:", "destinations:", "# nothing", ""])
+def test_an_empty_section_has_its_defaults(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "mkiso.yaml"
+    file.write_text(text)
+    assert load(file) == Config()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- a list", "just text", "pacs: [", "a: &a [*a]", "2024-01-01: x", "pacs: {port: 1}\n\x00", "pacs: !!python/none"],
+)
+def test_a_file_that_is_no_configuration_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "mkiso.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError):
+        load(file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"absent\.yaml"):
+        load(tmp_path / "absent.yaml")
+
+
+SECRETS = (
+    "storage.ledger",
+    "patients.sql.steps.0.url",
+    "patients.api.headers.Authorization",
+    "server.api_tokens.0.token",
+)
+
+
+def with_secret(key: str, secret: object) -> dict[str, Any]:
+    data = at(key, secret)
+    if key.startswith("patients.sql"):
+        data["patients"]["sql"]["steps"][0]["query"] = "SELECT 1"
+    if key.startswith("server"):
+        data["server"]["api_tokens"][0]["name"] = "his"
+    return data
+
+
+def secret_of(made: Config, key: str) -> str:
+    found: Any = plain(made)
+    for part in key.split("."):
+        found = found[int(part) if part.isdigit() else part]
+    return str(found)
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_a_secret_may_be_in_a_file(key: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"sqlite:///{SECRET}\n")
+    assert secret_of(parse(with_secret(key, f"file:{file}")), key) == f"sqlite:///{SECRET}"
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_a_secret_file_that_cannot_be_read_is_named_with_its_key(key: str, tmp_path: Path) -> None:
+    assert key in problem(with_secret(key, f"file:{tmp_path}/absent"))
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_a_secret_is_never_shown(key: str) -> None:
+    made = parse(with_secret(key, f"sqlite:///{SECRET}"))
+    shown = (repr(made), str(made), made.model_dump_json(), json.dumps(made.model_dump(mode="json")))
+    assert [text for text in shown if SECRET in text] == []
+    assert SECRET in secret_of(made, key)
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_an_error_shows_no_secret(key: str) -> None:
+    assert SECRET not in problem(with_secret(key, [f"sqlite:///{SECRET}"]))
+    assert SECRET not in problem(with_secret(key, f"sqlite:///{SECRET}") | {"unknown": SECRET})
+
+
+@pytest.mark.parametrize(
+    "line", [f"token: {SECRET}: x", f'token: "{SECRET}', f"token: {SECRET}\n\t- x", f"token: @{SECRET}"]
+)
+def test_an_error_of_the_files_syntax_shows_no_secret(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "mkiso.yaml"
+    file.write_text(f"server:\n  api_tokens:\n  - name: his\n    {line}\n")
+    with pytest.raises(ConfigurationError) as raised:
+        load(file)
+    assert SECRET not in str(raised.value)
+
+
+def test_a_configuration_does_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().pacs.port = 1
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "installed", "found"),
+    [
+        ("/option", "/variable", True, "/option"),
+        (None, "/variable", True, "/variable"),
+        (None, None, True, "system"),
+        (None, None, False, str(CHECKOUT_FILE)),
+    ],
+)
+def test_the_file_is_the_options_else_the_environments_else_the_systems_else_the_checkouts(
+    option: str | None,
+    variable: str | None,
+    installed: bool,
+    found: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    system = tmp_path / "system"
+    if installed:
+        system.touch()
+    monkeypatch.setattr(config, "SYSTEM_FILE", system)
+    monkeypatch.delenv("MKISO_CONFIG", raising=False)
+    if variable:
+        monkeypatch.setenv("MKISO_CONFIG", variable)
+    assert str(find_file(option)).endswith(found)
+
+
+def test_the_reference_file_holds_exactly_the_defaults() -> None:
+    assert load(CHECKOUT_FILE) == Config()
+
+
+MODELS = [
+    one
+    for one in vars(config).values()
+    if isinstance(one, type) and issubclass(one, config.Section) and one.model_fields
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_reference_file_documents_every_key(model: type[BaseModel]) -> None:
+    text = CHECKOUT_FILE.read_text()
+    keys = {name for name in model.model_fields if re.search(rf"(^\s*(# *|- )*|[{{,] *){name}:", text, re.M)}
+    assert set(model.model_fields) - keys == set()

@@ -1,0 +1,204 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pytest_subprocess import FakeProcess
+
+from mkiso.dcmtk import findscu
+from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.findscu import Finder, answered, find_argv, instance_uids
+from mkiso.errors import PacsRejected, PacsTimeout, PacsUnreachable
+from mkiso.process import ToolTimeout
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+BIN = Path("/opt/dcmtk")
+STUDY_KEYS = (
+    *("QueryRetrieveLevel=STUDY", "AccessionNumber=MR.001", "StudyInstanceUID", "PatientID", "IssuerOfPatientID"),
+    *("PatientName", "StudyDate", "StudyDescription", "ModalitiesInStudy"),
+)
+SERIES_KEYS = ("QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "Modality")
+IMAGE_KEYS = ("QueryRetrieveLevel=IMAGE", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+def said(answers: int) -> str:
+    """findscu's words, with -X or -Xs, where the archive gave so many answers."""
+    pending = "".join(f"I: Received Find Response {number + 1} (Pending)\n" for number in range(answers))
+    return f"I: Association Accepted (Max Send PDV: 131060)\n{pending}I: Received Final Find Response (Success)\n"
+
+
+def xml(*uids: tuple[str, str, str]) -> str:
+    """findscu's -Xs: study, series and SOP Instance UID of each answer."""
+    names = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    answers = (
+        "".join(
+            f'<element tag="0020,000d" vr="UI" name="{name}">{uid}</element>'
+            for name, uid in zip(names, one, strict=True)
+        )
+        for one in uids
+    )
+    sets = "".join(f'<data-set xfer="1.2.840.10008.1.2.1">{answer}</data-set>' for answer in answers)
+    return f'<?xml version="1.0" encoding="UTF-8"?><responses type="C-FIND">{sets}</responses>'
+
+
+@pytest.fixture
+def finder(pacs: Peer, tmp_path: Path) -> Finder:
+    return Finder(BIN, pacs, 30, tmp_path)
+
+
+@pytest.fixture
+def archive(fake: FakeProcess, finder: Finder) -> Callable[..., None]:
+    """An archive that answers a query: with data sets as files, or with one file of XML."""
+
+    def prepare(
+        keys: tuple[str, ...], *data_sets: Dataset, stderr: str | None = None, listed: str | None = None
+    ) -> None:
+        output = ("-X",) if listed is None else ("-Xs", "instances.xml")
+        argv = find_argv(BIN, finder.pacs, 30, keys, (*output, "-od", str(finder.directory)))
+
+        def write(_: object) -> None:
+            if listed is not None:
+                (finder.directory / "instances.xml").write_text(listed)
+            for number, one in enumerate(data_sets, start=1):
+                one.file_meta = FileMetaDataset()
+                one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+                one.file_meta.MediaStorageSOPClassUID = one.file_meta.MediaStorageSOPInstanceUID = "1.2"
+                dcmwrite(finder.directory / f"rsp{number:04d}.dcm", one, enforce_file_format=True)
+
+        fake.register(argv, stderr=said(len(data_sets)) if stderr is None else stderr, callback=write)
+
+    return prepare
+
+
+def answer(**values: str) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def test_the_argv_of_findscu(pacs: Peer) -> None:
+    assert find_argv(BIN, pacs, 30.5, ("QueryRetrieveLevel=STUDY", "PatientID"), ("-X", "-od", "/w")) == (
+        *("/opt/dcmtk/findscu", "-v", "-S", "-aet", "CDRECORD", "-aec", "ABPACS", "-to", "10", "-ta", "10"),
+        *("-td", "31", "-k", "QueryRetrieveLevel=STUDY", "-k", "PatientID", "-X", "-od", "/w"),
+        *("pacs.example", "11112"),
+    )
+
+
+def test_studies_are_asked_for_by_accession_number_and_read_in_their_character_set(
+    finder: Finder, archive: Callable[..., None]
+) -> None:
+    one, two = answer(SpecificCharacterSet="ISO_IR 192", PatientName="山田^太郎"), answer(PatientName="DOE^JOHN")
+    archive(STUDY_KEYS, one, two)
+    assert [str(found.PatientName) for found in finder.studies("MR.001")] == ["山田^太郎", "DOE^JOHN"]
+    assert list(finder.directory.iterdir()) == []
+
+
+def test_an_archive_that_knows_none_is_no_failure(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(STUDY_KEYS)
+    assert finder.studies("MR.001") == []
+
+
+def test_answers_that_were_not_written_are_not_taken_for_none(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(STUDY_KEYS, stderr=said(2))
+    with pytest.raises(PacsRejected):
+        finder.studies("MR.001")
+
+
+def test_modalities_come_from_the_series(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(SERIES_KEYS, answer(Modality="CT"), answer(Modality="SR"), answer(Modality="CT"), answer())
+    assert finder.modalities("1.2.3") == {"CT", "SR"}
+
+
+def test_the_instances_of_a_study_are_listed_with_their_series(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(IMAGE_KEYS, stderr=said(2), listed=xml(("1.2.3", "1.4", "1.5"), ("1.2.3", "1.4", "1.6")))
+    assert finder.instances("1.2.3") == {"1.5": "1.4", "1.6": "1.4"}
+    assert list(finder.directory.iterdir()) == []
+
+
+def test_a_study_without_instances_has_none(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(IMAGE_KEYS, stderr=said(0), listed=xml())
+    assert finder.instances("1.2.3") == {}
+
+
+@pytest.mark.parametrize("listed", [xml(), "<responses><data-set>\xe9", ""])
+def test_answers_that_the_list_left_out_are_asked_for_once_more(
+    listed: str, finder: Finder, archive: Callable[..., None]
+) -> None:
+    archive(IMAGE_KEYS, stderr=said(1), listed=listed)
+    archive(IMAGE_KEYS, answer(StudyInstanceUID="1.2.3", SeriesInstanceUID="1.4", SOPInstanceUID="1.5"))
+    assert finder.instances("1.2.3") == {"1.5": "1.4"}
+
+
+@pytest.mark.parametrize("uid", ["", "1.2.x", "../../etc", "..", "1" * 65])
+def test_an_instance_without_a_valid_uid_is_not_dropped_in_silence(
+    uid: str, finder: Finder, archive: Callable[..., None]
+) -> None:
+    archive(IMAGE_KEYS, stderr=said(1), listed=xml(("1.2.3", "1.4", uid)))
+    archive(IMAGE_KEYS, answer(StudyInstanceUID="1.2.3", SeriesInstanceUID="1.4", SOPInstanceUID=uid))
+    with pytest.raises(PacsRejected):
+        finder.instances("1.2.3")
+
+
+@pytest.mark.parametrize(
+    ("listed", "found"),
+    [
+        (xml(("1.2.3", "1.4", " 1.5 ")), [("1.5", "1.4")]),
+        (xml(("", "1.4", "1.5")), [("1.5", "1.4")]),
+        (xml(("1.2.9", "1.4", "1.5")), []),
+        (xml(("1.2.3", "", "1.5")), []),
+        ('<!DOCTYPE d [<!ENTITY a "b">]><responses><data-set/></responses>', []),
+        ("<responses>", []),
+    ],
+)
+def test_a_list_counts_only_valid_uids_of_the_study(listed: str, found: list[tuple[str, str]]) -> None:
+    assert instance_uids(listed.encode(), "1.2.3") == found
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("findscu-refused", PacsUnreachable),
+        ("findscu-rejected", PacsRejected),
+        ("findscu-a700", PacsRejected),
+        ("findscu-timeout", PacsTimeout),
+    ],
+)
+def test_a_query_that_failed_is_told_from_none_found(
+    name: str, error: type[Exception], captured: Callable[[str], str], pacs: Peer
+) -> None:
+    with pytest.raises(error):
+        answered(pacs, 30, captured(name))
+
+
+def test_a_query_that_ended_well_counts_its_answers(captured: Callable[[str], str], pacs: Peer) -> None:
+    assert answered(pacs, 30, captured("findscu-none")) == 0
+    assert answered(pacs, 30, said(3)) == 3
+
+
+@pytest.mark.parametrize(
+    "log", ["", "I: Association Accepted (Max Send PDV: 1)\nI: Received Find Response 1 (Pending)\n"]
+)
+def test_a_query_without_a_final_response_failed(log: str, pacs: Peer) -> None:
+    with pytest.raises(PacsRejected):
+        answered(pacs, 30, log)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "error"),
+    [
+        ("I: Requesting Association\n", PacsUnreachable),
+        ("I: Requesting Association\nI: Association Accepted (Max Send PDV: 1)\n", PacsTimeout),
+    ],
+)
+def test_an_archive_that_is_silent_is_unreachable_before_and_late_after_the_association(
+    stderr: str, error: type[Exception], finder: Finder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(argv: tuple[str, ...], *, timeout: float, **_: object) -> None:
+        raise ToolTimeout(argv, timeout, stderr)
+
+    monkeypatch.setattr(findscu, "run", late)
+    with pytest.raises(error):
+        finder.studies("MR.001")

@@ -1,0 +1,80 @@
+"""The house's order: who may import whom, and how long things may be."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import mkiso
+
+ROOT = Path(mkiso.__file__).parent
+# From the bottom to the top; a module imports from its own row and from those before it.
+LAYERS = (
+    {"errors"},
+    {"process", "config", "accession", "cancellation", "names", "log"},
+    {"dcmtk", "workspace", "slots", "ledger"},
+    {"receiver", "instances", "disc", "relay", "patients"},
+    {"studies", "record", "retrieval", "house"},
+    {"job"},
+    {"web", "cli", "check", "progress"},
+)
+ONLY = {
+    "flask": {"web"},
+    "subprocess": {"process"},
+    "yaml": {"config"},
+    "sqlalchemy": {"ledger", "patients"},
+    "psutil": {"receiver", "workspace"},
+}
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+FILES = {str(file.relative_to(ROOT)): file for file in sorted(ROOT.rglob("*.py"))}
+TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
+ROOMS = {name: Path(name).parts[0].removesuffix(".py") for name in FILES if name != "__init__.py"}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            base = node.module or ""
+            yield from (f"{base}.{alias.name}" if base == "mkiso" else base for alias in node.names)
+
+
+def rooms_imported(name: str) -> set[str]:
+    ours = (one.split(".")[1] for one in imports(TREES[name]) if one.startswith("mkiso."))
+    return {room for room in ours if not room.startswith("__")} - {ROOMS[name]}
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_module_imports_downwards_only(name: str) -> None:
+    assert [room for room in rooms_imported(name) if RANK[room] > RANK[ROOMS[name]]] == []
+
+
+def test_no_room_imports_itself_by_way_of_others() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, room in ROOMS.items():
+        graph.setdefault(room, set()).update(rooms_imported(name))
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
+    users = {name for name in ROOMS if any(one.split(".")[0] == library for one in imports(TREES[name]))}
+    assert {name for name in users if ROOMS[name] not in ONLY[library]} == set()
+
+
+def test_no_module_exceeds_300_lines() -> None:
+    assert [name for name, file in FILES.items() if len(file.read_text().splitlines()) > 300] == []
+
+
+def test_no_function_exceeds_40_lines() -> None:
+    functions = (
+        (name, node)
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert [f"{name}: {one.name}" for name, one in functions if (one.end_lineno or 0) - one.lineno >= 40] == []

@@ -1,0 +1,18 @@
+from pathlib import Path
+
+from mkiso.disc.layouts import legacy
+from mkiso.instances import Instance
+
+
+def received(path: Path, uid: str) -> Instance:
+    path.write_text(f"instance {uid}")
+    return Instance(path, uid, "1.2", "1.3", "1.4", "1.2.840.10008.1.2", 12, (12, 0))
+
+
+def test_the_legacy_layout_names_every_file_by_its_uid_in_one_folder(tmp_path: Path) -> None:
+    instances = [received(tmp_path / f"CT.{uid}", uid) for uid in ("1.5", "1.6")]
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    assert legacy(instances, stage) == [("DICOMDIR", stage / "DICOMDIR")]
+    laid = {file.name: file.read_text() for file in (stage / "DICOMDIR").iterdir()}
+    assert laid == {"1.5": "instance 1.5", "1.6": "instance 1.6"}

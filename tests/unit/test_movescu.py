@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.movescu import Ending, Outcome, move_argv, outcome
+from mkiso.errors import PacsRejected, PacsUnreachable
+
+FAILED = (
+    "1.2.826.0.1.3680043.8.498.76931271555138816292443836622483457689",
+    "1.2.826.0.1.3680043.8.498.33089182621847210617753563102980723784",
+)
+NOT_STORED = ("1.2.826.0.1.3680043.8.498.72450350317543582574100163756792360206",)
+WARNING = "Warning: Sub-operations complete - One or more failures or warnings"
+
+
+def test_the_argv_of_movescu(pacs: Peer) -> None:
+    assert move_argv(Path("/opt/dcmtk"), pacs, "RECEIVER", "1.2.3", 3600) == (
+        *("/opt/dcmtk/movescu", "-d", "-S", "-aet", "CDRECORD", "-aec", "ABPACS", "-to", "10", "-ta", "10"),
+        *("-aem", "RECEIVER", "-td", "3600", "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID=1.2.3"),
+        *("pacs.example", "11112"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "ended"),
+    [
+        ("movescu-success", Outcome(Ending.SUCCESS)),
+        ("movescu-none", Outcome(Ending.SUCCESS)),
+        ("movescu-b000", Outcome(Ending.WARNING, 2, FAILED, WARNING)),
+        ("movescu-b000-disk-full", Outcome(Ending.WARNING, 1, NOT_STORED, WARNING)),
+    ],
+)
+def test_the_final_response_says_how_it_ended(
+    name: str, ended: Outcome, captured: Callable[[str], str], pacs: Peer
+) -> None:
+    assert outcome(pacs, "RECEIVER", captured(name)) == ended
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("movescu-abort", "Peer aborted Association"), ("movescu-timeout", "No data available")],
+)
+def test_without_a_final_response_the_association_was_lost(
+    name: str, said: str, captured: Callable[[str], str], pacs: Peer
+) -> None:
+    ended = outcome(pacs, "RECEIVER", captured(name))
+    assert (ended.ending, ended.failed) == (Ending.LOST, 0)
+    assert said in ended.said
+
+
+@pytest.mark.parametrize("end", ["I: Received Move Response 2", "D: DIMSE Status", "I: Received Final Move Response\n"])
+def test_output_that_was_cut_is_no_success(end: str, captured: Callable[[str], str], pacs: Peer) -> None:
+    log = captured("movescu-success")
+    assert outcome(pacs, "RECEIVER", log[: log.rindex(end)]).ending is Ending.LOST
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("movescu-a801", "A801"), ("movescu-c001", "C001"), ("movescu-no-receiver", "A702")]
+)
+def test_a_failure_status_is_rejected_with_advice(
+    name: str, said: str, captured: Callable[[str], str], pacs: Peer
+) -> None:
+    with pytest.raises(PacsRejected) as raised:
+        outcome(pacs, "RECEIVER", captured(name))
+    assert said in raised.value.detail
+    assert "RECEIVER" in raised.value.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("movescu-refused", PacsUnreachable),
+        ("movescu-rejected", PacsRejected),
+        ("movescu-no-context", PacsRejected),
+    ],
+)
+def test_without_an_association_there_is_no_outcome(
+    name: str, error: type[Exception], captured: Callable[[str], str], pacs: Peer
+) -> None:
+    with pytest.raises(error):
+        outcome(pacs, "RECEIVER", captured(name))

@@ -1,0 +1,164 @@
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mkiso.errors import Internal
+from mkiso.process import Child, ToolFailed, ToolTimeout, run, spawned, streamed
+
+Wait = Callable[[Callable[[], object]], None]
+FOREVER = 60.0
+
+
+def shell(script: str) -> tuple[str, ...]:
+    return "/bin/sh", "-c", script
+
+
+def family(directory: Path) -> tuple[str, ...]:
+    """A program that leaves its own pid and that of a grandchild in `directory`, and both wait."""
+    return shell(
+        f"echo one >&2; sleep 60 & echo $! > {directory}/pid.part; mv {directory}/pid.part {directory}/pid; wait"
+    )
+
+
+def is_dead(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def grandchild(directory: Path) -> int:
+    return int((directory / "pid").read_text())
+
+
+@contextmanager
+def in_background(kind: str, argv: tuple[str, ...], directory: Path) -> Iterator[Child]:
+    with {"spawned": spawned, "streamed": streamed}[kind](argv, cwd=directory, log=directory / "log") as child:
+        yield child
+
+
+def test_a_result_tells_what_a_program_did() -> None:
+    result = run(shell("echo out; echo err >&2; exit 3"), timeout=FOREVER, ok=(3,))
+    assert (result.argv[0], result.rc, result.stdout, result.stderr) == ("/bin/sh", 3, "out\n", "err\n")
+    assert 0 < result.seconds < FOREVER
+
+
+def test_output_that_is_no_utf8_is_read_too() -> None:
+    assert run(shell(r"printf 'A\377B'"), timeout=FOREVER).stdout == "A\N{REPLACEMENT CHARACTER}B"
+
+
+@pytest.mark.parametrize(("script", "rc"), [("exit 3", 3), ("kill -TERM $$", -15)])
+def test_a_status_that_was_not_named_fails(script: str, rc: int) -> None:
+    with pytest.raises(ToolFailed) as raised:
+        run(shell(script), timeout=FOREVER)
+    assert raised.value.result.rc == rc
+
+
+def test_every_status_is_taken_on_request() -> None:
+    assert run(shell("exit 3"), timeout=FOREVER, ok=None).rc == 3
+
+
+def test_much_output_on_both_pipes_does_not_block() -> None:
+    result = run(shell("head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero"), timeout=FOREVER)
+    assert (len(result.stdout), len(result.stderr)) == (300000, 300000)
+
+
+def test_a_timeout_kills_the_group_and_keeps_what_was_said(tmp_path: Path, eventually: Wait) -> None:
+    with pytest.raises(ToolTimeout) as raised:
+        run(family(tmp_path), timeout=0.3)
+    assert raised.value.stderr == "one\n"
+    eventually(lambda: is_dead(grandchild(tmp_path)))
+
+
+def test_a_check_that_raises_kills_the_group(tmp_path: Path, eventually: Wait) -> None:
+    def check() -> None:
+        if (tmp_path / "pid").exists():
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        run(family(tmp_path), timeout=FOREVER, check=check)
+    eventually(lambda: is_dead(grandchild(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["spawned", "streamed"])
+def test_a_program_in_the_background_ends_with_its_group_when_its_block_raises(
+    kind: str, tmp_path: Path, eventually: Wait
+) -> None:
+    children: list[Child] = []
+
+    def fail() -> None:
+        with in_background(kind, family(tmp_path), tmp_path) as child:
+            children.append(child)
+            eventually((tmp_path / "pid").exists)
+            assert child.rc is None
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert is_dead(children[0].pid)
+    assert children[0].rc == -9
+    eventually(lambda: is_dead(grandchild(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["spawned", "streamed"])
+def test_a_group_ends_also_where_its_leader_ended_before(kind: str, tmp_path: Path, eventually: Wait) -> None:
+    leaves = shell(f"sleep 60 >/dev/null 2>&1 & echo $! > {tmp_path}/pid")
+    with in_background(kind, leaves, tmp_path) as child:
+        eventually(lambda: child.rc == 0)
+        assert not is_dead(grandchild(tmp_path))
+    eventually(lambda: is_dead(grandchild(tmp_path)))
+
+
+@pytest.mark.parametrize(("script", "rc"), [("exit 7", 7), ("kill -KILL $$", -9), ("kill -TERM $$", -15)])
+def test_the_status_of_a_child_is_negative_where_a_signal_ended_it(script: str, rc: int, tmp_path: Path) -> None:
+    with spawned(shell(script), cwd=tmp_path, log=tmp_path / "log") as child:
+        assert child.wait() == rc
+        assert child.rc == rc
+    assert child.rc == rc
+
+
+def test_output_in_the_background_is_appended_to_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    with spawned(shell("echo out; echo err >&2"), cwd=tmp_path, log=log) as child:
+        child.wait()
+    assert log.read_text() == "before\nout\nerr\n"
+
+
+def test_a_stream_comes_from_standard_output_alone(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with streamed(shell("printf bytes; echo err >&2"), cwd=tmp_path, log=log) as child:
+        assert child.stdout.read() == b"bytes"
+        assert child.wait() == 0
+    assert log.read_text() == "err\n"
+
+
+def test_a_program_has_its_own_session_and_says_whose_it_is(tmp_path: Path) -> None:
+    script = "import os; print(os.getsid(0) == os.getpid(), oct(os.umask(0)), os.getcwd(), os.read(0, 1));"
+    names = ("TCP_NODELAY", "LC_ALL", "HOME", "MKISO_JOB_DIRECTORY")
+    script += f"print(*(os.environ.get(name) for name in {names}))"
+    said = run((sys.executable, "-c", script), timeout=FOREVER, cwd=tmp_path).stdout.splitlines()
+    assert said == [f"True 0o77 {tmp_path} b''", f"1 C /nonexistent {tmp_path}"]
+
+
+@pytest.mark.parametrize("missing", ["program", "right"])
+def test_a_program_that_cannot_be_run_is_internal_and_shows_no_path(missing: str, tmp_path: Path) -> None:
+    program = tmp_path / "movescu"
+    if missing == "right":
+        program.write_text("#!/bin/sh\n")
+    with pytest.raises(Internal) as raised:
+        run((str(program),), timeout=FOREVER)
+    assert "movescu" in raised.value.detail
+    assert str(tmp_path) not in str(raised.value)
+
+
+def test_no_descriptor_of_ours_reaches_a_program(tmp_path: Path) -> None:
+    with (tmp_path / "held").open("w") as held:
+        listed = run(("/bin/ls", "/proc/self/fd"), timeout=FOREVER).stdout.split()
+        assert os.fstat(held.fileno())
+        assert len(listed) == 4  # 0, 1, 2 and the directory that ls reads

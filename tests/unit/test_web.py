@@ -1,0 +1,488 @@
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from mkiso.cancellation import Cancellation
+from mkiso.config import Config, parse
+from mkiso.dcmtk.sent import Outcome, Sent
+from mkiso.errors import AccessionNotFound, Busy, Incomplete, JobExists
+from mkiso.house import House
+from mkiso.job import Order, Relayed
+from mkiso.relay import Delivery
+from mkiso.studies import Study
+from mkiso.web import answers, create_app
+from tests.unit.test_errors import CLASSES, TABLE
+
+ID = "123e4567-e89b-12d3-a456-426614174000"
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+ISO = b"an ISO image"
+DOWNLOADS = (
+    "/mkiso.php?accession_number=MR.001",
+    "/mkiso_multiple.php?accession_number=MR.001,CT.002",
+    "/api/iso/download?accession_number=MR.001",
+    "/api/iso/download-multiple?accession_numbers=MR.001,CT.002",
+)
+RELAYS = {
+    "/mkiso2.php?accession_number=MR.001": (("MR.001",), "relay"),
+    "/send_rimage_multiple.php?accession_number=MR.001,CT.002": (("MR.001", "CT.002"), "cd_publisher"),
+    "/api/iso/relay?accession_numbers=MR.001,CT.002": (("MR.001", "CT.002"), "relay"),
+    "/api/iso/relay?accession_numbers=MR.001&destination=cd_publisher": (("MR.001",), "cd_publisher"),
+    "/api/iso/print?accession_number=MR.001": (("MR.001",), "cd_publisher"),
+    "/api/iso/print-multiple?accession_numbers=MR.001,CT.002": (("MR.001", "CT.002"), "cd_publisher"),
+}
+STUDIES = "/api/studies?accession_numbers=MR.001,CT.002"
+
+
+@dataclass
+class Made:
+    """A disc without genisoimage."""
+
+    file_name: str
+    size: int = len(ISO)
+    closed: bool = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter((ISO[:5], ISO[5:]))
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        self.ended = callback
+
+    def close(self) -> None:
+        self.ended()
+        self.closed = True
+
+
+@dataclass
+class Jobs:
+    """What the house was asked for, and how it answers."""
+
+    fails: BaseException | None = None
+    orders: list[Order] = field(default_factory=list)
+    discs: list[Made] = field(default_factory=list)
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    destinations: list[str] = field(default_factory=list)
+
+    def relay(self, _house: House, order: Order, destination: str, _cancellation: Cancellation) -> Relayed:
+        self.orders.append(order)
+        self.destinations.append(destination)
+        if self.fails:
+            raise self.fails
+        arrived = {"1.5": Sent(Outcome.ACKNOWLEDGED), "1.6": Sent(Outcome.ACKNOWLEDGED)}
+        return Relayed("JOHN DOE", "172.16.0.120:104", Delivery(arrived))
+
+    def make_disc(self, _house: House, order: Order, _cancellation: Cancellation) -> Made:
+        self.orders.append(order)
+        if self.fails:
+            raise self.fails
+        self.discs.append(Made(order.file_name("DOE^JOHN")))
+        return self.discs[-1]
+
+    def studies(self, accessions: tuple[str, ...], _cancellation: Cancellation) -> list[Study]:
+        self.asked.append(accessions)
+        return [
+            Study(one, f"1.{number}", f"P{number}", "", "DOE^JOHN", "20240301", "Head", ("CT",), {"1.5": "1.4"})
+            for number, one in enumerate(accessions)
+        ]
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    jobs = Jobs()
+    monkeypatch.setattr(answers, "make_disc", jobs.make_disc)
+    monkeypatch.setattr(answers, "relay", jobs.relay)
+    monkeypatch.setattr(House, "studies", lambda _self, accessions, cancel: jobs.studies(accessions, cancel))
+    return jobs
+
+
+@pytest.fixture
+def service(tmp_path: Path, house: Jobs) -> Iterator[Callable[..., Flask]]:
+    """An application with these settings of the server."""
+    assert house
+    opened: list[Flask] = []
+
+    def make(**server: Any) -> Flask:
+        storage = {"work_dir": f"{tmp_path}/w", "ledger": f"sqlite:///{tmp_path}/jobs.db"}
+        config: Config = parse({"storage": storage, "server": server, "retrieve": {"max_accessions": 3}})
+        opened.append(create_app(config))
+        return opened[-1]
+
+    yield make
+    for app in opened:
+        app.extensions["mkiso"][0].ledger.close()
+
+
+@pytest.fixture
+def client(service: Callable[..., Flask]) -> FlaskClient:
+    return service().test_client()
+
+
+def ledger(client: FlaskClient) -> Any:
+    return client.application.extensions["mkiso"][0].ledger
+
+
+def record(client: FlaskClient, job_id: str, *accessions: str, **fields: Any) -> None:
+    ledger(client).open_job(job_id, "iso", accessions, requester="x", **fields)
+
+
+def test_an_iso_is_answered_with_its_exact_headers(client: FlaskClient, house: Jobs) -> None:
+    answer = client.get(f"{DOWNLOADS[1]}&job={ID}")
+    headers = {name: answer.headers[name] for name in ("Content-Type", "Content-Length", "Cache-Control", "X-Job-Id")}
+    assert (answer.status_code, answer.data) == (200, ISO)
+    assert headers == {
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(len(ISO)),
+        "Cache-Control": "no-store",
+        "X-Job-Id": ID,
+    }
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="DOEJOHN-MR001CT002.iso"'
+    answer.close()
+    assert house.discs[0].closed
+
+
+@pytest.mark.parametrize(
+    ("url", "accessions", "file_name"),
+    [
+        (DOWNLOADS[0], ("MR.001",), "MR.001.iso"),
+        (DOWNLOADS[1], ("MR.001", "CT.002"), "DOEJOHN-MR001CT002.iso"),
+        (DOWNLOADS[2], ("MR.001",), "MR.001.iso"),
+        (DOWNLOADS[3], ("MR.001", "CT.002"), "DOEJOHN-MR001CT002.iso"),
+        ("/mkiso_multiple.php?accession_number=%20A%20,B,A", ("A", "B"), "DOEJOHN-AB.iso"),
+        ("/mkiso.php?accession_number=A;B'/C", ("A;B'/C",), "A;B'/C.iso"),
+    ],
+)
+def test_a_url_orders_a_disc_of_its_numbers(
+    url: str, accessions: tuple[str, ...], file_name: str, client: FlaskClient, house: Jobs
+) -> None:
+    answer = client.get(url)
+    assert house.orders[0].accessions == accessions
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{file_name}"'
+    assert answer.headers["X-Job-Id"] == house.orders[0].job_id == str(uuid.UUID(house.orders[0].job_id))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("url", RELAYS)
+def test_a_relay_goes_to_its_destination(url: str, method: str, client: FlaskClient, house: Jobs) -> None:
+    answer = client.open(url, method=method)
+    accessions, destination = RELAYS[url]
+    assert (house.orders[0].accessions, house.destinations) == (accessions, [destination])
+    assert answer.status_code == 200
+    assert answer.json == {
+        "status": "ok",
+        "job_id": answer.headers["X-Job-Id"],
+        "accessions_sent": list(accessions),
+        "patient_name": "JOHN DOE",
+        "destination": "172.16.0.120:104",
+        "files_sent": 2,
+    }
+
+
+def test_a_browser_has_the_relays_answer_as_a_page(client: FlaskClient) -> None:
+    answer = client.get("/mkiso2.php?accession_number=MR.001", headers=BROWSER)
+    assert (answer.status_code, answer.mimetype) == (200, "text/html")
+    assert all(text in answer.text for text in ("MR.001", "JOHN DOE", "172.16.0.120:104", "2"))
+
+
+@pytest.mark.parametrize("url", [*DOWNLOADS, *RELAYS, STUDIES])
+def test_head_moves_nothing_and_answers_headers_only(url: str, client: FlaskClient, house: Jobs) -> None:
+    answer = client.head(url)
+    assert (answer.status_code, answer.data, house.orders, house.asked) == (200, b"", [], [])
+    assert ledger(client).list_jobs() == []
+
+
+def test_head_tells_what_is_wrong_with_a_request_too(client: FlaskClient) -> None:
+    answer = client.head("/mkiso.php")
+    assert (answer.status_code, answer.data) == (400, b"")
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "error"),
+    [
+        ("/mkiso.php", "missing_accession", "missing accession_number"),
+        ("/mkiso_multiple.php?accession_number=", "missing_accession", "missing accession_number"),
+        ("/api/iso/download?accession_number=%20", "missing_accession", "missing accession_number"),
+        ("/api/iso/download-multiple", "missing_accession", "missing accession_numbers"),
+        ("/api/studies?accession_number=A", "missing_accession", "missing accession_numbers"),
+        ("/mkiso.php?accession_number=A,B", "invalid_accession", "invalid accession_number"),
+        ("/mkiso2.php?accession_number=A,B", "invalid_accession", "invalid accession_number"),
+        ("/send_rimage_multiple.php", "missing_accession", "missing accession_number"),
+        ("/api/iso/relay", "missing_accession", "missing accession_numbers"),
+        ("/api/iso/print", "missing_accession", "missing accession_number"),
+        ("/api/iso/print-multiple", "missing_accession", "missing accession_numbers"),
+        ("/api/iso/relay?accession_numbers=A&destination=nowhere", "bad_request", "bad request"),
+        ("/api/iso/relay?accession_numbers=A&destination=", "bad_request", "bad request"),
+        ("/mkiso.php?accession_number=*", "invalid_accession", "invalid accession_number"),
+        ("/api/iso/download?accession_number=A%5CB", "invalid_accession", "invalid accession_number"),
+        ("/api/iso/download-multiple?accession_numbers=A,%C3%9C", "invalid_accession", "invalid accession_number"),
+        ("/mkiso_multiple.php?accession_number=A,,B", "empty_accession", "empty accession_number in list"),
+        ("/mkiso_multiple.php?accession_number=A,B,C,D", "too_many_accessions", "too many accession_numbers"),
+        (f"{STUDIES},C,D", "too_many_accessions", "too many accession_numbers"),
+        (f"{DOWNLOADS[0]}&accession_number=B", "bad_request", "bad request"),
+        (f"{DOWNLOADS[0]}&layout=dvd", "bad_request", "bad request"),
+        (f"{DOWNLOADS[0]}&layout=", "bad_request", "bad request"),
+        (f"{DOWNLOADS[0]}&job=", "bad_request", "bad request"),
+        (f"{DOWNLOADS[0]}&job=17", "bad_request", "bad request"),
+        (f"{DOWNLOADS[0]}&job=../../{ID}", "bad_request", "bad request"),
+        (f"{DOWNLOADS[0]}&job=%7B{ID}%7D", "bad_request", "bad request"),
+        (f"{DOWNLOADS[0]}&job={ID.replace('-', '')}", "bad_request", "bad request"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(
+    url: str, code: str, error: str, client: FlaskClient, house: Jobs
+) -> None:
+    answer = client.get(url)
+    assert (answer.status_code, answer.json["code"], answer.json["error"]) == (400, code, error)
+    assert (house.orders, house.asked) == ([], [])
+
+
+@pytest.mark.parametrize(("given", "ordered"), [("", "legacy"), ("&layout=pdi", "pdi"), ("&layout=legacy", "legacy")])
+def test_a_caller_may_choose_the_layout(given: str, ordered: str, client: FlaskClient, house: Jobs) -> None:
+    client.get(DOWNLOADS[0] + given)
+    assert house.orders[0].layout == ordered
+
+
+@pytest.mark.parametrize("url", [DOWNLOADS[0], next(iter(RELAYS))])
+@pytest.mark.parametrize(("status", "code", "error"), TABLE)
+def test_a_failure_is_answered_with_its_status_code_and_text(
+    status: int, code: str, error: str, url: str, client: FlaskClient, house: Jobs
+) -> None:
+    house.fails = CLASSES[code]("What happened.")
+    answer = client.get(f"{url}&job={ID}")
+    assert (answer.status_code, answer.mimetype, answer.headers["X-Job-Id"]) == (status, "application/json", ID)
+    assert answer.json == {"error": error, "code": code, "detail": "What happened.", "job_id": ID}
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_failure_has_its_further_fields(client: FlaskClient, house: Jobs) -> None:
+    house.fails = Incomplete("Two are missing.", expected=5, received=3, failed=2)
+    answer = client.get(DOWNLOADS[0])
+    assert {name: answer.json[name] for name in ("expected", "received", "failed")} == {
+        "expected": 5,
+        "received": 3,
+        "failed": 2,
+    }
+
+
+def test_busy_says_when_to_come_again(client: FlaskClient, house: Jobs) -> None:
+    house.fails = Busy("All are busy.")
+    assert int(client.get(DOWNLOADS[0]).headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("raised", [ValueError("/w/received"), OSError(13, "denied", "/w/received"), KeyError("x")])
+def test_what_was_not_foreseen_is_internal_names_the_job_and_shows_nothing_of_the_host(
+    raised: Exception, client: FlaskClient, house: Jobs
+) -> None:
+    house.fails = raised
+    answer = client.get(f"{DOWNLOADS[0]}&job={ID}")
+    assert (answer.status_code, answer.json["code"], answer.json["error"]) == (500, "internal", "internal error")
+    assert ID in answer.json["detail"]
+    assert "/w" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("accept", "mimetype"),
+    [
+        (BROWSER["Accept"], "text/html"),
+        ("text/html", "text/html"),
+        ("*/*", "application/json"),
+        ("", "application/json"),
+        ("application/json", "application/json"),
+        ("application/json, text/html;q=0.5", "application/json"),
+    ],
+)
+def test_a_browser_has_a_page_and_a_program_has_json(accept: str, mimetype: str, client: FlaskClient) -> None:
+    answer = client.get("/mkiso.php", headers={"Accept": accept})
+    assert (answer.status_code, answer.mimetype) == (400, mimetype)
+
+
+def test_a_page_tells_what_the_json_tells_and_takes_no_markup(client: FlaskClient, house: Jobs) -> None:
+    house.fails = AccessionNotFound("No study with <b>A</b>.", accession="<i>A</i>")
+    answer = client.get(f"{DOWNLOADS[0]}&job={ID}", headers=BROWSER)
+    assert answer.status_code == 404
+    assert "No study with &lt;b&gt;A&lt;/b&gt;." in answer.text
+    assert "&lt;i&gt;A&lt;/i&gt;" in answer.text
+    assert ID in answer.text
+    assert "not found" in answer.text
+
+
+@pytest.mark.parametrize(("method", "url", "status"), [("GET", "/nothing", 404), ("POST", "/mkiso.php", 405)])
+def test_a_url_that_is_not_there_is_an_error_as_any_other(
+    method: str, url: str, status: int, client: FlaskClient
+) -> None:
+    answer = client.open(url, method=method)
+    assert (answer.status_code, answer.json["code"]) == (status, "bad_request")
+    assert client.open(url, method=method, headers=BROWSER).mimetype == "text/html"
+
+
+def test_a_method_that_is_not_allowed_says_which_are(client: FlaskClient) -> None:
+    assert "GET" in client.post("/mkiso.php").headers["Allow"]
+
+
+def test_a_job_that_was_chosen_in_capitals_can_be_watched(client: FlaskClient, house: Jobs) -> None:
+    client.get(f"{DOWNLOADS[0]}&job={ID.upper()}")
+    record(client, house.orders[0].job_id, "MR.001")
+    assert client.get(f"/api/jobs/{ID.upper()}").status_code == 200
+
+
+def test_an_id_that_is_taken_leaves_the_job_that_has_it_alone(client: FlaskClient, house: Jobs) -> None:
+    live = client.application.extensions["mkiso"][1]
+    running = live.start(ID, None)
+    house.fails = JobExists("There is one.")
+    assert client.get(f"{DOWNLOADS[0]}&job={ID}").status_code == 409
+    live.cancel_all()
+    live.stop(ID)
+    assert running.reason is not None
+
+
+def test_a_job_is_watched_no_longer_than_it_runs(client: FlaskClient, house: Jobs) -> None:
+    live = client.application.extensions["mkiso"][1]
+    client.get(DOWNLOADS[0]).close()
+    house.fails = Busy("All are busy.")
+    for url in (DOWNLOADS[0], *RELAYS):
+        client.get(url)
+    assert live._snapshot() == {}
+
+
+def test_studies_are_answered_as_the_contract_says(client: FlaskClient, house: Jobs) -> None:
+    answer = client.get(STUDIES)
+    assert house.asked == [("MR.001", "CT.002")]
+    assert (answer.json["patients"], [one["accession_number"] for one in answer.json["studies"]]) == (
+        2,
+        ["MR.001", "CT.002"],
+    )
+
+
+def test_one_job_is_answered_as_the_ledger_has_it(client: FlaskClient) -> None:
+    record(client, ID, "MR.001", patient_name="山田 太郎")
+    answer = client.get(f"/api/jobs/{ID}")
+    assert answer.json == json.loads(json.dumps(ledger(client).job(ID)))
+    assert "山田" in answer.text
+
+
+@pytest.mark.parametrize("job_id", [ID, "17", "a%0Ab", "a%0D%0AX-Header:%20b", "%E5%B1%B1", "%00"])
+@pytest.mark.parametrize("accept", ["application/json", "text/html"])
+def test_a_job_that_is_not_there_is_not_found(job_id: str, accept: str, client: FlaskClient) -> None:
+    answer = client.get(f"/api/jobs/{job_id}", headers={"Accept": accept})
+    assert (answer.status_code, answer.mimetype) == (404, accept)
+    if accept == "application/json":
+        assert answer.json["code"] == "job_not_found"
+    assert "X-Header" not in answer.headers
+    assert all(value.isascii() for value in answer.headers.values())
+
+
+def test_a_cancel_asks_the_ledger(client: FlaskClient) -> None:
+    record(client, ID, "MR.001")
+    assert client.post(f"/api/jobs/{ID}/cancel").json["id"] == ID
+    assert ledger(client).cancel_requested([ID]) == {ID}
+    missing = client.post("/api/jobs/123e4567-e89b-12d3-a456-426614174999/cancel")
+    assert (missing.status_code, missing.json["code"]) == (404, "job_not_found")
+
+
+@pytest.fixture
+def listed(client: FlaskClient) -> FlaskClient:
+    for job_id, accessions, state, created in (
+        ("J1", ("A",), "done", "2026-01-01T00:00:00.000000Z"),
+        ("J2", ("A", "B"), "failed", "2026-01-02T00:00:00.000000Z"),
+        ("J3", ("B",), "done", "2026-01-03T00:00:00.000000Z"),
+    ):
+        record(client, job_id, *accessions, state=state, created_at=created, finished_at=created)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", ["J3", "J2", "J1"]),
+        ("limit=2", ["J3", "J2"]),
+        ("limit=1000", ["J3", "J2", "J1"]),
+        ("accession_number=A", ["J2", "J1"]),
+        ("accession_number=%20A%20&state=done", ["J1"]),
+        ("state=failed", ["J2"]),
+        ("state=queued", []),
+        ("since=2026-01-02T00:00:00Z", ["J3", "J2"]),
+        ("since=2026-01-02T07:00:00%2B07:00", ["J3", "J2"]),
+        ("since=2026-01-02T07:00:00+07:00", ["J3", "J2"]),
+        ("since=2026-01-02T00:00:00", ["J3", "J2"]),
+        ("since=2026-01-02", ["J3", "J2"]),
+        ("since=0999-01-01T00:00:00Z", ["J3", "J2", "J1"]),
+    ],
+)
+def test_the_list_of_jobs_meets_every_parameter(query: str, found: list[str], listed: FlaskClient) -> None:
+    answer = listed.get(f"/api/jobs?{query}")
+    assert (answer.status_code, [job["id"] for job in answer.json["jobs"]]) == (200, found)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("limit=0", "limit=1001", "limit=-1", "limit=ten", "limit=1.5", "limit=%C2%B2", "limit=1&limit=2"),
+        *("state=", "state=finished", "state=DONE", "accession_number=*", "accession_number="),
+        *("since=", "since=yesterday", "since=2026-13-01", "since=0001-01-01T00:00:00%2B07:00"),
+    ],
+)
+def test_a_parameter_of_the_list_that_makes_no_sense_is_refused(query: str, listed: FlaskClient) -> None:
+    answer = listed.get(f"/api/jobs?{query}")
+    assert answer.status_code == 400
+
+
+class TestWithTokens:
+    @pytest.fixture
+    def client(self, service: Callable[..., Flask]) -> FlaskClient:
+        tokens = [{"name": "his", "token": "s3cr3t"}, {"name": "ris", "token": "gehëim"}]
+        return service(api_tokens=tokens).test_client()
+
+    @pytest.mark.parametrize(
+        "given",
+        [None, "", "s3cr3t", "Bearer", "Bearer ", "Bearer wrong", "Bearer s3cr3", "Basic s3cr3t", "Bearer \xff"],
+    )
+    @pytest.mark.parametrize("url", [DOWNLOADS[2], "/api/jobs", "/api/nothing"])
+    def test_the_api_is_closed_without_one(self, url: str, given: str | None, client: FlaskClient, house: Jobs) -> None:
+        answer = client.get(url, headers={} if given is None else {"Authorization": given})
+        assert (answer.status_code, answer.json["code"], answer.json["error"]) == (401, "unauthorized", "unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert "s3cr3t" not in answer.text
+        assert house.orders == []
+
+    @pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS"])
+    def test_no_method_goes_around_it(self, method: str, client: FlaskClient) -> None:
+        assert client.open(f"/api/jobs/{ID}/cancel", method=method).status_code == 401
+
+    @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+    def test_a_token_opens_it_and_its_name_is_remembered(self, scheme: str, client: FlaskClient, house: Jobs) -> None:
+        answer = client.get(DOWNLOADS[2], headers={"Authorization": f"{scheme} s3cr3t"})
+        assert answer.status_code == 200
+        assert house.orders[0].requester == "his@127.0.0.1"
+
+    @pytest.mark.parametrize("url", ["/healthz", DOWNLOADS[0], DOWNLOADS[1]])
+    def test_what_nginx_guards_is_open(self, url: str, client: FlaskClient) -> None:
+        assert client.get(url).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "requester"),
+    [
+        ("10.0.0.9", {}, "10.0.0.9"),
+        ("10.0.0.9", {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-User": "eve"}, "10.0.0.9"),
+        ("127.0.0.1", {}, "127.0.0.1"),
+        ("127.0.0.1", {"X-Forwarded-For": "10.0.0.1"}, "10.0.0.1"),
+        ("127.0.0.1", {"X-Forwarded-For": "6.6.6.6, 10.0.0.1"}, "10.0.0.1"),
+        ("::1", {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-User": "desk"}, "desk@10.0.0.1"),
+        ("", {"X-Forwarded-For": "10.0.0.1"}, "10.0.0.1"),
+        ("", {}, "local"),
+    ],
+)
+def test_what_a_proxy_forwards_counts_only_from_this_host(
+    address: str, headers: dict[str, str], requester: str, client: FlaskClient, house: Jobs
+) -> None:
+    client.get(DOWNLOADS[0], headers=headers, environ_base={"REMOTE_ADDR": address})
+    assert house.orders[0].requester == requester
+
+
+def test_the_process_lives(client: FlaskClient) -> None:
+    assert client.get("/healthz").status_code == 200

@@ -1,0 +1,153 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mkiso.errors import DiskFull, Internal
+from mkiso.process import OWNER
+from mkiso.workspace import ensure_work_dir, job_directory, living_jobs, require_space, sweep
+
+JOB = "123e4567-e89b-12d3-a456-426614174000"
+HOLD = """
+import sys
+from pathlib import Path
+from mkiso.workspace import job_directory
+with job_directory(Path(sys.argv[1]), sys.argv[2]) as workspace:
+    (workspace.received / "image").write_text("image")
+    print("made", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Path:
+    """The directory that holds the job directories."""
+    return tmp_path / "jobs"
+
+
+@contextmanager
+def job_of_another_process(work_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+    argv = (sys.executable, "-c", HOLD, str(work_dir), JOB)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"made\n"
+        try:
+            yield owner
+        finally:
+            owner.kill()
+
+
+@contextmanager
+def program_of(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that was started for a job."""
+    with subprocess.Popen(("/bin/sleep", "60"), env=os.environ | {OWNER: str(directory)}) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
+
+
+@contextmanager
+def left_by_a_dead_job(work_dir: Path) -> Iterator[Path]:
+    with job_of_another_process(work_dir) as owner:
+        owner.kill()
+    yield work_dir / f"dicomdir_{JOB}"
+
+
+def test_a_job_directory_is_its_owners_alone_and_gone_in_the_end(jobs: Path) -> None:
+    with job_directory(jobs, JOB) as workspace:
+        assert workspace.path == jobs / f"dicomdir_{JOB}"
+        assert [path.stat().st_mode & 0o777 for path in (jobs, workspace.path)] == [0o700, 0o700]
+        assert workspace.received.is_dir()
+        assert workspace.disc.is_dir()
+        (workspace.received / "image").write_text("image")
+    assert list(jobs.iterdir()) == []
+
+
+def test_a_job_directory_is_gone_after_a_failure(jobs: Path) -> None:
+    with pytest.raises(KeyError), job_directory(jobs, JOB):
+        raise KeyError
+    assert list(jobs.iterdir()) == []
+
+
+def test_two_jobs_of_one_id_do_not_share_a_directory(jobs: Path) -> None:
+    with job_directory(jobs, JOB) as first:
+        with pytest.raises(FileExistsError), job_directory(jobs, JOB):
+            pytest.fail("shared")
+        assert first.path.is_dir()
+
+
+def test_a_job_whose_process_died_is_swept(jobs: Path) -> None:
+    with left_by_a_dead_job(jobs) as directory:
+        assert (directory / "received" / "image").exists()
+        assert living_jobs(jobs) == set()
+        assert sweep(jobs) == [JOB]
+    assert list(jobs.iterdir()) == []
+    assert sweep(jobs) == []
+
+
+def test_a_sweep_kills_what_a_dead_job_left_running_and_nothing_else(jobs: Path) -> None:
+    with (
+        left_by_a_dead_job(jobs) as directory,
+        program_of(directory) as one,
+        program_of(directory) as two,
+        program_of(jobs / f"{directory.name}0") as other,
+    ):
+        sweep(jobs)
+        one.wait(10)
+        two.wait(10)
+        assert other.poll() is None
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_living_job_is_left_alone(where: str, jobs: Path) -> None:
+    running = job_directory(jobs, JOB) if where == "here" else job_of_another_process(jobs)
+    with running, program_of(jobs / f"dicomdir_{JOB}") as program:
+        assert living_jobs(jobs) == {JOB}
+        assert sweep(jobs) == []
+        assert program.poll() is None
+        assert (jobs / f"dicomdir_{JOB}" / "received").is_dir()
+
+
+def test_a_sweep_follows_no_symbolic_link(jobs: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("kept")
+    (jobs / "dicomdir_left").mkdir(parents=True)
+    (jobs / "dicomdir_left" / "link").symlink_to(precious)
+    (jobs / "dicomdir_link").symlink_to(precious)
+    assert sweep(jobs) == ["left"]
+    assert (precious / "file").read_text() == "kept"
+
+
+def test_a_sweep_touches_only_job_directories(jobs: Path) -> None:
+    jobs.mkdir()
+    (jobs / "receiver_10104.lock").touch()
+    (jobs / "dicomdir_file").touch()
+    (jobs / "other").mkdir()
+    assert sweep(jobs) == []
+    assert {path.name for path in jobs.iterdir()} == {"receiver_10104.lock", "dicomdir_file", "other"}
+
+
+def test_a_work_dir_that_cannot_be_made_is_internal_and_shows_no_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Internal) as raised:
+        ensure_work_dir(tmp_path / "file" / "jobs")
+    assert str(tmp_path) not in str(raised.value)
+
+
+@pytest.mark.parametrize(("min_free", "enough"), [(4096 * 10, True), (4096 * 10 + 1, False)])
+def test_less_than_min_free_is_disk_full(
+    min_free: int, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_bfree=99, f_frsize=4096, f_bsize=1))
+    if enough:
+        require_space(tmp_path, min_free)
+    else:
+        with pytest.raises(DiskFull):
+            require_space(tmp_path, min_free)
