@@ -40,6 +40,7 @@ lint: setup
 
 bench: setup-tests
 	$(PYTHON) -m benchmarks.bench
+	$(PYTHON) -m benchmarks.relay
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -69,7 +69,9 @@ class JobRecord:
 
 
 def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
-    """The error that a caller is told, whatever was raised."""
+    """The error that a caller is told, whatever was raised; an internal one names the job."""
+    if isinstance(error, Internal) and job_id not in error.detail:
+        error.detail += f" This was job {job_id}."
     if isinstance(error, MkisoError):
         return error
     if isinstance(error, GeneratorExit):

@@ -5,6 +5,7 @@ Exit statuses prove nothing here: an instance has arrived where the peer's C-STO
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -117,11 +118,10 @@ class Relay:
 
     def _storescu_rounds(self, instances: Sequence[Instance], _outcomes: Outcomes) -> Iterator[Round]:
         """As many associations as the presentation contexts of these instances need."""
-        contexts = {one: storescu.contexts_for(one.sop_class_uid, one.transfer_syntax) for one in instances}
-        waiting = list(instances)
-        for number, batch in enumerate(storescu.batches(contexts.values())):
-            going = [one for one in waiting if contexts[one] <= batch]
-            waiting = [one for one in waiting if not contexts[one] <= batch]
+        waiting = {one: storescu.contexts_for(one.sop_class_uid, one.transfer_syntax) for one in instances}
+        for number, batch in enumerate(storescu.batches(waiting.values())):
+            going = [one for one, contexts in waiting.items() if contexts <= batch]
+            waiting = {one: contexts for one, contexts in waiting.items() if not contexts <= batch}
             directory = self._stage(number, {one.sop_instance_uid: one.path for one in going})
             profile = directory.with_suffix(".cfg")
             profile.write_text(storescu.association_profile(batch))
@@ -151,7 +151,7 @@ class Relay:
         directory = self.workspace.disc / f"round{number}"
         directory.mkdir()
         for uid, file in files.items():
-            file.rename(directory / uid)
+            os.rename(file, f"{directory}/{uid}")
         return directory
 
     @property
@@ -162,7 +162,7 @@ class Relay:
     def _watch(self, sender: Child, log: Path, before: int) -> bool:
         """Wait for the program's end while its log grows and nobody cancels; whether it came to its end."""
         size, grew, told = 0, time.monotonic(), time.monotonic()
-        while sender.rc is None:
+        while not sender.ends_within(POLL):
             moment = time.monotonic()
             if (now := log.stat().st_size) != size:
                 size, grew = now, moment
@@ -171,7 +171,6 @@ class Relay:
                 self.on_progress(before + arrived(log.read_text(errors="replace")))
             if self.cancellation.reason or moment - grew > self.destination.timeout:
                 return False
-            time.sleep(POLL)
         return True
 
     def _error(self, delivery: Delivery) -> MkisoError:

@@ -55,8 +55,9 @@ class Retrieval:
         """
         try:
             for study in self.studies:
-                ended = self._move(receiver, study)
-                self._settle(receiver, study, ended)
+                began = self._moving_since.setdefault(study.accession_number, time.monotonic())
+                ended = self._move(receiver, study, began)
+                self._settle(receiver, study, ended, began)
             self._let_associations_end(receiver)
         except (PacsRejected, Incomplete, NoDicomData) as error:
             if receiver.ran_out_of_space():
@@ -86,9 +87,8 @@ class Retrieval:
         news = any(key[0] == study.study_uid and key not in known for key in arrived)
         return self.look_up_again(study) if news else study
 
-    def _move(self, receiver: RunningReceiver, study: Study) -> Outcome:
+    def _move(self, receiver: RunningReceiver, study: Study, began: float) -> Outcome:
         retrieve = self.config.retrieve
-        began = self._moving_since.setdefault(study.accession_number, time.monotonic())
         destination = receiver.receiver.ae_title
         argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study.study_uid, retrieve.move_timeout)
         said = self.workspace.path / f"movescu-{study.study_uid}.log"
@@ -100,13 +100,16 @@ class Retrieval:
     def _watch(self, receiver: RunningReceiver, mover: Child, began: float) -> None:
         retrieve = self.config.retrieve
         while not mover.ends_within(self._tick(receiver)):
-            moment = time.monotonic()
-            if moment - began > retrieve.move_timeout:
-                raise self._late(f"the C-MOVE did not end in {retrieve.move_timeout:g} s (retrieve.move_timeout)")
-            if moment - self._inbox.last_arrival > retrieve.stall_timeout:
+            self._require_time(began)
+            if time.monotonic() - self._inbox.last_arrival > retrieve.stall_timeout:
                 raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
 
-    def _settle(self, receiver: RunningReceiver, study: Study, ended: Outcome) -> None:
+    def _require_time(self, began: float) -> None:
+        limit = self.config.retrieve.move_timeout
+        if time.monotonic() - began > limit:
+            raise self._late(f"the C-MOVE did not end in {limit:g} s (retrieve.move_timeout)")
+
+    def _settle(self, receiver: RunningReceiver, study: Study, ended: Outcome, began: float) -> None:
         """Wait for what an archive sends after it has answered; raise where something does not come."""
         self._inbox.last_arrival = time.monotonic()
         self._inbox.look()
@@ -116,6 +119,7 @@ class Retrieval:
             if told_so or quiet > self.config.retrieve.settle_timeout:
                 self._inbox.recheck()
                 break
+            self._require_time(began)
             time.sleep(self._tick(receiver))
         self._require_all(study, ended)
 

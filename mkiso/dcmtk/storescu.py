@@ -8,7 +8,8 @@ a failure, and its log tells what became of each file.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -53,18 +54,19 @@ def store_argv(dcmtk_dir: Path, peer: Peer, profile: Path, directory: Path, time
     )
 
 
-def contexts_for(sop_class: str, transfer_syntax: str) -> set[Context]:
+@cache
+def contexts_for(sop_class: str, transfer_syntax: str) -> frozenset[Context]:
     """The presentation contexts that an instance may go in: its own, and plain ones where that loses nothing."""
     syntaxes = {transfer_syntax}
     if not UID(transfer_syntax).is_encapsulated:
         syntaxes |= {ExplicitVRLittleEndian, ImplicitVRLittleEndian}
-    return {(sop_class, str(syntax)) for syntax in syntaxes}
+    return frozenset((sop_class, str(syntax)) for syntax in syntaxes)
 
 
-def batches(needed: Iterable[Collection[Context]]) -> list[set[Context]]:
+def batches(needed: Iterable[frozenset[Context]]) -> list[set[Context]]:
     """The contexts put into as few associations as come of filling one after the other (at most 128 each)."""
     associations: list[set[Context]] = []
-    for contexts in sorted({frozenset(one) for one in needed}, key=sorted):
+    for contexts in sorted(set(needed), key=sorted):
         if not associations or len(associations[-1] | contexts) > MOST_CONTEXTS:
             associations.append(set())
         associations[-1] |= contexts

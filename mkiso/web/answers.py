@@ -11,7 +11,7 @@ from flask import Flask, Response, current_app, g, jsonify, make_response, rende
 from werkzeug.exceptions import HTTPException
 
 from mkiso.config import LayoutName
-from mkiso.errors import BadRequest, Busy, MkisoError, Unauthorized
+from mkiso.errors import BadRequest, Busy, Internal, MkisoError, Unauthorized
 from mkiso.house import House
 from mkiso.job import Disc, Order, Relayed, make_disc, relay
 from mkiso.names import display_name, page_name
@@ -127,6 +127,7 @@ def _iso_headers(response: Response, file_name: str | None) -> Response:
 def register(app: Flask) -> None:
     """Answer every error from one place, and mark every answer."""
     app.register_error_handler(MkisoError, error)
+    app.register_error_handler(Internal, _unexpected)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
     app.after_request(_mark)

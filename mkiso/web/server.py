@@ -21,6 +21,7 @@ from mkiso.web.live import LiveJobs
 
 DRAIN = 20.0
 GRACE = 30
+LONGEST_REQUEST_LINE = 8190
 log = logging.getLogger("mkiso.web")
 
 
@@ -43,6 +44,7 @@ class Server(BaseApplication):
             "threads": server.threads,
             "worker_class": "gthread",
             "graceful_timeout": GRACE,
+            "limit_request_line": LONGEST_REQUEST_LINE,
             "control_socket_disable": True,
             "proc_name": "mkiso",
             "when_ready": _when_ready,
