@@ -255,7 +255,8 @@ def test_a_failure_is_answered_with_its_status_code_and_text(
     house.fails = CLASSES[code]("What happened.")
     answer = client.get(f"{url}&job={ID}")
     assert (answer.status_code, answer.mimetype, answer.headers["X-Job-Id"]) == (status, "application/json", ID)
-    assert answer.json == {"error": error, "code": code, "detail": "What happened.", "job_id": ID}
+    detail = f"What happened. This was job {ID}." if code == "internal" else "What happened."
+    assert answer.json == {"error": error, "code": code, "detail": detail, "job_id": ID}
     assert answer.headers["Cache-Control"] == "no-store"
 
 
