@@ -173,7 +173,8 @@ class Job:
         rows = (one.row(delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
         self._house.ledger.hand_out(self._order.job_id, rows)
         self.record.note(files_sent=delivery.sent, files_failed=delivery.failed)
-        self.cancellation.check()
+        if delivery.failed:
+            self.cancellation.check()
         relay.require_all(delivery)
         return delivery
 

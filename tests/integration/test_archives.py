@@ -181,3 +181,17 @@ def test_a_move_destination_that_the_pacs_does_not_know_is_named(held: Held, tmp
         error = Before(house, tmp_path, archive.log).refusal(errors.PacsRejected)
         assert "STRANGER" in error.detail
         house.ledger.close()
+
+
+@pytest.mark.parametrize(
+    "accession", ["A[0].B", "(0010,0010)".replace(",", ""), "$(id)'; --", "-k PatientID", "@file #1", "%41|&<>"]
+)
+def test_an_accession_number_of_strange_characters_is_taken_literally(accession: str, tmp_path: Path) -> None:
+    port, receiver = free_ports(2)
+    held = tmp_path / "held"
+    ct_study(held, RICHARD, "OTHER.001")
+    wanted = ct_study(held, RICHARD, accession, number=2)
+    with running_archive(port, {"RECEIVER": receiver}, held) as archive:
+        house = House(config(tmp_path, port, {"RECEIVER": receiver}))
+        assert Before(house, tmp_path, archive.log).disc(accession) == instances_of([wanted])
+        house.ledger.close()
