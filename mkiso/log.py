@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from datetime import UTC, datetime
 
 
@@ -26,7 +27,9 @@ class EventFormatter(logging.Formatter):
 
 
 def set_up(level: int = logging.INFO) -> None:
-    """Log to standard error from here on."""
+    """Log to standard error from here on; pydicom's remarks quote values, a patient's name among them."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(EventFormatter(os.environ.get("MKISO_LOG") == "json"))
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,8 +1,11 @@
 import json
 import logging
 import sys
+import warnings
 
 import pytest
+from pydicom import DataElement
+from pydicom.valuerep import PersonName
 
 from mkiso import log
 from mkiso.log import EventFormatter
@@ -54,3 +57,15 @@ def test_the_environment_says_which(
     logging.getLogger("mkiso.test").info("ready")
     logging.getLogger("mkiso.test").debug("too much")
     assert capsys.readouterr().err.startswith(begins)
+
+
+def test_pydicoms_remarks_on_values_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    level, filters = logging.getLogger("pydicom").level, list(warnings.filters)
+    try:
+        log.set_up()
+        PersonName("DOE^JOHN=B=C=INVENTED")
+        DataElement("StudyInstanceUID", "UI", "1.2.INVENTED")
+    finally:
+        logging.getLogger("pydicom").setLevel(level)
+        warnings.filters[:] = filters
+    assert capsys.readouterr().err == ""
