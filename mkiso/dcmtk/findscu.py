@@ -56,28 +56,46 @@ class Finder:
 
     def modalities(self, study_uid: str) -> set[str]:
         """The modalities of a study's series, for an archive that leaves ModalitiesInStudy empty."""
-        keys = ("QueryRetrieveLevel=SERIES", f"StudyInstanceUID={study_uid}", "SeriesInstanceUID", "Modality")
-        return {str(answer.get("Modality", "")) for answer in self._datasets(keys)} - {""}
+        return {str(one.get("Modality") or "") for one in self._series(study_uid)} - {""}
 
     def instances(self, study_uid: str) -> dict[str, str]:
         """The SOP Instance UIDs that the archive holds of a study, each with its Series Instance UID.
 
+        Asked at once, which an archive need not answer: then series by series (PS3.4 C.4.1.3.1.1).
         Raises as `studies`, and PacsRejected where an answer's UIDs are none.
         """
+        try:
+            found = self._instances(study_uid)
+        except PacsRejected:
+            found = {}
+        return found or self._series_by_series(study_uid)
+
+    def _series_by_series(self, study_uid: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for series in self._series(study_uid):
+            series_uid = str(series.get("SeriesInstanceUID") or "")
+            if not UID.fullmatch(series_uid):
+                raise PacsRejected("The PACS answered with a series that has no valid Series Instance UID.")
+            found |= self._instances(study_uid, f"={series_uid}")
+        return found
+
+    def _series(self, study_uid: str) -> list[Dataset]:
+        keys = ("QueryRetrieveLevel=SERIES", f"StudyInstanceUID={study_uid}", "SeriesInstanceUID", "Modality")
+        return self._datasets(keys)
+
+    def _instances(self, study_uid: str, series: str = "") -> dict[str, str]:
         answers = self.directory / "instances.xml"
-        keys = (
-            "QueryRetrieveLevel=IMAGE",
-            f"StudyInstanceUID={study_uid}",
-            "SeriesInstanceUID",
-            "SOPInstanceUID",
-        )
+        of_study = ("QueryRetrieveLevel=IMAGE", f"StudyInstanceUID={study_uid}")
+        keys = (*of_study, f"SeriesInstanceUID{series}", "SOPInstanceUID")
         pending = self._ask(keys, ("-Xs", answers.name))
         found = instance_uids(answers.read_bytes(), study_uid) if pending else []
         answers.unlink(missing_ok=True)
         if len(found) != pending:  # findscu leaves answers out whose character set it cannot turn into UTF-8
             found = [uids for answer in self._datasets(keys) if (uids := _uids(answer, study_uid))]
         if len(found) != pending:
-            raise PacsRejected(f"{pending - len(found)} of {pending} answers at IMAGE level have no valid UIDs.")
+            raise PacsRejected(
+                f"{pending - len(found)} of {pending} answers of the PACS at IMAGE level have no valid UIDs."
+            )
         return dict(found)
 
     def _datasets(self, keys: tuple[str, ...]) -> list[Dataset]:

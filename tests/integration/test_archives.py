@@ -76,7 +76,18 @@ def before(held: Held, tmp_path: Path) -> Start:
 
 
 @pytest.mark.parametrize(
-    "behaviour", ["normal", "early", "foreign", "duplicate", "two-associations", "hold-open", "any-accession"]
+    "behaviour",
+    [
+        "normal",
+        "early",
+        "foreign",
+        "duplicate",
+        "two-associations",
+        "hold-open",
+        "any-accession",
+        "refuses-whole-studies",
+        "ignores-whole-studies",
+    ],
 )
 def test_a_disc_is_whole_and_holds_that_study_alone(behaviour: str, before: Start, held: Held) -> None:
     with before(behaviour) as it:

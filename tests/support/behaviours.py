@@ -178,6 +178,20 @@ def _find_status(archive: Archive, _query: Dataset) -> Answers:
     yield archive.options.status, None
 
 
+def _refuses_whole_studies(archive: Archive, query: Dataset) -> Answers:
+    if query.QueryRetrieveLevel == "IMAGE" and not query.SeriesInstanceUID:
+        yield 0xA900, None
+    else:
+        yield from _found(archive, query)
+
+
+def _ignores_whole_studies(archive: Archive, query: Dataset) -> Answers:
+    if query.QueryRetrieveLevel == "IMAGE" and not query.SeriesInstanceUID:
+        yield SUCCESS, None
+    else:
+        yield from _found(archive, query)
+
+
 def _hang_find(_archive: Archive, _query: Dataset) -> Answers:
     _hang()
     yield SUCCESS, None
@@ -208,6 +222,8 @@ BEHAVIOURS = {
     "move-status": Behaviour(_status),
     "find-status": Behaviour(find=_find_status),
     "any-accession": Behaviour(find=_any_accession),
+    "refuses-whole-studies": Behaviour(find=_refuses_whole_studies),
+    "ignores-whole-studies": Behaviour(find=_ignores_whole_studies),
     "duplicate": Behaviour(_duplicate),
     "two-associations": Behaviour(_two_associations),
     "truncate": Behaviour(_truncate),

@@ -20,6 +20,7 @@ STUDY_KEYS = (
     *("PatientName", "StudyDate", "StudyDescription", "ModalitiesInStudy"),
 )
 SERIES_KEYS = ("QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "Modality")
+SERIES_KEYS = ("QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "Modality")
 IMAGE_KEYS = ("QueryRetrieveLevel=IMAGE", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "SOPInstanceUID")
 
 
@@ -41,6 +42,10 @@ def xml(*uids: tuple[str, str, str]) -> str:
     )
     sets = "".join(f'<data-set xfer="1.2.840.10008.1.2.1">{answer}</data-set>' for answer in answers)
     return f'<?xml version="1.0" encoding="UTF-8"?><responses type="C-FIND">{sets}</responses>'
+
+
+def of_series(series: str) -> tuple[str, ...]:
+    return (*IMAGE_KEYS[:2], f"SeriesInstanceUID={series}", *IMAGE_KEYS[3:])
 
 
 @pytest.fixture
@@ -120,7 +125,25 @@ def test_the_instances_of_a_study_are_listed_with_their_series(finder: Finder, a
 
 def test_a_study_without_instances_has_none(finder: Finder, archive: Callable[..., None]) -> None:
     archive(IMAGE_KEYS, stderr=said(0), listed=xml())
+    archive(SERIES_KEYS)
     assert finder.instances("1.2.3") == {}
+
+
+def test_a_study_is_asked_for_series_by_series_where_it_is_not_answered_at_once(
+    finder: Finder, archive: Callable[..., None]
+) -> None:
+    archive(IMAGE_KEYS, stderr=said(0), listed=xml())
+    archive(SERIES_KEYS, answer(SeriesInstanceUID="1.4"), answer(SeriesInstanceUID="1.7"))
+    for series, instance in {"1.4": "1.5", "1.7": "1.8"}.items():
+        archive(of_series(series), stderr=said(1), listed=xml(("1.2.3", series, instance)))
+    assert finder.instances("1.2.3") == {"1.5": "1.4", "1.8": "1.7"}
+
+
+def test_a_series_without_a_valid_uid_is_not_asked_for(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(IMAGE_KEYS, stderr=said(0), listed=xml())
+    archive(SERIES_KEYS, answer(SeriesInstanceUID=""))
+    with pytest.raises(PacsRejected):
+        finder.instances("1.2.3")
 
 
 @pytest.mark.parametrize("listed", [xml(), "<responses><data-set>\xe9", ""])
@@ -136,8 +159,10 @@ def test_answers_that_the_list_left_out_are_asked_for_once_more(
 def test_an_instance_without_a_valid_uid_is_not_dropped_in_silence(
     uid: str, finder: Finder, archive: Callable[..., None]
 ) -> None:
-    archive(IMAGE_KEYS, stderr=said(1), listed=xml(("1.2.3", "1.4", uid)))
-    archive(IMAGE_KEYS, answer(StudyInstanceUID="1.2.3", SeriesInstanceUID="1.4", SOPInstanceUID=uid))
+    archive(SERIES_KEYS, answer(SeriesInstanceUID="1.4"))
+    for keys in (IMAGE_KEYS, of_series("1.4")):
+        archive(keys, stderr=said(1), listed=xml(("1.2.3", "1.4", uid)))
+        archive(keys, answer(StudyInstanceUID="1.2.3", SeriesInstanceUID="1.4", SOPInstanceUID=uid))
     with pytest.raises(PacsRejected):
         finder.instances("1.2.3")
 
