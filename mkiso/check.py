@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mkiso.config import Receiver
+from mkiso.config import Config, Receiver
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.echoscu import echo
+from mkiso.disc.image import image_size
 from mkiso.errors import AccessionNotFound, MkisoError
 from mkiso.house import House
 from mkiso.process import run
@@ -42,7 +42,7 @@ def checks(house: House) -> Iterator[Check]:
     yield _check("genisoimage", partial(_version, config.tools.genisoimage))
     yield _check("storage.work_dir", partial(_work_dir, house))
     if config.media.viewer_dir:
-        yield _check("media.viewer_dir", partial(_viewer, config.media.viewer_dir))
+        yield _check("media.viewer_dir", partial(_viewer, config))
     yield _check("storage.ledger", partial(_ledger, house))
     for receiver in config.receivers:
         yield _check(f"receiver {receiver.ae_title}", partial(_port, house, receiver))
@@ -62,7 +62,7 @@ def _check(name: str, look: Callable[[], str]) -> Check:
     except (_Wrong, OSError) as wrong:
         return Check(name, False, str(wrong))
     except MkisoError as error:
-        return Check(name, False, error.detail)
+        return Check(name, False, " ".join([error.detail, *getattr(error, "__notes__", ())]))
 
 
 def _version(program: Path) -> str:
@@ -76,16 +76,14 @@ def _version(program: Path) -> str:
 def _work_dir(house: House) -> str:
     storage = house.config.storage
     ensure_work_dir(storage.work_dir)
-    if not os.access(storage.work_dir, os.W_OK | os.X_OK):
-        raise _Wrong(f"{storage.work_dir} cannot be written to by this user")
     require_space(storage.work_dir, storage.min_free)
     return str(storage.work_dir)
 
 
-def _viewer(directory: Path) -> str:
-    if not directory.is_dir():
-        raise _Wrong(f"{directory} is no directory")
-    return str(directory)
+def _viewer(config: Config) -> str:
+    """genisoimage would refuse every disc for one file of the viewer that it cannot take."""
+    size = image_size(config.tools.genisoimage, config.media, [])
+    return f"{config.media.viewer_dir} ({size} bytes as a disc)"
 
 
 def _ledger(house: House) -> str:

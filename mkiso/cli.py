@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 import click
@@ -19,7 +21,7 @@ from mkiso.accession import parse_list
 from mkiso.cancellation import Cancellation
 from mkiso.check import checks
 from mkiso.config import Config, find_file, load
-from mkiso.errors import Cancelled, ConfigurationError, Internal, MkisoError
+from mkiso.errors import Cancelled, ConfigurationError, MkisoError
 from mkiso.house import House
 from mkiso.job import Order, make_disc
 from mkiso.job import relay as run_relay
@@ -58,15 +60,15 @@ def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layou
     house = _house(config_file)
     numbers = _accessions(house, accessions)
     order = Order(numbers, _requester("iso"), layout or house.config.media.layout, len(numbers) == 1)
-    cancellation = Cancellation()
-    with _written(output) as file, shown_progress(house.ledger, order.job_id, cancellation) as progress:
-        disc = make_disc(house, order, cancellation)
-        try:
-            for chunk in disc:
-                file.write(chunk)
-                progress.wrote(len(chunk), disc.size)
-        finally:
-            disc.close()
+    with (
+        _written(output) as write,
+        _interruptible() as cancellation,
+        shown_progress(house.ledger, order.job_id, cancellation) as progress,
+        closing(make_disc(house, order, cancellation)) as disc,
+    ):
+        for chunk in disc:
+            write(chunk)
+            progress.wrote(len(chunk), disc.size)
 
 
 @cli.command()
@@ -125,7 +127,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="mkiso", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -139,18 +141,29 @@ def main() -> None:
 
 
 def _fail(error: MkisoError, cause: BaseException | None = None) -> None:
-    if isinstance(error, Internal):
-        logging.getLogger("mkiso").error("the command failed", exc_info=cause or error)
+    if cause is not None:
+        logging.getLogger("mkiso").error("the command failed", exc_info=cause)
+    for note in getattr(error, "__notes__", ()):
+        click.echo(f"mkiso: {note}", err=True)
     click.echo(f"mkiso: {error}", err=True)
     sys.exit(error.exit_code)
 
 
 @contextmanager
 def _interruptible() -> Iterator[Cancellation]:
-    """A relay that is interrupted still writes down what had arrived by then."""
+    """A job that is interrupted cleans up in peace, and a relay writes down what had arrived by then.
+
+    A second signal gets through to where the job waits and cannot ask: a reader that does not read.
+    """
     cancellation = Cancellation()
+
+    def interrupt(_number: int, _frame: object) -> None:
+        if cancellation.reason:
+            raise KeyboardInterrupt
+        cancellation.cancel(INTERRUPTION)
+
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(one, lambda *_: cancellation.cancel(INTERRUPTION)) for one in signals]
+    before = [signal.signal(one, interrupt) for one in signals]
     try:
         yield cancellation
     except Cancelled:
@@ -188,21 +201,44 @@ def _requester(command: str) -> str:
 
 
 @contextmanager
-def _written(output: str) -> Iterator[IO[bytes]]:
-    """The file to write to: it has its name only when it is whole."""
+def _written(output: str) -> Iterator[Callable[[bytes], object]]:
+    """Write to a file that has its name only when it is whole, or straight to what is no file."""
     if output == "-":
-        yield sys.stdout.buffer
+        yield _telling(output, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
-    part = Path(f"{output}.part")
+    path = Path(output).resolve()
     try:
-        with part.open("wb") as file:
-            yield file
-        part.rename(output)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "It is a directory")
+        special = path.exists() and not path.is_file()
+        file = _opened(path, special)
     except OSError as error:
-        raise ConfigurationError(f"{output} cannot be written: {error.strerror}", error="usage error") from error
+        raise ConfigurationError(f"{output} cannot be written: {error.strerror}.", error="usage error") from error
+    try:
+        with file:
+            yield _telling(output, file)
+        if not special:
+            Path(file.name).replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        if not special:
+            Path(file.name).unlink(missing_ok=True)
+
+
+def _opened(path: Path, special: bool) -> IO[bytes]:
+    if special:
+        return path.open("wb")
+    return NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+
+
+def _telling(output: str, file: Any) -> Callable[[bytes], object]:
+    def write(chunk: bytes) -> None:
+        try:
+            file.write(chunk)
+        except OSError as error:
+            raise MkisoError(f"{output} cannot be written: {error.strerror}.", error="the disc is not whole") from error
+
+    return write
 
 
 def _row(*cells: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 
 from mkiso.cancellation import Cancellation
@@ -12,7 +11,7 @@ from mkiso.dcmtk.findscu import Finder
 from mkiso.ledger import Ledger
 from mkiso.patients import patient_source
 from mkiso.studies import Study, find_studies, with_instances, with_modalities
-from mkiso.workspace import Workspace, job_directory, living_jobs, sweep
+from mkiso.workspace import Workspace, job_directory, sweep
 
 
 class House:
@@ -32,15 +31,16 @@ class House:
         tools, timeout = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout
         return Finder(tools, self.pacs, timeout, workspace.path, cancellation.check)
 
-    def studies(self, accessions: Sequence[str], cancellation: Cancellation) -> list[Study]:
-        """What the archive holds for the accession numbers; nothing is moved, and no job is recorded."""
-        with job_directory(self.config.storage.work_dir, str(uuid.uuid4())) as workspace:
+    def studies(self, accessions: Sequence[str], cancellation: Cancellation, query_id: str) -> list[Study]:
+        """What the archive holds for the accession numbers; nothing is moved, and no job is recorded.
+
+        `query_id` is a UUID that names the query's directory.
+        """
+        with job_directory(self.config.storage.work_dir, query_id) as workspace:
             finder = self.finder(workspace, cancellation)
             found = find_studies(finder, accessions)
             return [with_modalities(finder, with_instances(finder, study)) for study in found]
 
     def sweep(self) -> list[str]:
         """Clear away what jobs left behind whose process died; the ids of those jobs."""
-        work_dir = self.config.storage.work_dir
-        swept = sweep(work_dir)
-        return sorted({*swept, *self.ledger.abandon(living_jobs(work_dir))})
+        return sweep(self.config.storage.work_dir, self.ledger.abandon)

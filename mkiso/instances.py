@@ -10,6 +10,7 @@ import os
 import struct
 import time
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -118,11 +119,19 @@ class Inbox:
             if name not in self._files:
                 self._read(name)
 
+    def forget(self, names: Collection[str]) -> None:
+        """Count these files no longer, whatever they hold."""
+        self._files = {name: one for name, one in self._files.items() if name not in names}
+        self.keys = set(self.instances)
+
+    def forget_changed(self) -> None:
+        """Forget what was written to, or went, since it was found whole."""
+        self.forget([name for name, one in self._files.items() if _version(one.path) != one.version])
+
     def recheck(self) -> None:
         """Read again what was written to after it had been read, and see what is gone."""
-        self._files = {name: one for name, one in self._files.items() if _version(one.path) == one.version}
+        self.forget_changed()
         self._torn.clear()
-        self.keys = set(self.instances)
         self.look()
 
     def _read(self, name: str) -> None:

@@ -13,7 +13,7 @@ from mkiso.cancellation import Cancellation
 from mkiso.config import LayoutName
 from mkiso.disc.image import Image, mastering, require_small_files
 from mkiso.disc.layouts import LAYOUTS
-from mkiso.errors import BadRequest, Cancelled, JobExists
+from mkiso.errors import BadRequest, Cancelled
 from mkiso.house import House
 from mkiso.instances import Instance
 from mkiso.names import disc_file_name, display_name, single_file_name
@@ -23,7 +23,7 @@ from mkiso.relay import Delivery, Relay, peer_of
 from mkiso.retrieval import Retrieval
 from mkiso.slots import receiver_slot
 from mkiso.studies import Study, find_studies, require_instances, require_one_patient, with_instances
-from mkiso.workspace import Workspace, job_directory, require_space, sweep
+from mkiso.workspace import job_directory, making_jobs, require_space
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,13 @@ class Job:
 
     def __enter__(self) -> Self:
         with ExitStack() as acquiring:
-            order, ledger = self._order, self._house.ledger
-            ledger.open_job(order.job_id, accessions=order.accessions, requester=order.requester, **self._fields)
-            self.record = acquiring.enter_context(JobRecord(ledger, order.job_id))
-            self._workspace = self._make_workspace(acquiring)
+            order, ledger, storage = self._order, self._house.ledger, self._config.storage
+            self._house.sweep()
+            with making_jobs(storage.work_dir):
+                ledger.open_job(order.job_id, accessions=order.accessions, requester=order.requester, **self._fields)
+                self.record = acquiring.enter_context(JobRecord(ledger, order.job_id))
+                require_space(storage.work_dir, storage.min_free)
+                self._workspace = acquiring.enter_context(job_directory(storage.work_dir, order.job_id))
             self._acquired = acquiring.pop_all()
         return self
 
@@ -140,12 +143,12 @@ class Job:
 
         Which those are is asked while storescp starts, for that takes as long.
         """
-        config = self._config
+        config, work_dir = self._config, self._config.storage.work_dir
         limit = config.retrieve.queue_timeout
-        with (
-            receiver_slot(config.storage.work_dir, config.receivers, limit, self.cancellation.check) as free,
-            started_receiver(config.tools, free, config.retrieve, self._workspace) as receiver,
-        ):
+        with ExitStack() as held:
+            free = held.enter_context(receiver_slot(work_dir, config.receivers, limit, self.cancellation.check))
+            self._house.sweep()  # whoever held the slot before may have been killed, and its receiver still run
+            receiver = held.enter_context(started_receiver(config.tools, free, config.retrieve, self._workspace))
             self.record.enter("retrieving")
             retrieval = self._retrieval(studies)
             receiver.wait_until_it_listens()
@@ -195,15 +198,6 @@ class Job:
             wanted,
             look_up_again=lambda study: with_instances(finder, study),
         )
-
-    def _make_workspace(self, acquiring: ExitStack) -> Workspace:
-        storage = self._config.storage
-        sweep(storage.work_dir)
-        require_space(storage.work_dir, storage.min_free)
-        try:
-            return acquiring.enter_context(job_directory(storage.work_dir, self._order.job_id))
-        except FileExistsError:
-            raise JobExists(f"A job {self._order.job_id} is running. Choose another UUID, or none.") from None
 
 
 class Disc:

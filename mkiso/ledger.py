@@ -185,7 +185,8 @@ class Ledger:
         with self._transaction() as connection:
             ids = list(connection.execute(sa.select(jobs.c.id).where(dead)).scalars())
             ended = {"state": "failed", "finished_at": now(), "error": error}
-            connection.execute(jobs.update().where(jobs.c.id.in_(ids)).values(ended))
+            running = jobs.c.state.in_(UNFINISHED)
+            connection.execute(jobs.update().where(jobs.c.id.in_(ids), running).values(ended))
         return ids
 
     def check(self) -> None:

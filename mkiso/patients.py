@@ -12,6 +12,7 @@ import requests
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
+from urllib3.exceptions import HTTPError
 
 from mkiso.config import Api, Patients, Sql
 from mkiso.errors import AccessionNotFound, ConfigurationError, PatientApiUnavailable, PatientDbUnavailable
@@ -59,7 +60,7 @@ class SqlNames:
                     raise _not_found(accession, "database")
                 known |= row
             return str(known["patient_name"] or "")
-        except (SQLAlchemyError, KeyError) as error:
+        except (SQLAlchemyError, KeyError, RuntimeError) as error:  # RuntimeError: pymysql lacks a library
             log.error("patient database", extra={"fields": {"accession": accession, "error": type(error).__name__}})
             raise PatientDbUnavailable(
                 f"The hospital's database did not give the patient's name ({_cause(error)}). Check that it runs,"
@@ -81,7 +82,7 @@ class ApiNames:
         url = self._url.replace("{accession_number}", quote(accession, safe=""))
         try:
             status, body = self._get(url)
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             raise _unavailable(type(error).__name__) from error
         if status == requests.codes.not_found:
             raise _not_found(accession, "API")
@@ -104,7 +105,7 @@ class ApiNames:
         options: dict[str, Any] = {"timeout": api.timeout, "verify": verify, "allow_redirects": False, "stream": True}
         with self._session.get(url, **options) as answer:
             body = b""
-            for chunk in answer.iter_content(1 << 14):
+            while chunk := answer.raw.read1(1 << 14, decode_content=True):
                 body += chunk
                 if time.monotonic() > deadline or len(body) > LARGEST_ANSWER:
                     raise requests.Timeout
@@ -114,7 +115,7 @@ class ApiNames:
 def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

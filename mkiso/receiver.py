@@ -46,12 +46,14 @@ class RunningReceiver:
         if self._child.rc is not None:
             raise _unavailable(self.receiver, f"storescp died: {complaint(_read(self._log))}")
 
-    def has_associations(self) -> bool:
-        """Whether a peer is connected: `storescp --fork` has a process for each association."""
-        with suppress(psutil.Error):
-            children = psutil.Process(self._child.pid).children()
-            return any(child.status() != psutil.STATUS_ZOMBIE for child in children)
-        return False
+    def files_being_written(self) -> set[str]:
+        """What peers send now: `storescp --fork` has a process for each association, which holds its file open."""
+        self.require_alive()
+        names = set()
+        for process in psutil.Process(self._child.pid).children():
+            with suppress(psutil.Error):
+                names |= {Path(file.path).name for file in process.open_files()}
+        return names - {self._log.name}
 
     def ran_out_of_space(self) -> bool:
         return ran_out_of_space(_read(self._log))

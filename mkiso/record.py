@@ -59,7 +59,12 @@ class JobRecord:
         ended = None if self._complete else as_mkiso_error(error or GeneratorExit(), self.job_id)
         state = "done" if ended is None else "cancelled" if isinstance(ended, Cancelled) else "failed"
         told = {"code": ended.code, "detail": ended.detail} if ended else None
-        self._ledger.finish(self.job_id, state, told, received=self._received, seconds=self._seconds)
+        try:
+            self._ledger.finish(self.job_id, state, told, received=self._received, seconds=self._seconds)
+        except Internal:
+            if error is None:
+                raise
+            log.exception("the ledger did not take a job's end")
         _log_end(self.job_id, state, ended, error, time.monotonic() - self._began, self._received)
 
     def _close_phase(self) -> None:

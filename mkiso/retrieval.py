@@ -25,7 +25,6 @@ from mkiso.studies import Study
 from mkiso.workspace import Workspace, require_space
 
 POLL = 0.02
-QUIET = 1.0
 NAMED = 10
 log = logging.getLogger("mkiso.retrieval")
 
@@ -58,7 +57,7 @@ class Retrieval:
                 began = self._moving_since.setdefault(study.accession_number, time.monotonic())
                 ended = self._move(receiver, study, began)
                 self._settle(receiver, study, ended, began)
-            self._let_associations_end(receiver)
+                self._let_files_close(receiver, began)
         except (PacsRejected, Incomplete, NoDicomData) as error:
             if receiver.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
@@ -70,7 +69,7 @@ class Retrieval:
         Instances of the studies that came beside the expected ones are looked up again. Those of
         other studies are left where they are, and reported. Raises Incomplete.
         """
-        self._inbox.recheck()
+        self._inbox.forget_changed()
         arrived = self._inbox.instances
         studies = [self._refreshed(study, arrived) for study in self.studies]
         wanted = {key for study in studies for key in keys_of(study)}
@@ -79,6 +78,7 @@ class Retrieval:
         if foreign := sorted(sop for study, sop in arrived.keys() - wanted):
             fields = {"job": self.record.job_id, "count": len(foreign), "instances": foreign[:NAMED]}
             log.warning("the PACS sent instances that were not asked for", extra={"fields": fields})
+        self.record.note(expected=len(wanted))
         self.record.progress(len(wanted))
         return [arrived[key] for key in sorted(wanted)]
 
@@ -101,7 +101,7 @@ class Retrieval:
         retrieve = self.config.retrieve
         while not mover.ends_within(self._tick(receiver)):
             self._require_time(began)
-            if time.monotonic() - self._inbox.last_arrival > retrieve.stall_timeout:
+            if self._quiet() > retrieve.stall_timeout:
                 raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
 
     def _require_time(self, began: float) -> None:
@@ -115,19 +115,26 @@ class Retrieval:
         self._inbox.look()
         while missing := self._missing(study):
             told_so = ended.ending is Ending.WARNING and ended.failed >= len(missing)
-            quiet = time.monotonic() - self._inbox.last_arrival
-            if told_so or quiet > self.config.retrieve.settle_timeout:
+            if told_so or self._quiet() > self.config.retrieve.settle_timeout:
                 self._inbox.recheck()
                 break
             self._require_time(began)
             time.sleep(self._tick(receiver))
         self._require_all(study, ended)
 
-    def _let_associations_end(self, receiver: RunningReceiver) -> None:
-        """An instance of which each element is whole may still be growing while its association is open."""
-        began = time.monotonic()
-        while receiver.has_associations() and time.monotonic() - max(began, self._inbox.last_arrival) < QUIET:
+    def _let_files_close(self, receiver: RunningReceiver, began: float) -> None:
+        """A file of which each element is whole may still grow, or come a second time, while it is open."""
+        self._inbox.last_arrival = time.monotonic()
+        while unfinished := receiver.files_being_written():
+            if self._quiet() > self.config.retrieve.settle_timeout:
+                break
+            self._require_time(began)
             time.sleep(self._tick(receiver))
+        self._inbox.recheck()
+        self._inbox.forget(unfinished)
+
+    def _quiet(self) -> float:
+        return time.monotonic() - self._inbox.last_arrival
 
     def _tick(self, receiver: RunningReceiver) -> float:
         """Look at everything once; the seconds until it is worth to look again."""

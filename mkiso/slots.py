@@ -20,15 +20,41 @@ POLL = 0.02
 
 
 @contextmanager
-def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
-    """A lock on a file (made where absent) or directory; BlockingIOError where LOCK_NB finds it taken."""
-    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(path, flags, 0o600)
+def locked(directory: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """A lock on a directory; BlockingIOError where LOCK_NB finds it taken, FileNotFoundError where it is gone."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, operation)
-        yield descriptor
+        if not _is_named(descriptor, directory):
+            raise FileNotFoundError(directory)
+        yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def held(file: Path) -> Iterator[None]:
+    """A lock on a file that is made where it is absent; BlockingIOError where it is taken.
+
+    A cleaner of old temporary files may remove it: what is locked must be the file that has the name.
+    """
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.utime(descriptor)
+            if _is_named(descriptor, file):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_named(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def lock_file(work_dir: Path, receiver: Receiver) -> Path:
@@ -55,7 +81,7 @@ def receiver_slot(
 
 def slot_is_taken(work_dir: Path, receiver: Receiver) -> bool:
     """Whether a job holds the receiver now."""
-    with suppress(BlockingIOError), locked(lock_file(work_dir, receiver), fcntl.LOCK_EX | fcntl.LOCK_NB):
+    with suppress(BlockingIOError), held(lock_file(work_dir, receiver)):
         return False
     return True
 
@@ -63,6 +89,6 @@ def slot_is_taken(work_dir: Path, receiver: Receiver) -> bool:
 def _first_free(work_dir: Path, receivers: Sequence[Receiver], slot: ExitStack) -> Receiver | None:
     for receiver in receivers:
         with suppress(BlockingIOError):
-            slot.enter_context(locked(lock_file(work_dir, receiver), fcntl.LOCK_EX | fcntl.LOCK_NB))
+            slot.enter_context(held(lock_file(work_dir, receiver)))
             return receiver
     return None

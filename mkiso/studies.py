@@ -105,9 +105,7 @@ def require_instances(studies: Collection[Study]) -> None:
 
 
 def _studies_of(finder: Finder, accession: str) -> list[Study]:
-    """Archives match loosely (case, wildcards, ignored keys): only exact answers count."""
-    answers = finder.studies(accession)
-    return [_study(answer) for answer in answers if _text(answer, "AccessionNumber") == accession]
+    return [_study(answer) for answer in finder.studies(accession)]
 
 
 def _study(answer: Dataset) -> Study:

@@ -9,9 +9,10 @@ import fcntl
 import os
 import shutil
 import signal
+import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,22 @@ def ensure_work_dir(work_dir: Path) -> None:
         raise Internal(
             f"The directory of storage.work_dir cannot be made ({error.strerror}). Make it, or choose another."
         ) from error
+    if not os.access(work_dir, os.R_OK | os.W_OK | os.X_OK):
+        raise Internal(
+            "The directory of storage.work_dir may not be written to by this user. Run as the service's user."
+        )
+    status = work_dir.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Internal(
+            "The directory of storage.work_dir belongs to another user, or others may write to it. Run the service"
+            " and its commands as one user, and give that user a directory of its own."
+        )
+
+
+def making_jobs(work_dir: Path) -> AbstractContextManager[None]:
+    """While a job's row and directory are made, no sweep takes it for a dead one."""
+    ensure_work_dir(work_dir)
+    return locked(work_dir, fcntl.LOCK_SH)
 
 
 @contextmanager
@@ -55,9 +72,8 @@ def job_directory(work_dir: Path, job_id: str) -> Iterator[Workspace]:
 
     Raises OSError where it cannot be made.
     """
-    ensure_work_dir(work_dir)
     workspace = Workspace(work_dir / f"{PREFIX}{job_id}")
-    with locked(work_dir, fcntl.LOCK_SH):
+    with making_jobs(work_dir):
         workspace.path.mkdir(mode=0o700)
         lock = os.open(workspace.path, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -81,15 +97,11 @@ def require_space(work_dir: Path, min_free: int) -> None:
         )
 
 
-def living_jobs(work_dir: Path) -> set[str]:
-    """The jobs whose directories are locked by a process that lives."""
-    return {path.name.removeprefix(PREFIX) for path in _directories(work_dir) if not _abandoned(path)}
+def sweep(work_dir: Path, abandon: Callable[[set[str]], list[str]] = lambda _living: []) -> list[str]:
+    """End the programs and remove the directories of jobs that no living process owns; the ids of those jobs.
 
-
-def sweep(work_dir: Path) -> list[str]:
-    """End the programs and remove the directories of jobs that no living process owns; their ids.
-
-    `work_dir` is locked meanwhile, so that a directory that is being made is not taken for abandoned.
+    `abandon` is told the living ones, and tells which others were dead. `work_dir` is locked
+    meanwhile, so that a job that is being made is not taken for a dead one.
     """
     ensure_work_dir(work_dir)
     with locked(work_dir, fcntl.LOCK_EX):
@@ -97,7 +109,12 @@ def sweep(work_dir: Path) -> list[str]:
         for path in swept:
             _end_programs(path)
             shutil.rmtree(path, ignore_errors=True)
-    return [path.name.removeprefix(PREFIX) for path in swept]
+        dead = abandon({_job_id(path) for path in _directories(work_dir) if not _abandoned(path)})
+    return sorted({*map(_job_id, swept), *dead})
+
+
+def _job_id(path: Path) -> str:
+    return path.name.removeprefix(PREFIX)
 
 
 def _directories(work_dir: Path) -> list[Path]:

@@ -47,12 +47,12 @@ class Finder:
     check: Callable[[], None] = lambda: None
 
     def studies(self, accession: str) -> list[Dataset]:
-        """The answers at STUDY level for an accession number, as the archive gave them.
+        """The answers at STUDY level with exactly this accession number: archives match loosely.
 
         Raises PacsUnreachable, PacsRejected, PacsTimeout; an empty list means that it knows none.
         """
         keys = tuple(f"{key}={accession}" if key == "AccessionNumber" else key for key in STUDY_KEYS)
-        return self._datasets(("QueryRetrieveLevel=STUDY", *keys))
+        return self._datasets(("QueryRetrieveLevel=STUDY", *keys), lambda answer: _accession(answer) == accession)
 
     def modalities(self, study_uid: str) -> set[str]:
         """The modalities of a study's series, for an archive that leaves ModalitiesInStudy empty."""
@@ -98,14 +98,20 @@ class Finder:
             )
         return dict(found)
 
-    def _datasets(self, keys: tuple[str, ...]) -> list[Dataset]:
+    def _datasets(
+        self, keys: tuple[str, ...], wanted: Callable[[Dataset], bool] = lambda _answer: True
+    ) -> list[Dataset]:
         pending = self._ask(keys, ("-X",))
         files = sorted(self.directory.glob("rsp*.dcm"))
-        answers: list[Dataset] = [dcmread(file) for file in files]
+        if len(files) != pending:
+            raise PacsRejected(f"{pending} answers of the PACS came, and {len(files)} of them could be read.")
+        answers: list[Dataset] = []
         for file in files:
+            self.check()
+            answer = dcmread(file)
             file.unlink()
-        if len(answers) != pending:
-            raise PacsRejected(f"{pending} answers came, and {len(answers)} of them could be read.")
+            if wanted(answer):
+                answers.append(answer)
         return answers
 
     def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
@@ -151,6 +157,10 @@ def answered(pacs: Peer, timeout: float, stderr: str) -> int:
         f"The PACS {pacs} did not answer the query: {said}."
         f" Its own log tells why; check that {pacs.calling} may query it."
     )
+
+
+def _accession(answer: Dataset) -> str:
+    return str(answer.get("AccessionNumber") or "").strip(" \0")
 
 
 def instance_uids(xml: bytes, study_uid: str) -> list[tuple[str, str]]:

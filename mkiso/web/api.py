@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime
 
 from flask import Blueprint, Response, g, jsonify, request
 
 from mkiso.accession import parse_list, parse_one
-from mkiso.cancellation import Cancellation
 from mkiso.errors import BadRequest, JobNotFound
 from mkiso.ledger import STATES, ledger_time
 from mkiso.studies import count_patients
-from mkiso.web.answers import UUID, argument, chosen_job_id, disc, house, relayed
+from mkiso.web.answers import UUID, argument, chosen_job_id, disc, house, live_jobs, relayed
 
 MOST_JOBS = 1000
 blueprint = Blueprint("api", __name__, url_prefix="/api")
@@ -53,7 +53,12 @@ def studies() -> Response:
     accessions = _accessions()
     if request.method == "HEAD":
         return jsonify()
-    found = house().studies(accessions, Cancellation())
+    g.job_id = str(uuid.uuid4())
+    cancellation = live_jobs().start(g.job_id, request.environ.get("gunicorn.socket"))
+    try:
+        found = house().studies(accessions, cancellation, g.job_id)
+    finally:
+        live_jobs().stop(g.job_id)
     return jsonify(studies=[study.public() for study in found], patients=count_patients(found))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mkiso.cancellation import Cancellation
-from mkiso.errors import Internal, JobExists
+from mkiso.errors import JobExists
 from mkiso.ledger import Ledger
 
 TICK = 0.25
@@ -71,21 +71,21 @@ class LiveJobs:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
-            if self.must_stop():
-                self.cancel_all()
-            for job in self._snapshot().values():
-                if job.client is not None and _has_left(job.client):
-                    job.cancellation.cancel(LEFT)
-            self._cancel_requested()
+            try:
+                self._look()
+            except Exception:  # the boundary: the watch goes on
+                log.exception("the watch over the jobs failed")
             time.sleep(TICK)
 
-    def _cancel_requested(self) -> None:
+    def _look(self) -> None:
+        if self.must_stop():
+            self.cancel_all()
         jobs = self._snapshot()
-        try:
-            for job_id in self._ledger.cancel_requested(jobs):
-                jobs[job_id].cancellation.cancel(STOPPED)
-        except Internal:
-            log.exception("the ledger did not answer")
+        for job in jobs.values():
+            if job.client is not None and _has_left(job.client):
+                job.cancellation.cancel(LEFT)
+        for job_id in self._ledger.cancel_requested(jobs):
+            jobs[job_id].cancellation.cancel(STOPPED)
 
 
 def _has_left(client: socket.socket) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,28 @@ def test_a_command_that_is_stopped_is_cleared_away(number: int, status: int, tmp
         assert list(work.glob("dicomdir_*")) == []
         assert mkiso("sweep", "--config", file).stdout == b"nothing to clear away\n"
     assert not (tmp_path / "x.iso").exists()
+
+
+def test_two_commands_with_one_output_leave_one_whole_disc(config_file: Path, site: Site, tmp_path: Path) -> None:
+    iso = tmp_path / "same.iso"
+    commands = [(MKISO, "iso", accession, "-o", iso, "--config", config_file) for accession in ("BENCH.200", "CT.001")]
+    running = [subprocess.Popen(command, env=environment()) for command in commands]
+    assert [one.wait(60) for one in running] == [0, 0]
+    found = instances_on(read_disc(iso, tmp_path / "disc"))
+    assert found in (instances_of(site.pacs.of("BENCH.200")), instances_of(site.pacs.of("CT.001")))
+    assert [path.name for path in tmp_path.glob("*same.iso*")] == ["same.iso"]
+
+
+def test_a_device_is_written_to_and_stays_one(config_file: Path, tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    assert mkiso("iso", "SR.001", "-o", device, "--config", config_file).returncode == 0
+    assert device.is_char_device()
+
+
+def test_an_output_that_is_full_fails_the_command_and_is_blamed(config_file: Path) -> None:
+    done = mkiso("iso", "CT.001", "-o", "/dev/full", "--config", config_file)
+    assert (done.returncode, b"/dev/full cannot be written: No space left" in done.stderr) == (1, True)
 
 
 def test_an_installed_package_has_the_console_script() -> None:

@@ -258,3 +258,34 @@ def test_a_service_that_is_killed_leaves_nothing_past_the_next_start(tmp_path: P
             assert slow.left() == []
             assert again.get(f"/api/jobs/{job_id}").json()["state"] == "failed"
             assert again.get("/mkiso.php?accession_number=SLOW.001").status_code == 200
+
+
+def test_a_job_that_waits_takes_over_from_a_killed_one(tmp_path: Path) -> None:
+    with slow_service(tmp_path, delay=0.1) as slow, running_service(tmp_path, free_ports(1)[0], slow.settings) as other:
+        first = slow.ask(str(uuid.uuid4()))
+        job_id = str(uuid.uuid4())
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(other.get, f"/mkiso.php?accession_number=SLOW.001&job={job_id}")
+            wait_until(lambda: other.get(f"/api/jobs/{job_id}").json().get("state") == "queued", 10, str)
+            for process in (psutil.Process(slow.service.process.pid), *slow.service.workers()):
+                process.kill()
+            slow.service.process.wait()
+            first.join()
+            assert waiting.result().status_code == 200
+        other.stop()
+
+
+def test_a_query_ends_with_the_service_that_asked_it(tmp_path: Path) -> None:
+    port, receiver, http = free_ports(3)
+    ct_study(tmp_path / "held", RICHARD, "SLOW.001")
+    configuration = settings(tmp_path, port, {"RECEIVER": receiver}, retrieve={"query_timeout": 60})
+    with (
+        running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "hang-find"),
+        running_service(tmp_path, http, configuration, program=(sys.executable, "-c", SHORT_DRAIN)) as service,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(service.get, "/api/studies?accession_numbers=SLOW.001")
+        wait_until(lambda: bool(list(tmp_path.glob("work/dicomdir_*"))), 10, str)
+        service.stop()
+        assert asked.result().json()["code"] == "cancelled"
+        assert list(tmp_path.glob("work/dicomdir_*")) == []

@@ -14,7 +14,7 @@ from mkiso.config import parse
 from mkiso.errors import MkisoError
 from mkiso.house import House
 from mkiso.job import Order, make_disc
-from mkiso.slots import lock_file, locked
+from mkiso.slots import held, lock_file
 from tests.integration.conftest import Site
 
 
@@ -55,7 +55,7 @@ def test_waiting_for_a_receiver_has_an_end(site: Site) -> None:
     config = site.config(retrieve={"queue_timeout": 0.2})
     house = House(config)
     config.storage.work_dir.mkdir()
-    with locked(lock_file(config.storage.work_dir, config.receivers[0])):
+    with held(lock_file(config.storage.work_dir, config.receivers[0])):
         refusal(house, errors.Busy)
 
 
@@ -65,7 +65,7 @@ def test_the_second_receiver_serves_while_the_first_is_taken(site: Site) -> None
     config = parse(settings)
     house = House(config)
     config.storage.work_dir.mkdir()
-    with locked(lock_file(config.storage.work_dir, config.receivers[0])):
+    with held(lock_file(config.storage.work_dir, config.receivers[0])):
         disc = make_disc(house, Order(("SR.001",), "test"), Cancellation())
         assert sum(map(len, disc)) == disc.size
     house.ledger.close()

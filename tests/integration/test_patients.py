@@ -173,7 +173,7 @@ class TestApi:
 
     @pytest.mark.parametrize(
         "accession",
-        [f"{kind}.001" for kind in ("FAILS", "SLOW", "CLOSED", "HTML", "BROKEN", "FIELD", "NULL", "LOGIN")],
+        [f"{kind}.001" for kind in ("FAILS", "SLOW", "TRICKLE", "CLOSED", "HTML", "BROKEN", "FIELD", "NULL", "LOGIN")],
     )
     def test_any_other_failure_is_unavailable(self, accession: str) -> None:
         (port,) = free_ports(1)
@@ -296,7 +296,9 @@ def test_names_come_right_from_orthanc_as_far_as_its_encoding_goes(encoding: str
         for study in held:
             orthanc.put(study.files)
         house = House(parse(settings))
-        names = {study.accession: house.studies([study.accession], Cancellation())[0].patient_name for study in held}
+        names = {
+            study.accession: house.studies([study.accession], Cancellation(), "query")[0].patient_name for study in held
+        }
         house.ledger.close()
     for accession, (read, shown, _) in NAMES.items():
         assert display_name(names[accession]) == read

@@ -46,10 +46,22 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(401, b"")
         if accession == "SLOW.001":
             self.server.release.wait(30)
+        if accession == "TRICKLE.001":
+            return self._trickle()
         if accession == "CLOSED.001" or (accession == "ONCE.001" and self.server.asked.count(accession) == 1):
             self.close_connection = True
             return None
         return self._answer(*ANSWERS.get("CT.001" if accession == "ONCE.001" else accession, (404, b"")))
+
+    def _trickle(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        while not self.server.release.wait(0.1):
+            try:
+                self.wfile.write(b" ")
+            except OSError:
+                return
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -95,10 +95,16 @@ def test_the_argv_of_findscu(pacs: Peer) -> None:
 def test_studies_are_asked_for_by_accession_number_and_read_in_their_character_set(
     finder: Finder, archive: Callable[..., None]
 ) -> None:
-    one, two = answer(SpecificCharacterSet="ISO_IR 192", PatientName="山田^太郎"), answer(PatientName="DOE^JOHN")
-    archive(STUDY_KEYS, one, two)
+    one = answer(SpecificCharacterSet="ISO_IR 192", PatientName="山田^太郎", AccessionNumber="MR.001")
+    archive(STUDY_KEYS, one, answer(PatientName="DOE^JOHN", AccessionNumber=" MR.001 "))
     assert [str(found.PatientName) for found in finder.studies("MR.001")] == ["山田^太郎", "DOE^JOHN"]
     assert list(finder.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("other", ["mr.001", "MR.0010", "", "MR.001\\B", "B"])
+def test_only_the_very_number_counts(other: str, finder: Finder, archive: Callable[..., None]) -> None:
+    archive(STUDY_KEYS, answer(AccessionNumber=other))
+    assert finder.studies("MR.001") == []
 
 
 def test_an_archive_that_knows_none_is_no_failure(finder: Finder, archive: Callable[..., None]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mkiso.config import Receiver
 from mkiso.errors import Busy
-from mkiso.slots import receiver_slot, slot_is_taken
+from mkiso.slots import held, receiver_slot, slot_is_taken
 
 ONE = Receiver(ae_title="CDRECORD", port=10104)
 OTHER = Receiver(ae_title="CDRECORD2", port=10105)
@@ -19,7 +19,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from mkiso.config import Receiver
-from mkiso.slots import receiver_slot
+from mkiso.slots import held, receiver_slot
 with receiver_slot(Path(sys.argv[1]), [Receiver(ae_title="CDRECORD", port=10104)], 5, lambda: None):
     print("held", flush=True)
     sys.stdin.read()
@@ -131,3 +131,13 @@ def test_a_slot_does_not_pass_to_a_program_that_its_holder_starts(
     finally:
         sleeper.kill()
         sleeper.wait()
+
+
+def test_a_lock_file_that_was_removed_is_not_held_twice(tmp_path: Path) -> None:
+    file = tmp_path / "receiver.lock"
+    with held(file):
+        file.unlink()
+        with held(file):
+            assert file.exists()
+            with pytest.raises(BlockingIOError), held(file):
+                pass

@@ -84,7 +84,7 @@ class Jobs:
         self.discs.append(Made(order.file_name("DOE^JOHN")))
         return self.discs[-1]
 
-    def studies(self, accessions: tuple[str, ...], _cancellation: Cancellation) -> list[Study]:
+    def studies(self, accessions: tuple[str, ...], _cancellation: Cancellation, _query_id: str) -> list[Study]:
         self.asked.append(accessions)
         return [
             Study(one, f"1.{number}", f"P{number}", "", "DOE^JOHN", "20240301", "Head", ("CT",), {"1.5": "1.4"})
@@ -97,7 +97,7 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     jobs = Jobs()
     monkeypatch.setattr(answers, "make_disc", jobs.make_disc)
     monkeypatch.setattr(answers, "relay", jobs.relay)
-    monkeypatch.setattr(House, "studies", lambda _self, accessions, cancel: jobs.studies(accessions, cancel))
+    monkeypatch.setattr(House, "studies", lambda _self, *asked: jobs.studies(*asked))
     return jobs
 
 

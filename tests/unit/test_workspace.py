@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from mkiso.errors import DiskFull, Internal
 from mkiso.process import OWNER
-from mkiso.workspace import ensure_work_dir, job_directory, living_jobs, require_space, sweep
+from mkiso.workspace import ensure_work_dir, job_directory, require_space, sweep
 
 JOB = "123e4567-e89b-12d3-a456-426614174000"
 HOLD = """
@@ -85,7 +87,6 @@ def test_two_jobs_of_one_id_do_not_share_a_directory(jobs: Path) -> None:
 def test_a_job_whose_process_died_is_swept(jobs: Path) -> None:
     with left_by_a_dead_job(jobs) as directory:
         assert (directory / "received" / "image").exists()
-        assert living_jobs(jobs) == set()
         assert sweep(jobs) == [JOB]
     assert list(jobs.iterdir()) == []
     assert sweep(jobs) == []
@@ -108,8 +109,7 @@ def test_a_sweep_kills_what_a_dead_job_left_running_and_nothing_else(jobs: Path)
 def test_a_living_job_is_left_alone(where: str, jobs: Path) -> None:
     running = job_directory(jobs, JOB) if where == "here" else job_of_another_process(jobs)
     with running, program_of(jobs / f"dicomdir_{JOB}") as program:
-        assert living_jobs(jobs) == {JOB}
-        assert sweep(jobs) == []
+        assert sweep(jobs, abandon=lambda living: sorted({"dead", JOB} - living)) == ["dead"]
         assert program.poll() is None
         assert (jobs / f"dicomdir_{JOB}" / "received").is_dir()
 
@@ -151,3 +151,28 @@ def test_less_than_min_free_is_disk_full(
     else:
         with pytest.raises(DiskFull):
             require_space(tmp_path, min_free)
+
+
+def test_a_work_dir_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(Internal):
+        ensure_work_dir(tmp_path)
+
+
+def test_a_sweep_beside_jobs_that_end_leaves_nothing(jobs: Path) -> None:
+    ended = threading.Event()
+
+    def make_jobs() -> None:
+        while not ended.wait(0.001):
+            with job_directory(jobs, str(uuid.uuid4())):
+                pass
+
+    makers = [threading.Thread(target=make_jobs) for _ in range(2)]
+    for maker in makers:
+        maker.start()
+    for _ in range(300):
+        assert sweep(jobs) == []
+    ended.set()
+    for maker in makers:
+        maker.join()
+    assert list(jobs.iterdir()) == []
