@@ -16,6 +16,7 @@ from pynetdicom.association import Association
 from tests.support import datasets
 from tests.support.holdings import Instance, read
 from tests.support.moves import PENDING, SUCCESS, Archive, Move
+from tests.support.slow_store import store_with_pause
 from tests.support.tools import LOCALHOST
 
 Answers = Iterator[tuple[int, Dataset | None]]
@@ -65,6 +66,20 @@ def _foreign(move: Move) -> None:
     others = [one for one in move.archive.holdings.instances if one.study_uid not in studies]
     _send_all(move, [*asked, *others[:1]])
     move.finish()
+
+
+def _late_pixels(move: Move) -> None:
+    instances = move.instances
+    move.completed = len(instances)
+    move.finish()
+    threading.Thread(target=_send_late_pixels, args=(move, instances), daemon=True).start()
+
+
+def _send_late_pixels(move: Move, instances: Sequence[Instance]) -> None:
+    with move.receiver(instances) as sender:
+        for instance in instances[:-1]:
+            move.store(sender, instance)
+        store_with_pause(sender, instances[-1], move.archive.options.delay)
 
 
 def _withhold(move: Move) -> None:
@@ -211,6 +226,7 @@ BEHAVIOURS = {
     "normal": Behaviour(),
     "early": Behaviour(_early),
     "foreign": Behaviour(_foreign),
+    "late-pixels": Behaviour(_late_pixels),
     "withhold": Behaviour(_withhold),
     "extra": Behaviour(_extra),
     "hang-associate": Behaviour(associates=False),
