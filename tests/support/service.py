@@ -32,6 +32,8 @@ def settings(directory: Path, pacs_port: int, receivers: Mapping[str, int], **se
             "ledger": f"sqlite:///{directory}/ledger.db",
             "min_free": "1MB",
         },
+        # Nothing of a test goes to the defaults' address.
+        "destinations": {name: {"host": LOCALHOST, "port": 9} for name in ("relay", "cd_publisher")},
         **sections,
         "retrieve": {
             "connect_timeout": 2,
