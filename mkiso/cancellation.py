@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 from mkiso.errors import Cancelled
 
+# The reasons that more than one place gives.
+LEFT = "The client went away before it had everything. Ask again."
+STOPPED = "The job was cancelled on request."
+
 
 class Cancellation:
     """Set once, from any thread; the job asks `check` wherever it waits."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mkiso.cancellation import Cancellation
+from mkiso.cancellation import STOPPED, Cancellation
 from mkiso.errors import JobNotFound
 from mkiso.ledger import Ledger
 
@@ -61,7 +61,7 @@ def shown_progress(ledger: Ledger, job_id: str, cancellation: Cancellation) -> I
             with suppress(JobNotFound):
                 progress.job(ledger.job(job_id))
             if ledger.cancel_requested([job_id]):
-                cancellation.cancel("The job was cancelled on request.")
+                cancellation.cancel(STOPPED)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

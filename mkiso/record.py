@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from mkiso.cancellation import LEFT
 from mkiso.errors import Cancelled, DiskFull, Internal, MkisoError
 from mkiso.ledger import Ledger
 
@@ -80,7 +81,7 @@ def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
     if isinstance(error, MkisoError):
         return error
     if isinstance(error, GeneratorExit):
-        return Cancelled("The client went away before it had everything. Ask again.")
+        return Cancelled(LEFT)
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("The command was interrupted.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

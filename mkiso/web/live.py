@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mkiso.cancellation import Cancellation
+from mkiso.cancellation import LEFT, STOPPED, Cancellation
 from mkiso.errors import JobExists
 from mkiso.ledger import Ledger
 
 TICK = 0.25
-LEFT = "The client went away before it had everything. Ask again."
-STOPPED = "The job was cancelled on request."
 STOPPING = "The service is being stopped. Ask again when it is back."
 log = logging.getLogger("mkiso.web")
 
