@@ -13,7 +13,7 @@ from statistics import median
 
 from mkiso.cancellation import Cancellation
 from mkiso.config import parse
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.job import Order, relay
 from tests.support.archive import running_archive
 from tests.support.ports import free_ports
@@ -29,7 +29,7 @@ TUNED = ("-v", "-nh", "-pdu", "131072", "--max-send-pdu", "131072")
 
 
 class Bench:
-    """One destination, and a house whose archive can be changed."""
+    """One destination, and an installation whose archive can be changed."""
 
     def __init__(self, directory: Path, receiver: int, port: int) -> None:
         self.directory, self.receiver, self.port = directory, receiver, port
@@ -48,11 +48,11 @@ class Bench:
         """Seconds of the sending, beyond the retrieval."""
         configuration = settings(self.directory, archive, {"CDRECORD": self.receiver})
         peer = {"ae_title": AE_TITLE, "host": LOCALHOST, "port": self.port}
-        house = House(parse(configuration | {"destinations": {"relay": peer}}))
+        installation = Installation(parse(configuration | {"destinations": {"relay": peer}}))
         order = Order((accession,), "bench")
-        relay(house, order, "relay", Cancellation())
-        seconds = house.ledger.job(order.job_id)["seconds"]["sending"]
-        house.ledger.close()
+        relay(installation, order, "relay", Cancellation())
+        seconds = installation.ledger.job(order.job_id)["seconds"]["sending"]
+        installation.ledger.close()
         return float(seconds)
 
     def emptied(self) -> int:

@@ -14,15 +14,15 @@ from mkiso.config import LayoutName
 from mkiso.disc.image import Image, mastering, require_small_files
 from mkiso.disc.layouts import LAYOUTS
 from mkiso.errors import BadRequest, Cancelled
-from mkiso.house import House
-from mkiso.instances import Instance
+from mkiso.installation import Installation
+from mkiso.ledger.record import JobRecord
 from mkiso.names import disc_file_name, display_name, single_file_name
-from mkiso.receiver import started_receiver
-from mkiso.record import JobRecord
 from mkiso.relay import Delivery, Relay, peer_of
-from mkiso.retrieval import Retrieval
-from mkiso.slots import receiver_slot
-from mkiso.studies import Study, find_studies, require_instances, require_one_patient, with_instances
+from mkiso.retrieve.instances import Instance
+from mkiso.retrieve.receiver import started_receiver
+from mkiso.retrieve.retrieval import Retrieval
+from mkiso.retrieve.slots import receiver_slot
+from mkiso.retrieve.studies import Study, find_studies, require_instances, require_one_patient, with_instances
 from mkiso.workspace import job_directory, making_jobs, require_space
 
 
@@ -58,28 +58,28 @@ class Relayed:
     delivery: Delivery
 
 
-def make_disc(house: House, order: Order, cancellation: Cancellation) -> Disc:
+def make_disc(installation: Installation, order: Order, cancellation: Cancellation) -> Disc:
     """Retrieve, prove and master; returns when the first bytes of the disc are there.
 
     Raises the MkisoError that the caller is told, with nothing left behind.
     """
     if order.layout not in LAYOUTS:
         raise BadRequest(f"This version makes no disc with the layout {order.layout}. Leave layout out.")
-    with Job(house, order, cancellation, kind="iso", layout=order.layout) as job:
+    with Job(installation, order, cancellation, kind="iso", layout=order.layout) as job:
         studies = job.look_up()
         instances = job.retrieve(studies)
         image = job.master(instances)
-        house.ledger.hand_out(order.job_id, (one.row("on disc") for one in instances))
+        installation.ledger.hand_out(order.job_id, (one.row("on disc") for one in instances))
         return Disc(order.file_name(job.patient_name), image, job)
 
 
-def relay(house: House, order: Order, destination: str, cancellation: Cancellation) -> Relayed:
+def relay(installation: Installation, order: Order, destination: str, cancellation: Cancellation) -> Relayed:
     """Retrieve and prove everything, then send it to a destination of the configuration.
 
     Raises the MkisoError that the caller is told; the ledger then knows what became of each instance.
     """
-    to = house.config.destination(destination)
-    with Job(house, order, cancellation, kind="relay", destination=f"{to.host}:{to.port}") as job:
+    to = installation.config.destination(destination)
+    with Job(installation, order, cancellation, kind="relay", destination=f"{to.host}:{to.port}") as job:
         studies = job.look_up()
         instances = job.retrieve(studies)
         delivery = job.send(instances, destination)
@@ -93,18 +93,18 @@ class Job:
     However the block ends, children are dead, the directory gone, the slot free and the row finished.
     """
 
-    def __init__(self, house: House, order: Order, cancellation: Cancellation, **fields: Any) -> None:
+    def __init__(self, installation: Installation, order: Order, cancellation: Cancellation, **fields: Any) -> None:
         self.cancellation = cancellation
-        self._house = house
-        self._config = house.config
+        self._installation = installation
+        self._config = installation.config
         self._order = order
         self._fields = fields
         self._acquired = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as acquiring:
-            order, ledger, storage = self._order, self._house.ledger, self._config.storage
-            self._house.sweep()
+            order, ledger, storage = self._order, self._installation.ledger, self._config.storage
+            self._installation.sweep()
             with making_jobs(storage.work_dir):
                 ledger.open_job(order.job_id, accessions=order.accessions, requester=order.requester, **self._fields)
                 self.record = acquiring.enter_context(JobRecord(ledger, order.job_id))
@@ -125,8 +125,8 @@ class Job:
     def look_up(self) -> list[Study]:
         """Whose studies these are. What fails here has cost no receiver."""
         self.record.enter("querying")
-        name = self._house.patients.name_of(self._order.accessions[0])
-        studies = find_studies(self._house.finder(self._workspace, self.cancellation), self._order.accessions)
+        name = self._installation.patients.name_of(self._order.accessions[0])
+        studies = find_studies(self._installation.finder(self._workspace, self.cancellation), self._order.accessions)
         if not self._config.patients.allow_mixed:
             require_one_patient(studies)
         self.patient_name = studies[0].patient_name if name is None else name
@@ -147,7 +147,7 @@ class Job:
         limit = config.retrieve.queue_timeout
         with ExitStack() as held:
             free = held.enter_context(receiver_slot(work_dir, config.receivers, limit, self.cancellation.check))
-            self._house.sweep()  # whoever held the slot before may have been killed, and its receiver still run
+            self._installation.sweep()  # whoever held the slot before may have been killed, and its receiver still run
             receiver = held.enter_context(started_receiver(config.tools, free, config.retrieve, self._workspace))
             self.record.enter("retrieving")
             retrieval = self._retrieval(studies)
@@ -174,7 +174,7 @@ class Job:
         relay = Relay(name, destination, peer, dcmtk_dir, self._workspace, self.cancellation, self._sent)
         delivery = relay.deliver(instances)
         rows = (one.row(delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
-        self._house.ledger.hand_out(self._order.job_id, rows)
+        self._installation.ledger.hand_out(self._order.job_id, rows)
         self.record.note(files_sent=delivery.sent, files_failed=delivery.failed)
         if delivery.failed:
             self.cancellation.check()
@@ -185,13 +185,13 @@ class Job:
         self.record.note(files_sent=count)
 
     def _retrieval(self, studies: list[Study]) -> Retrieval:
-        finder = self._house.finder(self._workspace, self.cancellation)
+        finder = self._installation.finder(self._workspace, self.cancellation)
         wanted = [with_instances(finder, study) for study in studies]
         require_instances(wanted)
         self.record.note(expected=sum(len(study.instances) for study in wanted))
         return Retrieval(
             self._config,
-            self._house.pacs,
+            self._installation.pacs,
             self._workspace,
             self.record,
             self.cancellation,

@@ -18,8 +18,8 @@ from mkiso.dcmtk import dcmsend, storescu
 from mkiso.dcmtk.association import Failure, Peer, association_failure, words
 from mkiso.dcmtk.sent import Outcome, Report, Sent, arrived
 from mkiso.errors import DestinationUnreachable, MkisoError, RelayFailed
-from mkiso.instances import Instance
 from mkiso.process import Child, spawned
+from mkiso.retrieve.instances import Instance
 from mkiso.workspace import Workspace
 
 POLL = 0.02

@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 
 from mkiso.errors import DiskFull, Internal
+from mkiso.locks import locked
 from mkiso.process import OWNER
-from mkiso.slots import locked
 
 PREFIX = "dicomdir_"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from mkiso.config import Media
 from mkiso.disc.layouts import Graft
 from mkiso.errors import DiscTooLarge, Internal
-from mkiso.instances import Instance
 from mkiso.process import Child, run, streamed
+from mkiso.retrieve.instances import Instance
 
 SECTOR = 2048
 CHUNK = 1 << 18

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mkiso.instances import Instance
+from mkiso.retrieve.instances import Instance
 
 Graft = tuple[str, Path]
 Layout = Callable[[Sequence[Instance], Path], list[Graft]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from mkiso.config import Config
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.web import access, answers, api, health, legacy
 from mkiso.web.live import LiveJobs
 
@@ -15,8 +15,8 @@ def create_app(config: Config) -> Flask:
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    house = House(config)
-    app.extensions["mkiso"] = (house, LiveJobs(house.ledger))
+    installation = Installation(config)
+    app.extensions["mkiso"] = (installation, LiveJobs(installation.ledger))
     app.before_request(access.require_token)
     for blueprint in (legacy.blueprint, api.blueprint, health.blueprint):
         app.register_blueprint(blueprint)

@@ -8,13 +8,13 @@ from ipaddress import ip_address
 from flask import current_app, g, request
 
 from mkiso.errors import Unauthorized
-from mkiso.house import House
+from mkiso.installation import Installation
 
 
 def require_token() -> None:
     """Before each request: raise Unauthorized for `/api/*` without a known token, where tokens are set."""
-    house: House = current_app.extensions["mkiso"][0]
-    tokens = house.config.server.api_tokens
+    installation: Installation = current_app.extensions["mkiso"][0]
+    tokens = installation.config.server.api_tokens
     if not tokens or not request.path.startswith("/api/"):
         return
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")

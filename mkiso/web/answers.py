@@ -12,10 +12,10 @@ from werkzeug.exceptions import HTTPException
 
 from mkiso.config import LayoutName
 from mkiso.errors import BadRequest, Busy, Internal, MkisoError, Unauthorized
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.job import Disc, Order, Relayed, make_disc, relay
+from mkiso.ledger.record import as_mkiso_error
 from mkiso.names import display_name, page_name
-from mkiso.record import as_mkiso_error
 from mkiso.web.access import requester
 from mkiso.web.live import LiveJobs, break_connection
 
@@ -24,8 +24,8 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 log = logging.getLogger("mkiso.web")
 
 
-def house() -> House:
-    return cast(House, current_app.extensions["mkiso"][0])
+def installation() -> Installation:
+    return cast(Installation, current_app.extensions["mkiso"][0])
 
 
 def live_jobs() -> LiveJobs:
@@ -59,7 +59,7 @@ def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
     """Run the job, and answer with the ISO once its first bytes are there. HEAD moves nothing."""
     layout = argument("layout")
     if layout is None:
-        layout = house().config.media.layout
+        layout = installation().config.media.layout
     if layout not in get_args(LayoutName):
         raise BadRequest("layout is legacy or pdi.")
     order = Order(accessions, requester(), cast(LayoutName, layout), single, g.job_id)
@@ -68,7 +68,7 @@ def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
     client = request.environ.get("gunicorn.socket")
     cancellation = live_jobs().start(order.job_id, client)
     try:
-        made = make_disc(house(), order, cancellation)
+        made = make_disc(installation(), order, cancellation)
     except BaseException:
         live_jobs().stop(order.job_id)
         raise
@@ -79,13 +79,13 @@ def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
 
 def relayed(accessions: tuple[str, ...], destination: str) -> Response:
     """Run the relay to its end, also where nobody waits for it any more, and tell what arrived. HEAD moves nothing."""
-    house().config.destination(destination)
+    installation().config.destination(destination)
     order = Order(accessions, requester(), job_id=g.job_id)
     if request.method == "HEAD":
         return jsonify()
     cancellation = live_jobs().start(order.job_id, client=None)
     try:
-        done = relay(house(), order, destination, cancellation)
+        done = relay(installation(), order, destination, cancellation)
     finally:
         live_jobs().stop(order.job_id)
     return _relay_answer(order, done)

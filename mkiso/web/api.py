@@ -9,9 +9,9 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from mkiso.accession import parse_list, parse_one
 from mkiso.errors import BadRequest, JobNotFound
-from mkiso.ledger import STATES, ledger_time
-from mkiso.studies import count_patients
-from mkiso.web.answers import UUID, argument, chosen_job_id, disc, house, live_jobs, relayed
+from mkiso.ledger.ledger import STATES, ledger_time
+from mkiso.retrieve.studies import count_patients
+from mkiso.web.answers import UUID, argument, chosen_job_id, disc, installation, live_jobs, relayed
 
 MOST_JOBS = 1000
 blueprint = Blueprint("api", __name__, url_prefix="/api")
@@ -56,7 +56,7 @@ def studies() -> Response:
     g.job_id = str(uuid.uuid4())
     cancellation = live_jobs().start(g.job_id, request.environ.get("gunicorn.socket"))
     try:
-        found = house().studies(accessions, cancellation, g.job_id)
+        found = installation().studies(accessions, cancellation, g.job_id)
     finally:
         live_jobs().stop(g.job_id)
     return jsonify(studies=[study.public() for study in found], patients=count_patients(found))
@@ -66,7 +66,7 @@ def studies() -> Response:
 def jobs() -> Response:
     accession = argument("accession_number")
     return jsonify(
-        jobs=house().ledger.list_jobs(
+        jobs=installation().ledger.list_jobs(
             accession=None if accession is None else parse_one(accession),
             state=_state(),
             since=_since(),
@@ -80,17 +80,17 @@ def job(job_id: str) -> Response:
     if not UUID.fullmatch(job_id):
         raise JobNotFound("A job's id is a UUID, and this is none.")
     g.job_id = job_id.lower()
-    return jsonify(house().ledger.job(g.job_id))
+    return jsonify(installation().ledger.job(g.job_id))
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
     job(job_id)
-    return jsonify(house().ledger.request_cancel(g.job_id))
+    return jsonify(installation().ledger.request_cancel(g.job_id))
 
 
 def _accessions() -> tuple[str, ...]:
-    return parse_list(argument("accession_numbers"), house().config.retrieve.max_accessions)
+    return parse_list(argument("accession_numbers"), installation().config.retrieve.max_accessions)
 
 
 def _state() -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from mkiso.accession import parse_list, parse_one
-from mkiso.web.answers import argument, chosen_job_id, disc, house, relayed
+from mkiso.web.answers import argument, chosen_job_id, disc, installation, relayed
 
 blueprint = Blueprint("legacy", __name__)
 
@@ -19,7 +19,7 @@ def mkiso() -> Response:
 @blueprint.get("/mkiso_multiple.php")
 def mkiso_multiple() -> Response:
     chosen_job_id()
-    limit = house().config.retrieve.max_accessions
+    limit = installation().config.retrieve.max_accessions
     return disc(parse_list(argument("accession_number"), limit, "accession_number"))
 
 
@@ -32,5 +32,5 @@ def mkiso2() -> Response:
 @blueprint.route("/send_rimage_multiple.php", methods=["GET", "POST"])
 def send_rimage_multiple() -> Response:
     chosen_job_id()
-    limit = house().config.retrieve.max_accessions
+    limit = installation().config.retrieve.max_accessions
     return relayed(parse_list(argument("accession_number"), limit, "accession_number"), "cd_publisher")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from mkiso.cancellation import LEFT, STOPPED, Cancellation
 from mkiso.errors import JobExists
-from mkiso.ledger import Ledger
+from mkiso.ledger.ledger import Ledger
 
 TICK = 0.25
 STOPPING = "The service is being stopped. Ask again when it is back."

@@ -14,7 +14,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from mkiso.config import Config
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.log import set_up
 from mkiso.web import create_app
 from mkiso.web.live import LiveJobs
@@ -61,9 +61,9 @@ class Server(BaseApplication):
 
 def serve(config: Config) -> None:
     """Run the service until it is told to stop. Raises ConfigurationError before it listens."""
-    house = House(config)
-    house.sweep()
-    house.ledger.close()
+    installation = Installation(config)
+    installation.sweep()
+    installation.ledger.close()
     Server(config).run()
 
 
@@ -74,8 +74,8 @@ def _when_ready(arbiter: Any) -> None:
 
 def _post_worker_init(worker: Any) -> None:
     """In a worker that has started: clear away after one that was killed, and learn when to stop."""
-    house, live = _extension(worker)
-    if swept := house.sweep():
+    installation, live = _extension(worker)
+    if swept := installation.sweep():
         log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
     live.must_stop = _drain_limit(worker)
 
@@ -96,6 +96,6 @@ def _worker_int(worker: Any) -> None:
     _extension(worker)[1].cancel_all()
 
 
-def _extension(worker: Any) -> tuple[House, LiveJobs]:
-    house, live = worker.wsgi.extensions["mkiso"]
-    return house, live
+def _extension(worker: Any) -> tuple[Installation, LiveJobs]:
+    installation, live = worker.wsgi.extensions["mkiso"]
+    return installation, live

@@ -11,7 +11,7 @@ from pydicom import dcmread
 
 from mkiso import errors
 from mkiso.cancellation import Cancellation
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from tests.support.archive import running_archive
 from tests.support.datasets import Patient
@@ -39,23 +39,23 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
 
 @dataclass(frozen=True)
 class Before:
-    """A house before an archive of one behaviour."""
+    """An installation before an archive of one behaviour."""
 
-    house: House
+    installation: Installation
     directory: Path
     archive_log: Path
 
     def disc(self, accession: str = SIX) -> dict[str, bytes]:
         """The instances on the disc that is made."""
-        disc = make_disc(self.house, Order((accession,), "test"), Cancellation())
+        disc = make_disc(self.installation, Order((accession,), "test"), Cancellation())
         iso = b"".join(disc)
         disc.close()
         return instances_on(read_disc(iso, self.directory / "disc"))
 
     def refusal(self, kind: type[errors.MkisoError], accession: str = SIX) -> errors.MkisoError:
         with pytest.raises(kind) as caught:
-            make_disc(self.house, Order((accession,), "test"), Cancellation())
-        (job,) = self.house.ledger.list_jobs(limit=1)
+            make_disc(self.installation, Order((accession,), "test"), Cancellation())
+        (job,) = self.installation.ledger.list_jobs(limit=1)
         assert (job["state"], job["error"]["code"]) == ("failed", kind.code)
         return caught.value
 
@@ -70,9 +70,9 @@ def before(held: Held, tmp_path: Path) -> Start:
         port, receiver = free_ports(2)
         settings = config(tmp_path, port, {"RECEIVER": receiver}, retrieve=retrieve or {})
         with running_archive(port, {"RECEIVER": receiver}, held.root, behaviour, **options) as archive:
-            house = House(settings)
-            yield Before(house, tmp_path, archive.log)
-            house.ledger.close()
+            installation = Installation(settings)
+            yield Before(installation, tmp_path, archive.log)
+            installation.ledger.close()
 
     return start
 
@@ -181,19 +181,19 @@ def test_a_failure_status_of_the_query_is_told(status: str, before: Start) -> No
 
 def test_a_pacs_that_does_not_run_is_unreachable(tmp_path: Path) -> None:
     port, receiver = free_ports(2)
-    house = House(config(tmp_path, port, {"RECEIVER": receiver}))
-    it = Before(house, tmp_path, tmp_path)
+    installation = Installation(config(tmp_path, port, {"RECEIVER": receiver}))
+    it = Before(installation, tmp_path, tmp_path)
     assert "Connection refused" in it.refusal(errors.PacsUnreachable).detail
-    house.ledger.close()
+    installation.ledger.close()
 
 
 def test_a_move_destination_that_the_pacs_does_not_know_is_named(held: Held, tmp_path: Path) -> None:
     port, receiver = free_ports(2)
     with running_archive(port, {}, held.root) as archive:
-        house = House(config(tmp_path, port, {"STRANGER": receiver}))
-        error = Before(house, tmp_path, archive.log).refusal(errors.PacsRejected)
+        installation = Installation(config(tmp_path, port, {"STRANGER": receiver}))
+        error = Before(installation, tmp_path, archive.log).refusal(errors.PacsRejected)
         assert "STRANGER" in error.detail
-        house.ledger.close()
+        installation.ledger.close()
 
 
 @pytest.mark.parametrize(
@@ -205,9 +205,9 @@ def test_an_accession_number_of_strange_characters_is_taken_literally(accession:
     ct_study(held, RICHARD, "OTHER.001")
     wanted = ct_study(held, RICHARD, accession, number=2)
     with running_archive(port, {"RECEIVER": receiver}, held) as archive:
-        house = House(config(tmp_path, port, {"RECEIVER": receiver}))
-        assert Before(house, tmp_path, archive.log).disc(accession) == instances_of([wanted])
-        house.ledger.close()
+        installation = Installation(config(tmp_path, port, {"RECEIVER": receiver}))
+        assert Before(installation, tmp_path, archive.log).disc(accession) == instances_of([wanted])
+        installation.ledger.close()
 
 
 def test_an_instance_that_pauses_where_an_element_ends_is_waited_for(tmp_path: Path) -> None:
@@ -216,9 +216,9 @@ def test_an_instance_that_pauses_where_an_element_ends_is_waited_for(tmp_path: P
     for file in study.files:
         pause_at_a_buffers_end(file)
     with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "late-pixels", delay=2) as archive:
-        house = House(config(tmp_path, port, {"RECEIVER": receiver}, retrieve={"settle_timeout": 10}))
-        assert Before(house, tmp_path, archive.log).disc() == instances_of([study])
-        house.ledger.close()
+        installation = Installation(config(tmp_path, port, {"RECEIVER": receiver}, retrieve={"settle_timeout": 10}))
+        assert Before(installation, tmp_path, archive.log).disc() == instances_of([study])
+        installation.ledger.close()
 
 
 def pause_at_a_buffers_end(file: Path) -> None:

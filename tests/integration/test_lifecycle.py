@@ -25,7 +25,7 @@ from tests.support.studies import RICHARD, Study, ct_study
 from tests.support.tools import wait_until
 
 EIGHT = ("CT.001", "MR.001", "US.001", "SR.001", "PDF.001", "JPG.001", "LATIN.001", "TWO.001")
-SHORT_DRAIN = "import mkiso.web.server as server; server.DRAIN = 0.5; from mkiso.cli import main; main()"
+SHORT_DRAIN = "import mkiso.web.server as server; server.DRAIN = 0.5; from mkiso.commands.cli import main; main()"
 
 
 def test_two_services_share_one_receiver_for_eight_requests_at_once(site: Site, tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ from mkiso import errors
 from mkiso.cancellation import Cancellation
 from mkiso.config import parse
 from mkiso.errors import MkisoError
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
-from mkiso.slots import held, lock_file
+from mkiso.locks import held
+from mkiso.retrieve.slots import lock_file
 from tests.integration.conftest import Site
 
 
-def refusal(house: House, kind: type[MkisoError], accession: str = "CT.001") -> Any:
+def refusal(installation: Installation, kind: type[MkisoError], accession: str = "CT.001") -> Any:
     with pytest.raises(kind) as caught:
-        make_disc(house, Order((accession,), "test"), Cancellation())
-    house.ledger.close()
+        make_disc(installation, Order((accession,), "test"), Cancellation())
+    installation.ledger.close()
     return caught.value
 
 
@@ -30,7 +31,7 @@ def test_a_receivers_port_that_is_taken_is_told_in_storescps_words(site: Site) -
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("", site.pacs.ae_titles["CDRECORD"]))
         other.listen()
-        error = refusal(House(site.config()), errors.ReceiverUnavailable)
+        error = refusal(Installation(site.config()), errors.ReceiverUnavailable)
     assert "Address already in use" in error.detail
 
 
@@ -41,45 +42,45 @@ def test_a_receiver_program_that_dies_at_once_is_told(site: Site, tmp_path: Path
         (tools / name).symlink_to(f"/usr/bin/{name}")
     (tools / "storescp").write_text("#!/bin/sh\necho 'F: cannot start today' >&2; exit 1\n")
     (tools / "storescp").chmod(0o755)
-    error = refusal(House(site.config(tools={"dcmtk_dir": str(tools)})), errors.ReceiverUnavailable)
+    error = refusal(Installation(site.config(tools={"dcmtk_dir": str(tools)})), errors.ReceiverUnavailable)
     assert "cannot start today" in error.detail
 
 
 def test_a_missing_program_is_an_internal_error_that_names_it(site: Site, tmp_path: Path) -> None:
-    error = refusal(House(site.config(tools={"dcmtk_dir": str(tmp_path)})), errors.Internal)
+    error = refusal(Installation(site.config(tools={"dcmtk_dir": str(tmp_path)})), errors.Internal)
     assert "findscu" in error.detail
     assert str(tmp_path) not in error.detail
 
 
 def test_waiting_for_a_receiver_has_an_end(site: Site) -> None:
     config = site.config(retrieve={"queue_timeout": 0.2})
-    house = House(config)
+    installation = Installation(config)
     config.storage.work_dir.mkdir()
     with held(lock_file(config.storage.work_dir, config.receivers[0])):
-        refusal(house, errors.Busy)
+        refusal(installation, errors.Busy)
 
 
 def test_the_second_receiver_serves_while_the_first_is_taken(site: Site) -> None:
     settings = site.settings()
     settings["receivers"] = [{"ae_title": title, "port": port} for title, port in site.pacs.ae_titles.items()]
     config = parse(settings)
-    house = House(config)
+    installation = Installation(config)
     config.storage.work_dir.mkdir()
     with held(lock_file(config.storage.work_dir, config.receivers[0])):
-        disc = make_disc(house, Order(("SR.001",), "test"), Cancellation())
+        disc = make_disc(installation, Order(("SR.001",), "test"), Cancellation())
         assert sum(map(len, disc)) == disc.size
-    house.ledger.close()
+    installation.ledger.close()
 
 
 def test_a_disc_above_the_limit_is_refused_before_a_byte(site: Site) -> None:
-    error = refusal(House(site.config(media={"max_size": "1MB"})), errors.DiscTooLarge)
+    error = refusal(Installation(site.config(media={"max_size": "1MB"})), errors.DiscTooLarge)
     assert error.fields["limit"] == 1_000_000 < error.fields["size"]
 
 
 def test_too_little_free_space_is_told_before_anything_is_asked(site: Site) -> None:
     settings = site.settings()
     settings["storage"]["min_free"] = "900TB"
-    assert "storage.min_free" in refusal(House(parse(settings)), errors.DiskFull).detail
+    assert "storage.min_free" in refusal(Installation(parse(settings)), errors.DiskFull).detail
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_while_the_instances_come_is_told(min_free: Any, site: Site, small_disk: Path) -> None:
     settings = site.settings()
     settings["storage"] |= {"work_dir": str(small_disk / "work"), "min_free": min_free}
-    refusal(House(parse(settings)), errors.DiskFull)
+    refusal(Installation(parse(settings)), errors.DiskFull)
     assert list((small_disk / "work").glob("dicomdir_*")) == []
 
 
@@ -104,20 +105,20 @@ def test_a_viewer_file_that_would_be_left_out_fails_the_disc(site: Site, tmp_pat
     viewer = tmp_path / "viewer"
     viewer.mkdir()
     (viewer / "gone.exe").symlink_to(tmp_path / "nowhere")
-    error = refusal(House(site.config(media={"viewer_dir": str(viewer)})), errors.Internal)
+    error = refusal(Installation(site.config(media={"viewer_dir": str(viewer)})), errors.Internal)
     assert str(tmp_path) not in error.detail
     assert any("gone.exe" in note for note in error.__notes__)
 
 
 def test_a_layout_that_this_version_lacks_is_refused(site: Site) -> None:
-    house = House(site.config())
+    installation = Installation(site.config())
     with pytest.raises(errors.BadRequest):
-        make_disc(house, Order(("CT.001",), "test", "pdi"), Cancellation())
-    house.ledger.close()
+        make_disc(installation, Order(("CT.001",), "test", "pdi"), Cancellation())
+    installation.ledger.close()
 
 
 def test_several_patients_share_a_disc_where_that_is_allowed(site: Site) -> None:
-    house = House(site.config(patients={"allow_mixed": True}))
-    disc = make_disc(house, Order(("SHARED.001",), "test"), Cancellation())
+    installation = Installation(site.config(patients={"allow_mixed": True}))
+    disc = make_disc(installation, Order(("SHARED.001",), "test"), Cancellation())
     assert sum(map(len, disc)) == disc.size
-    house.ledger.close()
+    installation.ledger.close()

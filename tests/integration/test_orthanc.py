@@ -7,7 +7,7 @@ import pytest
 
 from mkiso.cancellation import Cancellation
 from mkiso.config import parse
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.job import Order, make_disc, relay
 from tests.support.orthanc import AE_TITLE, running_orthanc
 from tests.support.ports import free_ports
@@ -29,10 +29,10 @@ def test_a_disc_from_orthanc_is_whole_also_where_it_answers_before_it_sends(sync
     destinations = {"RECEIVER": receiver}
     with running_orthanc(tmp_path / "pacs", (port, http), destinations, SynchronousCMove=synchronous) as orthanc:
         orthanc.put(study.files)
-        house = House(parse(before_orthanc(tmp_path, port, receiver)))
-        disc = make_disc(house, Order(("MIXED.001",), "test"), Cancellation())
+        installation = Installation(parse(before_orthanc(tmp_path, port, receiver)))
+        disc = make_disc(installation, Order(("MIXED.001",), "test"), Cancellation())
         found = instances_on(read_disc(b"".join(disc), tmp_path / "disc"))
-        house.ledger.close()
+        installation.ledger.close()
     assert found == instances_of([study])
 
 
@@ -48,9 +48,9 @@ def test_every_kind_of_instance_is_relayed_to_orthanc_unchanged(tool: str, tmp_p
         configuration = before_orthanc(tmp_path, source, receiver)
         peer = {"ae_title": AE_TITLE, "host": "127.0.0.1", "port": port, "tool": tool}
         configuration["destinations"] = {"relay": peer}
-        house = House(parse(configuration))
-        done = relay(house, Order(("MIXED.001",), "test"), "relay", Cancellation())
-        house.ledger.close()
+        installation = Installation(parse(configuration))
+        done = relay(installation, Order(("MIXED.001",), "test"), "relay", Cancellation())
+        installation.ledger.close()
         arrived = archive.instances(tmp_path / "arrived")
     assert done.delivery.sent == len(study.files) == len(arrived)
     assert elements(arrived) == elements(study.files)

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 from mkiso import errors
 from mkiso.cancellation import Cancellation
 from mkiso.config import Patients, parse
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.names import display_name, page_name
 from mkiso.patients import patient_source
@@ -35,9 +35,9 @@ def source(**patients: Any) -> Any:
 
 def file_name_of(site: Site, **patients: Any) -> str:
     """The name of the disc of CT.001 with this patient source."""
-    house = House(site.config(patients=patients))
-    with closing(house.ledger):
-        disc = make_disc(house, Order(("CT.001",), "test"), Cancellation())
+    installation = Installation(site.config(patients=patients))
+    with closing(installation.ledger):
+        disc = make_disc(installation, Order(("CT.001",), "test"), Cancellation())
         disc.close()
     return disc.file_name
 
@@ -86,9 +86,9 @@ class TestDatabase:
         storage = {"work_dir": str(tmp_path / "work"), "ledger": f"sqlite:///{tmp_path}/ledger.db", "min_free": 0}
         receivers = [{"ae_title": "R", "port": receiver}]
         settings = {"pacs": {"port": nobody}, "storage": storage, "receivers": receivers}
-        house = House(parse(settings | {"patients": self.sql(mariadb)}))
-        with pytest.raises(errors.AccessionNotFound), closing(house.ledger):
-            make_disc(house, Order(("NONE.001", "CT.001"), "test"), Cancellation())
+        installation = Installation(parse(settings | {"patients": self.sql(mariadb)}))
+        with pytest.raises(errors.AccessionNotFound), closing(installation.ledger):
+            make_disc(installation, Order(("NONE.001", "CT.001"), "test"), Cancellation())
 
     def test_a_server_that_was_restarted_between_two_requests_is_found_again(self, tmp_path: Path) -> None:
         with filled_mariadb(tmp_path) as mariadb:
@@ -295,24 +295,25 @@ def test_names_come_right_from_orthanc_as_far_as_its_encoding_goes(encoding: str
     with running_orthanc(tmp_path / "pacs", (port, http), {"RECEIVER": receiver}, DefaultEncoding=encoding) as orthanc:
         for study in held:
             orthanc.put(study.files)
-        house = House(parse(settings))
+        installation = Installation(parse(settings))
         names = {
-            study.accession: house.studies([study.accession], Cancellation(), "query")[0].patient_name for study in held
+            study.accession: installation.studies([study.accession], Cancellation(), "query")[0].patient_name
+            for study in held
         }
-        house.ledger.close()
+        installation.ledger.close()
     for accession, (read, shown, _) in NAMES.items():
         assert display_name(names[accession]) == read
         assert page_name(names[accession]) == (shown if encoding == "Utf8" else read)
 
 
 def test_an_accession_number_that_two_patients_share_moves_nothing(site: Site, tmp_path: Path) -> None:
-    house = House(site.config())
+    installation = Installation(site.config())
     with pytest.raises(errors.SeveralPatients) as caught:
-        make_disc(house, Order(("SHARED.001",), "test"), Cancellation())
+        make_disc(installation, Order(("SHARED.001",), "test"), Cancellation())
     assert caught.value.fields["patients"] == 2
-    assert "retrieving" not in house.ledger.list_jobs()[0]["seconds"]
-    house.ledger.close()
-    mixed = House(site.config(patients={"allow_mixed": True}))
+    assert "retrieving" not in installation.ledger.list_jobs()[0]["seconds"]
+    installation.ledger.close()
+    mixed = Installation(site.config(patients={"allow_mixed": True}))
     disc = make_disc(mixed, Order(("SHARED.001",), "test"), Cancellation())
     found = instances_on(read_disc(b"".join(disc), tmp_path / "disc"))
     assert found == instances_of(site.pacs.of("SHARED.001"))

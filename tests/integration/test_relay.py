@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from mkiso import errors
 from mkiso.cancellation import Cancellation
 from mkiso.config import parse
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, relay
 from tests.support import tools
 from tests.support.archive import running_archive
@@ -26,7 +26,7 @@ PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2
 
 
 class Route:
-    """A house between an archive and a destination on a port of its own."""
+    """An installation between an archive and a destination on a port of its own."""
 
     def __init__(self, directory: Path, archive: int, receiver: int, studies: dict[str, Study]) -> None:
         (self.port,) = free_ports(1)
@@ -37,12 +37,12 @@ class Route:
     def send(self, accession: str, name: str = "relay", **destination: Any) -> Relayed:
         peer = {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": self.port, "timeout": 2, **destination}
         self._settings["destinations"] = {name: peer}
-        house = House(parse(self._settings))
+        installation = Installation(parse(self._settings))
         try:
-            return relay(house, Order((accession,), "test"), name, Cancellation())
+            return relay(installation, Order((accession,), "test"), name, Cancellation())
         finally:
-            self.job = house.ledger.list_jobs(limit=1)[0]
-            house.ledger.close()
+            self.job = installation.ledger.list_jobs(limit=1)[0]
+            installation.ledger.close()
 
     def refusal(self, kind: type[errors.MkisoError], accession: str = SIX, **options: Any) -> errors.MkisoError:
         with pytest.raises(kind) as caught:

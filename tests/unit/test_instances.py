@@ -1,6 +1,4 @@
 import logging
-import os
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mkiso.instances import Inbox, Instance, read_whole
+from mkiso.retrieve.instances import Instance, read_whole
 
 SYNTAXES = {
     "explicit": ExplicitVRLittleEndian,
@@ -174,75 +172,3 @@ def test_a_damaged_file_is_whole_or_not_and_never_an_error(syntax: UID, tmp_path
     file = tmp_path / "damaged"
     file.write_bytes(content)
     assert isinstance(read_whole(file), Instance | None)
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., None]:
-    def written(name: str, sop_instance_uid: str, end: int | None = None) -> None:
-        content = encoded(data_set(ExplicitVRLittleEndian, sop_instance_uid), ExplicitVRLittleEndian)
-        (tmp_path / name).write_bytes(content[:end])
-
-    return written
-
-
-def test_a_file_that_grows_is_read_again_until_it_is_whole(tmp_path: Path, write: Callable) -> None:
-    inbox = Inbox(tmp_path)
-    began = inbox.last_arrival
-    for end in (0, 200, -1):
-        write("CT.1", "1.1", end)
-        inbox.look()
-        assert (inbox.keys, inbox.damaged, inbox.last_arrival) == (set(), 1, began)
-    write("CT.1", "1.1")
-    inbox.look()
-    assert (inbox.keys, inbox.damaged) == ({(IDENTITY[3], "1.1")}, 0)
-    assert inbox.last_arrival > began
-
-
-def test_what_came_is_known_by_study_and_instance(tmp_path: Path, write: Callable) -> None:
-    write("CT.1", "1.1")
-    write("CT.2", "1.2")
-    inbox = Inbox(tmp_path)
-    inbox.look()
-    paths = {key: one.path.name for key, one in inbox.instances.items()}
-    assert paths == {(IDENTITY[3], "1.1"): "CT.1", (IDENTITY[3], "1.2"): "CT.2"}
-    assert inbox.keys == set(paths)
-
-
-def rewritten_torn(_tmp_path: Path, write: Callable) -> None:
-    write("CT.1", "1.1", -1)
-
-
-def rewritten_at_the_same_size(tmp_path: Path, write: Callable) -> None:
-    write("CT.1", "1.9")
-    os.utime(tmp_path / "CT.1", ns=(1, 1))
-
-
-def removed(tmp_path: Path, _write: Callable) -> None:
-    (tmp_path / "CT.1").unlink()
-
-
-@pytest.mark.parametrize(
-    ("change", "left", "damaged"),
-    [(rewritten_torn, {"1.2"}, 1), (rewritten_at_the_same_size, {"1.2", "1.9"}, 0), (removed, {"1.2"}, 0)],
-)
-def test_a_recheck_sees_what_became_of_a_file(
-    change: Callable, left: set[str], damaged: int, tmp_path: Path, write: Callable
-) -> None:
-    write("CT.1", "1.1")
-    write("CT.2", "1.2")
-    inbox = Inbox(tmp_path)
-    inbox.look()
-    change(tmp_path, write)
-    inbox.recheck()
-    assert {sop for _, sop in inbox.keys} == left
-    assert {sop for _, sop in inbox.instances} == left
-    assert inbox.damaged == damaged
-
-
-def test_a_file_that_was_torn_and_is_gone_is_forgotten(tmp_path: Path, write: Callable) -> None:
-    write("CT.1", "1.1", 200)
-    inbox = Inbox(tmp_path)
-    inbox.look()
-    (tmp_path / "CT.1").unlink()
-    inbox.recheck()
-    assert inbox.damaged == 0

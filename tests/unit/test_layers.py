@@ -13,19 +13,19 @@ ROOT = Path(mkiso.__file__).parent
 # From the bottom to the top; a module imports from its own row and from those before it.
 LAYERS = (
     {"errors"},
-    {"process", "config", "accession", "cancellation", "names", "log"},
-    {"dcmtk", "workspace", "slots", "ledger"},
-    {"receiver", "instances", "disc", "relay", "patients"},
-    {"studies", "record", "retrieval", "house"},
+    {"process", "config", "accession", "cancellation", "names", "log", "locks"},
+    {"dcmtk", "workspace", "ledger", "patients"},
+    {"retrieve"},
+    {"disc", "relay", "installation"},
     {"job"},
-    {"web", "cli", "check", "progress"},
+    {"web", "commands"},
 )
 ONLY = {
     "flask": {"web"},
     "subprocess": {"process"},
     "yaml": {"config"},
     "sqlalchemy": {"ledger", "patients"},
-    "psutil": {"receiver", "workspace"},
+    "psutil": {"retrieve", "workspace"},
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = {str(file.relative_to(ROOT)): file for file in sorted(ROOT.rglob("*.py"))}

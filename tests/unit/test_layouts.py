@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from mkiso.disc.layouts import legacy
-from mkiso.instances import Instance
+from mkiso.retrieve.instances import Instance
 
 
 def received(path: Path, uid: str) -> Instance:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mkiso import ledger as ledger_module
 from mkiso.errors import ConfigurationError, JobExists, JobNotFound
-from mkiso.instances import Instance
-from mkiso.ledger import Ledger
+from mkiso.ledger import ledger as ledger_module
+from mkiso.ledger.ledger import Ledger
+from mkiso.retrieve.instances import Instance
 
 # The contract's JOB.
 JOB_FIELDS = {
@@ -23,7 +23,7 @@ RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 OPEN_AND_WRITE = """
 import sys
 from pathlib import Path
-from mkiso.ledger import Ledger
+from mkiso.ledger.ledger import Ledger
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(10):

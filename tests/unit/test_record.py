@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mkiso import record as record_module
 from mkiso.errors import Cancelled, Incomplete
-from mkiso.ledger import Ledger
-from mkiso.record import JobRecord, as_mkiso_error
+from mkiso.ledger import record as record_module
+from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.record import JobRecord, as_mkiso_error
 
 
 @pytest.fixture

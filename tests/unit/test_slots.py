@@ -11,7 +11,8 @@ import pytest
 
 from mkiso.config import Receiver
 from mkiso.errors import Busy
-from mkiso.slots import held, receiver_slot, slot_is_taken
+from mkiso.locks import held
+from mkiso.retrieve.slots import receiver_slot, slot_is_taken
 
 ONE = Receiver(ae_title="CDRECORD", port=10104)
 OTHER = Receiver(ae_title="CDRECORD2", port=10105)
@@ -19,7 +20,8 @@ HOLD = """
 import sys
 from pathlib import Path
 from mkiso.config import Receiver
-from mkiso.slots import held, receiver_slot
+from mkiso.locks import held
+from mkiso.retrieve.slots import receiver_slot
 with receiver_slot(Path(sys.argv[1]), [Receiver(ae_title="CDRECORD", port=10104)], 5, lambda: None):
     print("held", flush=True)
     sys.stdin.read()

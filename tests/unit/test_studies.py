@@ -6,7 +6,7 @@ import pytest
 from pydicom import Dataset
 
 from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
-from mkiso.studies import (
+from mkiso.retrieve.studies import (
     Study,
     count_patients,
     find_studies,

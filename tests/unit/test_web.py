@@ -13,10 +13,10 @@ from mkiso.cancellation import Cancellation
 from mkiso.config import Config, parse
 from mkiso.dcmtk.sent import Outcome, Sent
 from mkiso.errors import AccessionNotFound, Busy, Incomplete, JobExists
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.job import Order, Relayed
 from mkiso.relay import Delivery
-from mkiso.studies import Study
+from mkiso.retrieve.studies import Study
 from mkiso.web import answers, create_app
 from tests.unit.test_errors import CLASSES, TABLE
 
@@ -61,7 +61,7 @@ class Made:
 
 @dataclass
 class Jobs:
-    """What the house was asked for, and how it answers."""
+    """What the installation was asked for, and how it answers."""
 
     fails: BaseException | None = None
     orders: list[Order] = field(default_factory=list)
@@ -69,7 +69,9 @@ class Jobs:
     asked: list[tuple[str, ...]] = field(default_factory=list)
     destinations: list[str] = field(default_factory=list)
 
-    def relay(self, _house: House, order: Order, destination: str, _cancellation: Cancellation) -> Relayed:
+    def relay(
+        self, _installation: Installation, order: Order, destination: str, _cancellation: Cancellation
+    ) -> Relayed:
         self.orders.append(order)
         self.destinations.append(destination)
         if self.fails:
@@ -77,7 +79,7 @@ class Jobs:
         arrived = {"1.5": Sent(Outcome.ACKNOWLEDGED), "1.6": Sent(Outcome.ACKNOWLEDGED)}
         return Relayed("JOHN DOE", "172.16.0.120:104", Delivery(arrived))
 
-    def make_disc(self, _house: House, order: Order, _cancellation: Cancellation) -> Made:
+    def make_disc(self, _installation: Installation, order: Order, _cancellation: Cancellation) -> Made:
         self.orders.append(order)
         if self.fails:
             raise self.fails
@@ -93,18 +95,18 @@ class Jobs:
 
 
 @pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+def installation(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     jobs = Jobs()
     monkeypatch.setattr(answers, "make_disc", jobs.make_disc)
     monkeypatch.setattr(answers, "relay", jobs.relay)
-    monkeypatch.setattr(House, "studies", lambda _self, *asked: jobs.studies(*asked))
+    monkeypatch.setattr(Installation, "studies", lambda _self, *asked: jobs.studies(*asked))
     return jobs
 
 
 @pytest.fixture
-def service(tmp_path: Path, house: Jobs) -> Iterator[Callable[..., Flask]]:
+def service(tmp_path: Path, installation: Jobs) -> Iterator[Callable[..., Flask]]:
     """An application with these settings of the server."""
-    assert house
+    assert installation
     opened: list[Flask] = []
 
     def make(**server: Any) -> Flask:
@@ -131,7 +133,7 @@ def record(client: FlaskClient, job_id: str, *accessions: str, **fields: Any) ->
     ledger(client).open_job(job_id, "iso", accessions, requester="x", **fields)
 
 
-def test_an_iso_is_answered_with_its_exact_headers(client: FlaskClient, house: Jobs) -> None:
+def test_an_iso_is_answered_with_its_exact_headers(client: FlaskClient, installation: Jobs) -> None:
     answer = client.get(f"{DOWNLOADS[1]}&job={ID}")
     headers = {name: answer.headers[name] for name in ("Content-Type", "Content-Length", "Cache-Control", "X-Job-Id")}
     assert (answer.status_code, answer.data) == (200, ISO)
@@ -143,7 +145,7 @@ def test_an_iso_is_answered_with_its_exact_headers(client: FlaskClient, house: J
     }
     assert answer.headers["Content-Disposition"] == 'attachment; filename="DOEJOHN-MR001CT002.iso"'
     answer.close()
-    assert house.discs[0].closed
+    assert installation.discs[0].closed
 
 
 @pytest.mark.parametrize(
@@ -158,20 +160,20 @@ def test_an_iso_is_answered_with_its_exact_headers(client: FlaskClient, house: J
     ],
 )
 def test_a_url_orders_a_disc_of_its_numbers(
-    url: str, accessions: tuple[str, ...], file_name: str, client: FlaskClient, house: Jobs
+    url: str, accessions: tuple[str, ...], file_name: str, client: FlaskClient, installation: Jobs
 ) -> None:
     answer = client.get(url)
-    assert house.orders[0].accessions == accessions
+    assert installation.orders[0].accessions == accessions
     assert answer.headers["Content-Disposition"] == f'attachment; filename="{file_name}"'
-    assert answer.headers["X-Job-Id"] == house.orders[0].job_id == str(uuid.UUID(house.orders[0].job_id))
+    assert answer.headers["X-Job-Id"] == installation.orders[0].job_id == str(uuid.UUID(installation.orders[0].job_id))
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("url", RELAYS)
-def test_a_relay_goes_to_its_destination(url: str, method: str, client: FlaskClient, house: Jobs) -> None:
+def test_a_relay_goes_to_its_destination(url: str, method: str, client: FlaskClient, installation: Jobs) -> None:
     answer = client.open(url, method=method)
     accessions, destination = RELAYS[url]
-    assert (house.orders[0].accessions, house.destinations) == (accessions, [destination])
+    assert (installation.orders[0].accessions, installation.destinations) == (accessions, [destination])
     assert answer.status_code == 200
     assert answer.json == {
         "status": "ok",
@@ -190,9 +192,9 @@ def test_a_browser_has_the_relays_answer_as_a_page(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("url", [*DOWNLOADS, *RELAYS, STUDIES])
-def test_head_moves_nothing_and_answers_headers_only(url: str, client: FlaskClient, house: Jobs) -> None:
+def test_head_moves_nothing_and_answers_headers_only(url: str, client: FlaskClient, installation: Jobs) -> None:
     answer = client.head(url)
-    assert (answer.status_code, answer.data, house.orders, house.asked) == (200, b"", [], [])
+    assert (answer.status_code, answer.data, installation.orders, installation.asked) == (200, b"", [], [])
     assert ledger(client).list_jobs() == []
 
 
@@ -234,25 +236,25 @@ def test_head_tells_what_is_wrong_with_a_request_too(client: FlaskClient) -> Non
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(
-    url: str, code: str, error: str, client: FlaskClient, house: Jobs
+    url: str, code: str, error: str, client: FlaskClient, installation: Jobs
 ) -> None:
     answer = client.get(url)
     assert (answer.status_code, answer.json["code"], answer.json["error"]) == (400, code, error)
-    assert (house.orders, house.asked) == ([], [])
+    assert (installation.orders, installation.asked) == ([], [])
 
 
 @pytest.mark.parametrize(("given", "ordered"), [("", "legacy"), ("&layout=pdi", "pdi"), ("&layout=legacy", "legacy")])
-def test_a_caller_may_choose_the_layout(given: str, ordered: str, client: FlaskClient, house: Jobs) -> None:
+def test_a_caller_may_choose_the_layout(given: str, ordered: str, client: FlaskClient, installation: Jobs) -> None:
     client.get(DOWNLOADS[0] + given)
-    assert house.orders[0].layout == ordered
+    assert installation.orders[0].layout == ordered
 
 
 @pytest.mark.parametrize("url", [DOWNLOADS[0], next(iter(RELAYS))])
 @pytest.mark.parametrize(("status", "code", "error"), TABLE)
 def test_a_failure_is_answered_with_its_status_code_and_text(
-    status: int, code: str, error: str, url: str, client: FlaskClient, house: Jobs
+    status: int, code: str, error: str, url: str, client: FlaskClient, installation: Jobs
 ) -> None:
-    house.fails = CLASSES[code]("What happened.")
+    installation.fails = CLASSES[code]("What happened.")
     answer = client.get(f"{url}&job={ID}")
     assert (answer.status_code, answer.mimetype, answer.headers["X-Job-Id"]) == (status, "application/json", ID)
     detail = f"What happened. This was job {ID}." if code == "internal" else "What happened."
@@ -260,8 +262,8 @@ def test_a_failure_is_answered_with_its_status_code_and_text(
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_a_failure_has_its_further_fields(client: FlaskClient, house: Jobs) -> None:
-    house.fails = Incomplete("Two are missing.", expected=5, received=3, failed=2)
+def test_a_failure_has_its_further_fields(client: FlaskClient, installation: Jobs) -> None:
+    installation.fails = Incomplete("Two are missing.", expected=5, received=3, failed=2)
     answer = client.get(DOWNLOADS[0])
     assert {name: answer.json[name] for name in ("expected", "received", "failed")} == {
         "expected": 5,
@@ -270,16 +272,16 @@ def test_a_failure_has_its_further_fields(client: FlaskClient, house: Jobs) -> N
     }
 
 
-def test_busy_says_when_to_come_again(client: FlaskClient, house: Jobs) -> None:
-    house.fails = Busy("All are busy.")
+def test_busy_says_when_to_come_again(client: FlaskClient, installation: Jobs) -> None:
+    installation.fails = Busy("All are busy.")
     assert int(client.get(DOWNLOADS[0]).headers["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize("raised", [ValueError("/w/received"), OSError(13, "denied", "/w/received"), KeyError("x")])
 def test_what_was_not_foreseen_is_internal_names_the_job_and_shows_nothing_of_the_host(
-    raised: Exception, client: FlaskClient, house: Jobs
+    raised: Exception, client: FlaskClient, installation: Jobs
 ) -> None:
-    house.fails = raised
+    installation.fails = raised
     answer = client.get(f"{DOWNLOADS[0]}&job={ID}")
     assert (answer.status_code, answer.json["code"], answer.json["error"]) == (500, "internal", "internal error")
     assert ID in answer.json["detail"]
@@ -302,8 +304,8 @@ def test_a_browser_has_a_page_and_a_program_has_json(accept: str, mimetype: str,
     assert (answer.status_code, answer.mimetype) == (400, mimetype)
 
 
-def test_a_page_tells_what_the_json_tells_and_takes_no_markup(client: FlaskClient, house: Jobs) -> None:
-    house.fails = AccessionNotFound("No study with <b>A</b>.", accession="<i>A</i>")
+def test_a_page_tells_what_the_json_tells_and_takes_no_markup(client: FlaskClient, installation: Jobs) -> None:
+    installation.fails = AccessionNotFound("No study with <b>A</b>.", accession="<i>A</i>")
     answer = client.get(f"{DOWNLOADS[0]}&job={ID}", headers=BROWSER)
     assert answer.status_code == 404
     assert "No study with &lt;b&gt;A&lt;/b&gt;." in answer.text
@@ -325,34 +327,34 @@ def test_a_method_that_is_not_allowed_says_which_are(client: FlaskClient) -> Non
     assert "GET" in client.post("/mkiso.php").headers["Allow"]
 
 
-def test_a_job_that_was_chosen_in_capitals_can_be_watched(client: FlaskClient, house: Jobs) -> None:
+def test_a_job_that_was_chosen_in_capitals_can_be_watched(client: FlaskClient, installation: Jobs) -> None:
     client.get(f"{DOWNLOADS[0]}&job={ID.upper()}")
-    record(client, house.orders[0].job_id, "MR.001")
+    record(client, installation.orders[0].job_id, "MR.001")
     assert client.get(f"/api/jobs/{ID.upper()}").status_code == 200
 
 
-def test_an_id_that_is_taken_leaves_the_job_that_has_it_alone(client: FlaskClient, house: Jobs) -> None:
+def test_an_id_that_is_taken_leaves_the_job_that_has_it_alone(client: FlaskClient, installation: Jobs) -> None:
     live = client.application.extensions["mkiso"][1]
     running = live.start(ID, None)
-    house.fails = JobExists("There is one.")
+    installation.fails = JobExists("There is one.")
     assert client.get(f"{DOWNLOADS[0]}&job={ID}").status_code == 409
     live.cancel_all()
     live.stop(ID)
     assert running.reason is not None
 
 
-def test_a_job_is_watched_no_longer_than_it_runs(client: FlaskClient, house: Jobs) -> None:
+def test_a_job_is_watched_no_longer_than_it_runs(client: FlaskClient, installation: Jobs) -> None:
     live = client.application.extensions["mkiso"][1]
     client.get(DOWNLOADS[0]).close()
-    house.fails = Busy("All are busy.")
+    installation.fails = Busy("All are busy.")
     for url in (DOWNLOADS[0], *RELAYS):
         client.get(url)
     assert live._snapshot() == {}
 
 
-def test_studies_are_answered_as_the_contract_says(client: FlaskClient, house: Jobs) -> None:
+def test_studies_are_answered_as_the_contract_says(client: FlaskClient, installation: Jobs) -> None:
     answer = client.get(STUDIES)
-    assert house.asked == [("MR.001", "CT.002")]
+    assert installation.asked == [("MR.001", "CT.002")]
     assert (answer.json["patients"], [one["accession_number"] for one in answer.json["studies"]]) == (
         2,
         ["MR.001", "CT.002"],
@@ -443,22 +445,26 @@ class TestWithTokens:
         [None, "", "s3cr3t", "Bearer", "Bearer ", "Bearer wrong", "Bearer s3cr3", "Basic s3cr3t", "Bearer \xff"],
     )
     @pytest.mark.parametrize("url", [DOWNLOADS[2], "/api/jobs", "/api/nothing"])
-    def test_the_api_is_closed_without_one(self, url: str, given: str | None, client: FlaskClient, house: Jobs) -> None:
+    def test_the_api_is_closed_without_one(
+        self, url: str, given: str | None, client: FlaskClient, installation: Jobs
+    ) -> None:
         answer = client.get(url, headers={} if given is None else {"Authorization": given})
         assert (answer.status_code, answer.json["code"], answer.json["error"]) == (401, "unauthorized", "unauthorized")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert "s3cr3t" not in answer.text
-        assert house.orders == []
+        assert installation.orders == []
 
     @pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS"])
     def test_no_method_goes_around_it(self, method: str, client: FlaskClient) -> None:
         assert client.open(f"/api/jobs/{ID}/cancel", method=method).status_code == 401
 
     @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
-    def test_a_token_opens_it_and_its_name_is_remembered(self, scheme: str, client: FlaskClient, house: Jobs) -> None:
+    def test_a_token_opens_it_and_its_name_is_remembered(
+        self, scheme: str, client: FlaskClient, installation: Jobs
+    ) -> None:
         answer = client.get(DOWNLOADS[2], headers={"Authorization": f"{scheme} s3cr3t"})
         assert answer.status_code == 200
-        assert house.orders[0].requester == "his@127.0.0.1"
+        assert installation.orders[0].requester == "his@127.0.0.1"
 
     @pytest.mark.parametrize("url", ["/healthz", DOWNLOADS[0], DOWNLOADS[1]])
     def test_what_nginx_guards_is_open(self, url: str, client: FlaskClient) -> None:
@@ -479,10 +485,10 @@ class TestWithTokens:
     ],
 )
 def test_what_a_proxy_forwards_counts_only_from_this_host(
-    address: str, headers: dict[str, str], requester: str, client: FlaskClient, house: Jobs
+    address: str, headers: dict[str, str], requester: str, client: FlaskClient, installation: Jobs
 ) -> None:
     client.get(DOWNLOADS[0], headers=headers, environ_base={"REMOTE_ADDR": address})
-    assert house.orders[0].requester == requester
+    assert installation.orders[0].requester == requester
 
 
 def test_the_process_lives(client: FlaskClient) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from mkiso.cancellation import LEFT
 from mkiso.errors import Cancelled, DiskFull, Internal, MkisoError
-from mkiso.ledger import Ledger
+from mkiso.ledger.ledger import Ledger
 
 PROGRESS_INTERVAL = 0.5
 log = logging.getLogger("mkiso.job")

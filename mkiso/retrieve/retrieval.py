@@ -17,16 +17,17 @@ from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.movescu import Ending, Outcome, move_argv, outcome
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
-from mkiso.instances import Inbox, Instance, Key
+from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, spawned
-from mkiso.receiver import RunningReceiver
-from mkiso.record import JobRecord
-from mkiso.studies import Study
+from mkiso.retrieve.inbox import Inbox
+from mkiso.retrieve.instances import Instance, Key
+from mkiso.retrieve.receiver import RunningReceiver
+from mkiso.retrieve.studies import Study
 from mkiso.workspace import Workspace, require_space
 
 POLL = 0.02
 NAMED = 10
-log = logging.getLogger("mkiso.retrieval")
+log = logging.getLogger("mkiso.retrieve.retrieval")
 
 
 @dataclass

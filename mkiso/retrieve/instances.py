@@ -1,16 +1,12 @@
 """Received instances: their headers, and whether each file is whole.
 
-A file is there under its final name from its first byte (storescp +B), so presence proves nothing.
 A file is whole where its data set, walked element by element, ends exactly where the file ends.
 """
 
 from __future__ import annotations
 
-import os
 import struct
-import time
 import zlib
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -82,7 +78,7 @@ def read_whole(path: Path) -> Instance | None:
     """The instance in a file; None where the file is not, or not yet, a whole one (PS3.10 7.1)."""
     try:
         with path.open("rb") as file:
-            version = _version(path) or (0, 0)
+            version = version_of(path) or (0, 0)
             syntax = _transfer_syntax(file)
             uids = _inflated_uids(path) if syntax.is_deflated else _walked_uids(file, syntax, version[0])
     except UNREADABLE:
@@ -93,63 +89,7 @@ def read_whole(path: Path) -> Instance | None:
     return Instance(path, sop, sop_class, series, study, str(syntax), version[0], version)
 
 
-class Inbox:
-    """The directory that a receiver writes to: each file is read once it is whole."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._files: dict[str, Instance] = {}
-        self._torn: dict[str, tuple[int, int]] = {}
-        self.keys: set[Key] = set()
-        self.last_arrival = time.monotonic()
-
-    @property
-    def instances(self) -> dict[Key, Instance]:
-        """The whole instances by Study and SOP Instance UID."""
-        return {one.key: one for one in self._files.values()}
-
-    @property
-    def damaged(self) -> int:
-        """How many files are there that are not whole instances."""
-        return len(self._torn)
-
-    def look(self) -> None:
-        """Read what has come since; a file that is still being written is read again when it has grown."""
-        for name in os.listdir(self._directory):
-            if name not in self._files:
-                self._read(name)
-
-    def forget(self, names: Collection[str]) -> None:
-        """Count these files no longer, whatever they hold."""
-        self._files = {name: one for name, one in self._files.items() if name not in names}
-        self.keys = set(self.instances)
-
-    def forget_changed(self) -> None:
-        """Forget what was written to, or went, since it was found whole."""
-        self.forget([name for name, one in self._files.items() if _version(one.path) != one.version])
-
-    def recheck(self) -> None:
-        """Read again what was written to after it had been read, and see what is gone."""
-        self.forget_changed()
-        self._torn.clear()
-        self.look()
-
-    def _read(self, name: str) -> None:
-        path = self._directory / name
-        version = _version(path)
-        if version is None or version == self._torn.get(name):
-            return
-        instance = read_whole(path)
-        if instance is None:
-            self._torn[name] = version
-            return
-        self._torn.pop(name, None)
-        self._files[name] = instance
-        self.keys.add(instance.key)
-        self.last_arrival = time.monotonic()
-
-
-def _version(path: Path) -> tuple[int, int] | None:
+def version_of(path: Path) -> tuple[int, int] | None:
     """Size in bytes and time of the last write in nanoseconds; None where there is no such file (any more)."""
     try:
         status = path.stat()

@@ -19,15 +19,15 @@ import click
 from mkiso import __version__
 from mkiso.accession import parse_list
 from mkiso.cancellation import Cancellation
-from mkiso.check import checks
+from mkiso.commands.check import checks
+from mkiso.commands.progress import shown_progress
 from mkiso.config import Config, find_file, load
 from mkiso.errors import Cancelled, ConfigurationError, MkisoError
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.job import relay as run_relay
+from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import set_up
-from mkiso.progress import shown_progress
-from mkiso.record import as_mkiso_error
 
 INTERRUPTED = 130
 INTERRUPTION = "The command was interrupted."
@@ -57,14 +57,14 @@ def serve(config_file: str | None) -> None:
 @click.option("--layout", type=click.Choice(["legacy", "pdi"]), help="default: media.layout")
 def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layout: Any) -> None:
     """Write one disc with the studies of the accession numbers."""
-    house = _house(config_file)
-    numbers = _accessions(house, accessions)
-    order = Order(numbers, _requester("iso"), layout or house.config.media.layout, len(numbers) == 1)
+    installation = _installation(config_file)
+    numbers = _accessions(installation, accessions)
+    order = Order(numbers, _requester("iso"), layout or installation.config.media.layout, len(numbers) == 1)
     with (
         _written(output) as write,
         _interruptible() as cancellation,
-        shown_progress(house.ledger, order.job_id, cancellation) as progress,
-        closing(make_disc(house, order, cancellation)) as disc,
+        shown_progress(installation.ledger, order.job_id, cancellation) as progress,
+        closing(make_disc(installation, order, cancellation)) as disc,
     ):
         for chunk in disc:
             write(chunk)
@@ -77,10 +77,10 @@ def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layou
 @click.option("--to", "destination", required=True, metavar="NAME", help="a name of destinations")
 def relay(config_file: str | None, accessions: tuple[str, ...], destination: str) -> None:
     """Send the studies of the accession numbers to a destination."""
-    house = _house(config_file)
-    order = Order(_accessions(house, accessions), _requester("relay"))
-    with _interruptible() as cancellation, shown_progress(house.ledger, order.job_id, cancellation):
-        done = run_relay(house, order, destination, cancellation)
+    installation = _installation(config_file)
+    order = Order(_accessions(installation, accessions), _requester("relay"))
+    with _interruptible() as cancellation, shown_progress(installation.ledger, order.job_id, cancellation):
+        done = run_relay(installation, order, destination, cancellation)
     for warning in done.delivery.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{done.delivery.sent} instances sent to {done.destination}")
@@ -90,9 +90,9 @@ def relay(config_file: str | None, accessions: tuple[str, ...], destination: str
 @config_option
 def check(config_file: str | None) -> None:
     """Look whether tools, directories, ports and peers are as they must be."""
-    house = _house(config_file)
+    installation = _installation(config_file)
     all_ok = True
-    for one in checks(house):
+    for one in checks(installation):
         click.echo(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.found}")
         all_ok = all_ok and one.ok
     sys.exit(0 if all_ok else 1)
@@ -105,7 +105,7 @@ def check(config_file: str | None) -> None:
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 def jobs(config_file: str | None, as_json: bool, accession: str | None, limit: int) -> None:
     """The ledger, newest first."""
-    found = _house(config_file).ledger.list_jobs(accession=accession, limit=limit)
+    found = _installation(config_file).ledger.list_jobs(accession=accession, limit=limit)
     if as_json:
         click.echo(json.dumps({"jobs": found}, ensure_ascii=False, indent=1))
         return
@@ -118,7 +118,7 @@ def jobs(config_file: str | None, as_json: bool, accession: str | None, limit: i
 @config_option
 def sweep(config_file: str | None) -> None:
     """End what dead jobs left running, and remove their directories."""
-    swept = _house(config_file).sweep()
+    swept = _installation(config_file).sweep()
     click.echo("\n".join(f"cleared away after job {job_id}" for job_id in swept) or "nothing to clear away")
 
 
@@ -183,13 +183,13 @@ def _config(config_file: str | None) -> Config:
     return load(find_file(config_file))
 
 
-def _house(config_file: str | None) -> House:
+def _installation(config_file: str | None) -> Installation:
     set_up(logging.WARNING)
-    return House(_config(config_file))
+    return Installation(_config(config_file))
 
 
-def _accessions(house: House, accessions: tuple[str, ...]) -> tuple[str, ...]:
-    return parse_list(",".join(accessions), house.config.retrieve.max_accessions)
+def _accessions(installation: Installation, accessions: tuple[str, ...]) -> tuple[str, ...]:
+    return parse_list(",".join(accessions), installation.config.retrieve.max_accessions)
 
 
 def _requester(command: str) -> str:

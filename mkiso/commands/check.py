@@ -13,11 +13,11 @@ from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.echoscu import echo
 from mkiso.disc.image import image_size
 from mkiso.errors import AccessionNotFound, MkisoError
-from mkiso.house import House
+from mkiso.installation import Installation
 from mkiso.process import run
-from mkiso.receiver import can_bind
 from mkiso.relay import peer_of
-from mkiso.slots import slot_is_taken
+from mkiso.retrieve.receiver import can_bind
+from mkiso.retrieve.slots import slot_is_taken
 from mkiso.workspace import ensure_work_dir, require_space
 
 DCMTK = ("echoscu", "findscu", "movescu", "storescp", "storescu", "dcmsend")
@@ -34,22 +34,22 @@ class Check:
     found: str
 
 
-def checks(house: House) -> Iterator[Check]:
+def checks(installation: Installation) -> Iterator[Check]:
     """Every check, each made when it is asked for."""
-    config = house.config
+    config = installation.config
     for tool in DCMTK:
         yield _check(tool, partial(_version, config.tools.dcmtk_dir / tool))
     yield _check("genisoimage", partial(_version, config.tools.genisoimage))
-    yield _check("storage.work_dir", partial(_work_dir, house))
+    yield _check("storage.work_dir", partial(_work_dir, installation))
     if config.media.viewer_dir:
         yield _check("media.viewer_dir", partial(_viewer, config))
-    yield _check("storage.ledger", partial(_ledger, house))
+    yield _check("storage.ledger", partial(_ledger, installation))
     for receiver in config.receivers:
-        yield _check(f"receiver {receiver.ae_title}", partial(_port, house, receiver))
-    yield _check("pacs", partial(_echo, house, house.pacs))
-    yield _check("patients.source", partial(_patient_source, house))
+        yield _check(f"receiver {receiver.ae_title}", partial(_port, installation, receiver))
+    yield _check("pacs", partial(_echo, installation, installation.pacs))
+    yield _check("patients.source", partial(_patient_source, installation))
     for name, destination in config.destinations.items():
-        yield _check(f"destination {name}", partial(_echo, house, peer_of(destination, config.retrieve)))
+        yield _check(f"destination {name}", partial(_echo, installation, peer_of(destination, config.retrieve)))
 
 
 class _Wrong(Exception):
@@ -73,8 +73,8 @@ def _version(program: Path) -> str:
     return first.strip("$ ")
 
 
-def _work_dir(house: House) -> str:
-    storage = house.config.storage
+def _work_dir(installation: Installation) -> str:
+    storage = installation.config.storage
     ensure_work_dir(storage.work_dir)
     require_space(storage.work_dir, storage.min_free)
     return str(storage.work_dir)
@@ -86,28 +86,28 @@ def _viewer(config: Config) -> str:
     return f"{config.media.viewer_dir} ({size} bytes as a disc)"
 
 
-def _ledger(house: House) -> str:
-    house.ledger.check()
+def _ledger(installation: Installation) -> str:
+    installation.ledger.check()
     return "answers"
 
 
-def _patient_source(house: House) -> str:
+def _patient_source(installation: Installation) -> str:
     """Asked for an accession number that nobody has, a source that works does not find it."""
-    source = house.config.patients.source
+    source = installation.config.patients.source
     with suppress(AccessionNotFound):
-        house.patients.name_of(NOBODYS)
+        installation.patients.name_of(NOBODYS)
     return f"{source} answers" if source != "pacs" else "the PACS's own answer"
 
 
-def _port(house: House, receiver: Receiver) -> str:
-    if slot_is_taken(house.config.storage.work_dir, receiver):
+def _port(installation: Installation, receiver: Receiver) -> str:
+    if slot_is_taken(installation.config.storage.work_dir, receiver):
         return f"port {receiver.port} is receiving for a job"
     if not can_bind(receiver.port):
         raise _Wrong(f"port {receiver.port} is taken by another program")
     return f"port {receiver.port} is free"
 
 
-def _echo(house: House, peer: Peer) -> str:
-    if failure := echo(house.config.tools.dcmtk_dir, peer):
+def _echo(installation: Installation, peer: Peer) -> str:
+    if failure := echo(installation.config.tools.dcmtk_dir, peer):
         raise _Wrong(f"{peer}: {failure}")
     return f"{peer} answers"

@@ -11,7 +11,7 @@ from typing import Any
 
 from mkiso.cancellation import STOPPED, Cancellation
 from mkiso.errors import JobNotFound
-from mkiso.ledger import Ledger
+from mkiso.ledger.ledger import Ledger
 
 TICK = 0.2
 WIDTH = 30

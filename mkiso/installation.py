@@ -8,13 +8,13 @@ from mkiso.cancellation import Cancellation
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
-from mkiso.ledger import Ledger
+from mkiso.ledger.ledger import Ledger
 from mkiso.patients import patient_source
-from mkiso.studies import Study, find_studies, with_instances, with_modalities
+from mkiso.retrieve.studies import Study, find_studies, with_instances, with_modalities
 from mkiso.workspace import Workspace, job_directory, sweep
 
 
-class House:
+class Installation:
     """Raises ConfigurationError where the ledger or the patient source cannot be used."""
 
     def __init__(self, config: Config) -> None:

@@ -5,8 +5,6 @@ A slot is a lock on a file, so that the system itself frees it when its holder d
 
 from __future__ import annotations
 
-import fcntl
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,46 +13,9 @@ from pathlib import Path
 
 from mkiso.config import Receiver
 from mkiso.errors import Busy
+from mkiso.locks import held
 
 POLL = 0.02
-
-
-@contextmanager
-def locked(directory: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """A lock on a directory; BlockingIOError where LOCK_NB finds it taken, FileNotFoundError where it is gone."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, operation)
-        if not _is_named(descriptor, directory):
-            raise FileNotFoundError(directory)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def held(file: Path) -> Iterator[None]:
-    """A lock on a file that is made where it is absent; BlockingIOError where it is taken.
-
-    A cleaner of old temporary files may remove it: what is locked must be the file that has the name.
-    """
-    while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.utime(descriptor)
-            if _is_named(descriptor, file):
-                yield
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _is_named(descriptor: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), file.stat())
-    except FileNotFoundError:
-        return False
 
 
 def lock_file(work_dir: Path, receiver: Receiver) -> Path:
