@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from mkiso.clock import Stopwatch
 from mkiso.errors import Internal
 
 ENVIRONMENT = {"TCP_NODELAY": "1", "LC_ALL": "C", "HOME": "/nonexistent"}
+INHERITED = ("PATH", "LD_LIBRARY_PATH", "DCMDICTPATH", "TMPDIR", "TZ")
+RM = "/bin/rm"
 OWNER = "MKISO_JOB_DIRECTORY"
 PRIVATE = 0o077
 SLICE = 0.05
+KEPT_OF_LOG = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -38,19 +43,10 @@ class Result:
 
 
 class ToolTimeout(Exception):
-    """The program was ended after its time; `stderr` is what it had said by then."""
+    """The program was ended after its time."""
 
-    def __init__(self, argv: Sequence[str], seconds: float, stderr: str) -> None:
+    def __init__(self, argv: Sequence[str], seconds: float) -> None:
         super().__init__(f"{Path(argv[0]).name} was ended after {seconds:g} s")
-        self.stderr = stderr
-
-
-class ToolFailed(Exception):
-    """The program ended with a status that its caller did not name."""
-
-    def __init__(self, result: Result) -> None:
-        super().__init__(f"{Path(result.argv[0]).name} ended with status {result.rc}")
-        self.result = result
 
 
 class Child:
@@ -92,11 +88,23 @@ class Child:
         finally:
             os.close(descriptor)
 
-    def wait(self) -> int:
-        """Wait for the program's end; for one whose output has just ended."""
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+    def wait(self, timeout: float, check: Callable[[], None]) -> int:
+        """Wait for the program's end, asking `check` all the while; its exit status, or ToolTimeout."""
+        waited = Stopwatch()
+        while not self.ends_within(SLICE):
+            check()
+            if waited.seconds() >= timeout:
+                raise ToolTimeout(self.argv, timeout)
         assert self.rc is not None
         return self.rc
+
+    def read(self, size: int, check: Callable[[], None]) -> bytes:
+        """What the program has written, up to `size` bytes, asking `check` until there is any; b"" at its end."""
+        poll = select.poll()
+        poll.register(self.stdout, select.POLLIN)
+        while not poll.poll(SLICE * 1000):
+            check()
+        return self.stdout.read(size)
 
     def end(self) -> None:
         """Kill the whole group. Nothing that these programs could still save is wanted."""
@@ -109,6 +117,12 @@ class Child:
                 pipe.close()
 
 
+def _environment(cwd: Path | None) -> dict[str, str]:
+    """What a program may know: its owner, and of our own surroundings only what it needs to run."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return inherited | ENVIRONMENT | ({OWNER: str(cwd)} if cwd else {})
+
+
 def _popen(
     argv: Sequence[str], *, cwd: Path | None, stdout: int | IO[bytes], stderr: int | IO[bytes]
 ) -> subprocess.Popen[bytes]:
@@ -119,7 +133,7 @@ def _popen(
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env=os.environ | ENVIRONMENT | ({OWNER: str(cwd)} if cwd else {}),
+            env=_environment(cwd),
             bufsize=0,
             umask=PRIVATE,
             start_new_session=True,
@@ -132,21 +146,13 @@ def _popen(
 
 
 @contextmanager
-def spawned(argv: Sequence[str], *, cwd: Path, log: Path) -> Iterator[Child]:
-    """A program in the background, its output appended to `log`; ended with its group on leaving."""
+def spawned(argv: Sequence[str], *, cwd: Path, log: Path, piped: bool = False) -> Iterator[Child]:
+    """A program in the background, ended with its group on leaving.
+
+    Its output is appended to `log`; where it is `piped`, standard output is read from the child instead.
+    """
     with log.open("ab") as output:
-        child = Child(argv, _popen(argv, cwd=cwd, stdout=output, stderr=output))
-    try:
-        yield child
-    finally:
-        child.end()
-
-
-@contextmanager
-def streamed(argv: Sequence[str], *, cwd: Path, log: Path) -> Iterator[Child]:
-    """A program whose standard output is read from `Child.stdout`, its standard error going to `log`."""
-    with log.open("ab") as errors:
-        child = Child(argv, _popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=errors))
+        child = Child(argv, _popen(argv, cwd=cwd, stdout=subprocess.PIPE if piped else output, stderr=output))
     try:
         yield child
     finally:
@@ -158,39 +164,56 @@ def run(
     *,
     timeout: float,
     cwd: Path | None = None,
-    ok: tuple[int, ...] | None = (0,),
+    log: Path | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Result:
     """Run a program to its end, `timeout` seconds at most, asking `check` all the while.
 
-    Raises ToolTimeout, ToolFailed (a status not in `ok`; None takes every status), Internal where it
-    cannot be started, and whatever `check` raises; the program and its group are dead by then.
+    One that may say much says it to a new `log`, of which the result has what `said` tells. Raises
+    ToolTimeout, Internal where it cannot be started, and whatever `check` raises; the program and its
+    group are dead by then.
     """
     started = time.monotonic()
-    popen = _popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    child = Child(argv, popen)
-    try:
-        stdout, stderr = _output(popen, argv, started + timeout, check)
-    finally:
-        child.end()
-    result = Result(tuple(argv), popen.returncode, _text(stdout), _text(stderr), time.monotonic() - started)
-    if ok is not None and result.rc not in ok:
-        raise ToolFailed(result)
-    return result
+    with log.open("wb") if log else nullcontext() as file:
+        popen = _popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=file or subprocess.PIPE)
+        child = Child(argv, popen)
+        try:
+            stdout, stderr = _output(popen, argv, timeout, check)
+        finally:
+            child.end()
+    told = said(log) if log else _text(stderr)
+    return Result(tuple(argv), popen.returncode, _text(stdout), told, time.monotonic() - started)
 
 
 def _output(
-    popen: subprocess.Popen[bytes], argv: Sequence[str], deadline: float, check: Callable[[], None]
+    popen: subprocess.Popen[bytes], argv: Sequence[str], timeout: float, check: Callable[[], None]
 ) -> tuple[bytes, bytes]:
-    started = time.monotonic()
+    waited = Stopwatch()
     while True:
         try:
             return popen.communicate(timeout=SLICE)
-        except subprocess.TimeoutExpired as expired:
+        except subprocess.TimeoutExpired:
             check()
-            if time.monotonic() >= deadline:
-                said = expired.stderr if isinstance(expired.stderr, bytes) else b""
-                raise ToolTimeout(argv, time.monotonic() - started, _text(said)) from None
+            if waited.seconds() >= timeout:
+                raise ToolTimeout(argv, timeout) from None
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory and all in it; by a program where this process has no file descriptor left to do it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if directory.exists():
+        os.waitpid(os.posix_spawn(RM, (RM, "-rf", "--", str(directory)), ENVIRONMENT), 0)
+
+
+def said(log: Path) -> str:
+    """What a program's log holds: all of a short one, the beginning and the end of a long one."""
+    with log.open("rb") as file:
+        text = file.read(KEPT_OF_LOG)
+        behind = file.seek(0, os.SEEK_END) - len(text)
+        if behind > KEPT_OF_LOG:
+            text += b"\n"
+        file.seek(-min(behind, KEPT_OF_LOG), os.SEEK_END)
+        return _text(text + file.read())
 
 
 def _text(output: bytes) -> str:

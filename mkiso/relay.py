@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mkiso.cancellation import Cancellation
+from mkiso.clock import Stopwatch
 from mkiso.config import Destination, Retrieve
 from mkiso.dcmtk import dcmsend, storescu
 from mkiso.dcmtk.association import Failure, Peer, association_failure, words
+from mkiso.dcmtk.echoscu import echo
 from mkiso.dcmtk.sent import Outcome, Report, Sent, arrived
 from mkiso.errors import DestinationUnreachable, MkisoError, RelayFailed
 from mkiso.process import Child, spawned
@@ -90,6 +92,15 @@ class Relay:
     def address(self) -> str:
         return f"{self.destination.host}:{self.destination.port}"
 
+    def require_reachable(self) -> None:
+        """Ask by C-ECHO (PS3.4 A.4); raise DestinationUnreachable where nobody answers.
+
+        What rejects the association or takes no Verification may take C-STORE all the same.
+        """
+        failure = echo(self.dcmtk_dir, self.peer, self.cancellation.check)
+        if failure is not None and not failure.reached:
+            raise self._unreachable(failure.said)
+
     def deliver(self, instances: Sequence[Instance]) -> Delivery:
         """Send the instances, each association after the other, up to one that fails, or to a cancel."""
         outcomes: Outcomes = {one.sop_instance_uid: Sent(Outcome.NOT_TRIED) for one in instances}
@@ -161,32 +172,33 @@ class Relay:
 
     def _watch(self, sender: Child, log: Path, before: int) -> bool:
         """Wait for the program's end while its log grows and nobody cancels; whether it came to its end."""
-        size, grew, told = 0, time.monotonic(), time.monotonic()
+        size, quiet, told = 0, Stopwatch(), time.monotonic()
         while not sender.ends_within(POLL):
-            moment = time.monotonic()
             if (now := log.stat().st_size) != size:
-                size, grew = now, moment
-            if moment - told > PROGRESS_INTERVAL:
-                told = moment
+                size, quiet = now, Stopwatch()
+            if time.monotonic() - told > PROGRESS_INTERVAL:
+                told = time.monotonic()
                 self.on_progress(before + arrived(log.read_text(errors="replace")))
-            if self.cancellation.reason or moment - grew > self.destination.timeout:
+            if self.cancellation.reason or quiet.seconds() > self.destination.timeout:
                 return False
         return True
 
     def _error(self, delivery: Delivery) -> MkisoError:
         if delivery.failure is Failure.UNREACHABLE and not delivery.sent:
-            return DestinationUnreachable(
-                f"No association with {self.peer}: {delivery.said}. Check that it runs, and destinations.{self.name}."
-                f" {AGAIN}",
-                error="CD Publisher unreachable" if self.name == "cd_publisher" else None,
-                destination=self.address,
-            )
+            return self._unreachable(delivery.said)
         return RelayFailed(
             f"{self.peer} acknowledged {delivery.sent} of {len(delivery.outcomes)} instances."
             f" {self._why(delivery)}{AGAIN}",
             destination=self.address,
             files_sent=delivery.sent,
             files_failed=delivery.failed,
+        )
+
+    def _unreachable(self, why: str) -> DestinationUnreachable:
+        return DestinationUnreachable(
+            f"No association with {self.peer}: {why}. Check that it runs, and destinations.{self.name}. {AGAIN}",
+            error="CD Publisher unreachable" if self.name == "cd_publisher" else None,
+            destination=self.address,
         )
 
     def _why(self, delivery: Delivery) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from mkiso.dcmtk.association import Peer, association_argv, whole_seconds, words
+from mkiso.dcmtk.association import Failure, Peer, association_argv, association_failure, whole_seconds, words
 from mkiso.process import ToolTimeout, run
 
-ACCEPTED = "I: Received Echo Response (Success)"
+ANSWERED = "I: Received Echo Response"
+ACCEPTED = f"{ANSWERED} (Success)"
 
 
 def echo_argv(dcmtk_dir: Path, peer: Peer) -> tuple[str, ...]:
@@ -22,10 +25,24 @@ def echo_argv(dcmtk_dir: Path, peer: Peer) -> tuple[str, ...]:
     )
 
 
-def echo(dcmtk_dir: Path, peer: Peer) -> str | None:
+@dataclass(frozen=True)
+class EchoFailure:
+    """Why a C-ECHO did not succeed; `reached` where the peer was heard of, though it refused."""
+
+    said: str
+    reached: bool
+
+    def __str__(self) -> str:
+        return self.said
+
+
+def echo(dcmtk_dir: Path, peer: Peer, check: Callable[[], None] = lambda: None) -> EchoFailure | None:
     """None where the peer answered with success, else why not; takes at most three `connect_timeout`s."""
     try:
-        result = run(echo_argv(dcmtk_dir, peer), timeout=3 * peer.connect_timeout, ok=None)
+        stderr = run(echo_argv(dcmtk_dir, peer), timeout=3 * peer.connect_timeout, check=check).stderr
     except ToolTimeout as late:
-        return str(late)
-    return None if ACCEPTED in result.stderr else words(result.stderr)
+        return EchoFailure(str(late), reached=False)
+    if ACCEPTED in stderr:
+        return None
+    refused = association_failure(stderr) in (Failure.REJECTED, Failure.NO_CONTEXT)
+    return EchoFailure(words(stderr), reached=refused or ANSWERED in stderr)

@@ -18,10 +18,10 @@ from pydicom import Dataset, dcmread
 from mkiso.dcmtk.association import Peer, association_argv, whole_seconds, words
 from mkiso.dcmtk.pacs import association_error, silent_error
 from mkiso.errors import PacsRejected, PacsTimeout
-from mkiso.process import ToolTimeout, run
+from mkiso.process import ToolTimeout, run, said
 
 FINAL = re.compile(r"^I: Received Final Find Response \((.*)\)", re.M)
-PENDING = re.compile(r"^I: Received Find Response \d+ \(", re.M)
+PENDING = re.compile(r"^I: Received Find Response (\d+) \(", re.M)
 TIMED_OUT = re.compile(r"^E: Find (?:Request|SCU) Failed: .*timeout", re.M)
 STUDY_KEYS = (
     "AccessionNumber",
@@ -33,6 +33,7 @@ STUDY_KEYS = (
     "StudyDescription",
     "ModalitiesInStudy",
 )
+MOST_ANSWERS = 100_000
 UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
@@ -116,14 +117,19 @@ class Finder:
 
     def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
         argv = find_argv(self.dcmtk_dir, self.pacs, self.timeout, keys, (*output, "-od", str(self.directory)))
-        limit = self.pacs.connect_timeout + self.timeout
+        log, limit = self.directory / "findscu.log", self.pacs.connect_timeout + self.timeout
         try:
-            stderr = run(argv, timeout=limit, cwd=self.directory, ok=None, check=self.check).stderr
-        except ToolTimeout as late:
-            if "I: Association Accepted" not in late.stderr:
+            stderr = run(argv, timeout=limit, cwd=self.directory, log=log, check=lambda: self._check(log)).stderr
+        except ToolTimeout:
+            if "I: Association Accepted" not in said(log):
                 raise silent_error(self.pacs) from None
             raise _too_late(self.pacs, self.timeout) from None
         return answered(self.pacs, self.timeout, stderr)
+
+    def _check(self, log: Path) -> None:
+        self.check()
+        if _answers_by_now(said(log)) > MOST_ANSWERS:
+            raise PacsRejected(f"The PACS {self.pacs} gave more than {MOST_ANSWERS} answers to one query. Check it.")
 
 
 def find_argv(
@@ -149,14 +155,19 @@ def answered(pacs: Peer, timeout: float, stderr: str) -> int:
         raise error
     final = FINAL.search(stderr)
     if final is not None and final[1] == "Success":
-        return len(PENDING.findall(stderr))
+        return _answers_by_now(stderr)
     if TIMED_OUT.search(stderr):
         raise _too_late(pacs, timeout)
-    said = final[1] if final else words(stderr)
+    why = final[1] if final else words(stderr)
     raise PacsRejected(
-        f"The PACS {pacs} did not answer the query: {said}."
+        f"The PACS {pacs} did not answer the query: {why}."
         f" Its own log tells why; check that {pacs.calling} may query it."
     )
+
+
+def _answers_by_now(stderr: str) -> int:
+    """findscu numbers the answers, so that the last one tells how many came."""
+    return max(map(int, PENDING.findall(stderr)), default=0)
 
 
 def _accession(answer: Dataset) -> str:

@@ -16,7 +16,6 @@ from mkiso.errors import PacsRejected
 
 STATUS = re.compile(r"^D: DIMSE Status +: 0x([0-9a-f]{4})(?:: (.*\S))?", re.M)
 FAILED = re.compile(r"^D: Failed Suboperations +: (\d+)", re.M)
-FAILED_UIDS = re.compile(r"^D: \(0008,0058\) UI \[([0-9.\\]+)\]", re.M)
 FINAL = "I: Received Final Move Response"
 
 
@@ -32,7 +31,6 @@ class Ending(Enum):
 class Outcome:
     ending: Ending
     failed: int = 0
-    failed_uids: tuple[str, ...] = ()
     said: str = ""
 
 
@@ -71,13 +69,7 @@ def outcome(pacs: Peer, move_destination: str, log: str) -> Outcome:
         return Outcome(Ending.SUCCESS)
     if code == "b000":
         failed = FAILED.search(response)
-        uids = FAILED_UIDS.search(response)
-        return Outcome(
-            Ending.WARNING,
-            int(failed[1]) if failed else 0,
-            tuple(uids[1].split("\\")) if uids else (),
-            status[2] or "",
-        )
+        return Outcome(Ending.WARNING, int(failed[1]) if failed else 0, status[2] or "")
     raise PacsRejected(_advice(pacs, move_destination, code, status[2] or "no text"))
 
 

@@ -1,7 +1,8 @@
 """storescp: the receiver of a C-MOVE's sub-operations (PS3.4 B.2.2).
 
 `--fork` keeps a connection that is held open, or a second association, from stalling the first; `+B`
-writes what came bit for bit; `+xa -pm` takes every transfer syntax and private SOP classes.
+writes what came bit for bit; `+xa -pm` takes every transfer syntax and private SOP classes; `+uf` gives each
+file a name of its own, so that nothing that came is overwritten.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def receive_argv(dcmtk_dir: Path, ae_title: str, port: int, directory: Path, sta
         "+B",
         "-pdu",
         "131072",
+        "+uf",
         "-ta",
         "5",
         "-ts",
@@ -41,6 +43,6 @@ def complaint(log: str) -> str:
     return words(log)
 
 
-def ran_out_of_space(log: str) -> bool:
-    """Whether it refused an instance for want of space (A700, PS3.4 B.2.3)."""
-    return OUT_OF_SPACE in log
+def ran_out_of_space(line: str) -> bool:
+    """Whether it tells here that it refused an instance for want of space (A700, PS3.4 B.2.3)."""
+    return OUT_OF_SPACE in line

@@ -7,14 +7,14 @@ something is wrong, so that any word of it is an error.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mkiso.config import Media
 from mkiso.disc.layouts import Graft
 from mkiso.errors import DiscTooLarge, Internal
-from mkiso.process import Child, run, streamed
+from mkiso.process import Child, run, said, spawned
 from mkiso.retrieve.instances import Instance
 
 SECTOR = 2048
@@ -22,6 +22,9 @@ CHUNK = 1 << 18
 PIPE = 1 << 20
 LARGEST_FILE = (1 << 32) - 1
 SIZING_LIMIT = 600.0
+END_LIMIT = 60.0
+
+Check = Callable[[], None]
 
 
 def master_argv(
@@ -61,12 +64,13 @@ def require_small_files(instances: Sequence[Instance]) -> None:
             )
 
 
-def image_size(genisoimage: Path, media: Media, grafts: Sequence[Graft]) -> int:
+def image_size(genisoimage: Path, media: Media, grafts: Sequence[Graft], check: Check = lambda: None) -> int:
     """The exact number of bytes that the image will have.
 
-    Raises DiscTooLarge above `media.max_size`, Internal where genisoimage found fault with a file.
+    Raises DiscTooLarge above `media.max_size`, Internal where genisoimage found fault with a file, and
+    whatever `check` raises, which is asked all the while.
     """
-    result = run(master_argv(genisoimage, media, grafts, ("-print-size",)), timeout=SIZING_LIMIT, ok=None)
+    result = run(master_argv(genisoimage, media, grafts, ("-print-size",)), timeout=SIZING_LIMIT, check=check)
     if result.rc != 0 or result.stderr.strip():
         raise _faulty(result.rc, result.stderr)
     size = int(result.stdout) * SECTOR
@@ -82,47 +86,52 @@ def image_size(genisoimage: Path, media: Media, grafts: Sequence[Graft]) -> int:
 class Image:
     """An image that is being written by genisoimage; its first bytes are there already."""
 
-    def __init__(self, child: Child, size: int, log: Path) -> None:
+    def __init__(self, child: Child, size: int, log: Path, check: Check) -> None:
         self.size = size
         self._child = child
         self._log = log
-        self._first = child.stdout.read(CHUNK)
+        self._check = check
+        self._first = child.read(CHUNK, check)
         if not self._first:
             self._verify(0)
 
     def chunks(self) -> Iterator[bytes]:
-        """The image's bytes. Whoever passes them on keeps the last chunk back until this has ended:
+        """The image's bytes, never more than its size; `check` is asked while they are waited for.
 
-        it raises Internal at the end where genisoimage left something out, or gave another number
-        of bytes than it said.
+        Whoever passes them on keeps the last chunk back until this has ended: it raises Internal where
+        genisoimage left something out, or gives another number of bytes than it said.
         """
-        chunk, given = self._first, 0
+        chunk, given = self._first, len(self._first)
         while chunk:
+            if given > self.size:
+                raise _faulty(self._child.rc, f"more than the {self.size} bytes came that it had told")
             yield chunk
+            chunk = self._child.read(CHUNK, self._check)
             given += len(chunk)
-            chunk = self._child.stdout.read(CHUNK)
         self._verify(given)
 
     def _verify(self, given: int) -> None:
-        rc, said = self._child.wait(), self._log.read_text(errors="replace")
-        if rc != 0 or said.strip():
-            raise _faulty(rc, said)
+        rc, complaints = self._child.wait(END_LIMIT, self._check), said(self._log)
+        if rc != 0 or complaints.strip():
+            raise _faulty(rc, complaints)
         if given != self.size:
             raise _faulty(rc, f"{given} bytes came instead of {self.size}")
 
 
 @contextmanager
-def mastering(genisoimage: Path, media: Media, grafts: Sequence[Graft], directory: Path) -> Iterator[Image]:
+def mastering(
+    genisoimage: Path, media: Media, grafts: Sequence[Graft], directory: Path, check: Check
+) -> Iterator[Image]:
     """genisoimage running, ended with the block; its size is asked for while it starts. Raises as image_size."""
     log = directory / "genisoimage.log"
-    with streamed(master_argv(genisoimage, media, grafts), cwd=directory, log=log) as child:
+    with spawned(master_argv(genisoimage, media, grafts), cwd=directory, log=log, piped=True) as child:
         with suppress(OSError):  # above the system's limit for users; only speed is lost
             fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, PIPE)
-        yield Image(child, image_size(genisoimage, media, grafts), log)
+        yield Image(child, image_size(genisoimage, media, grafts, check), log, check)
 
 
-def _faulty(rc: int, said: str) -> Internal:
+def _faulty(rc: int | None, complaints: str) -> Internal:
     """What genisoimage says holds paths of the host: it is for the log."""
     error = Internal("The disc could not be mastered. The service's log says which file is at fault.")
-    error.add_note(f"genisoimage ended with status {rc}: {said.strip()}")
+    error.add_note(f"genisoimage ended with status {rc}: {complaints.strip()}")
     return error

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import psutil
 
+from mkiso.clock import Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
 from mkiso.dcmtk.storescp import complaint, ran_out_of_space, receive_argv
 from mkiso.errors import ReceiverUnavailable
-from mkiso.process import Child, spawned
+from mkiso.process import Child, said, spawned
 from mkiso.workspace import Workspace
 
 START_LIMIT = 10.0
@@ -32,11 +33,11 @@ class RunningReceiver:
 
     def wait_until_it_listens(self) -> None:
         """Raise ReceiverUnavailable, with storescp's own words, where it does not come to listen."""
-        deadline = time.monotonic() + START_LIMIT
+        waited = Stopwatch()
         while not _listens(self._child.pid, self.receiver.port):
             if self._child.rc is not None:
-                raise _unavailable(self.receiver, complaint(_read(self._log)))
-            if time.monotonic() > deadline:
+                raise _unavailable(self.receiver, complaint(said(self._log)))
+            if waited.seconds() > START_LIMIT:
                 raise _unavailable(self.receiver, f"it did not listen within {START_LIMIT:g} s")
             time.sleep(POLL)
         self._listened = True
@@ -44,7 +45,7 @@ class RunningReceiver:
     def require_alive(self) -> None:
         """Raise ReceiverUnavailable where storescp has died."""
         if self._child.rc is not None:
-            raise _unavailable(self.receiver, f"storescp died: {complaint(_read(self._log))}")
+            raise _unavailable(self.receiver, f"storescp died: {complaint(said(self._log))}")
 
     def files_being_written(self) -> set[str]:
         """What peers send now: `storescp --fork` has a process for each association, which holds its file open."""
@@ -56,7 +57,8 @@ class RunningReceiver:
         return names - {self._log.name}
 
     def ran_out_of_space(self) -> bool:
-        return ran_out_of_space(_read(self._log))
+        with self._log.open(encoding="utf-8", errors="replace") as lines:
+            return any(map(ran_out_of_space, lines))
 
     def wait_until_its_port_is_free(self) -> None:
         """Until every process of the killed group has let go of the port: the next receiver needs it at once."""
@@ -101,7 +103,3 @@ def _unavailable(receiver: Receiver, why: str) -> ReceiverUnavailable:
     return ReceiverUnavailable(
         f"The receiver {receiver.ae_title} on port {receiver.port}: {why}. Free the port, or change receivers."
     )
-
-
-def _read(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace")

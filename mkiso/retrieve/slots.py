@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from mkiso.clock import Stopwatch
 from mkiso.config import Receiver
 from mkiso.errors import Busy
 from mkiso.locks import held
@@ -30,11 +31,11 @@ def receiver_slot(
 
     Waits `timeout` seconds at most, asking `check` all the while; raises Busy after that.
     """
-    deadline = time.monotonic() + timeout
+    waited = Stopwatch()
     with ExitStack() as slot:
         while (receiver := _first_free(work_dir, receivers, slot)) is None:
             check()
-            if time.monotonic() >= deadline:
+            if waited.seconds() >= timeout:
                 raise Busy(f"No receiver came free in {timeout:g} s. Try again, or configure more receivers.")
             time.sleep(random.uniform(POLL, 3 * POLL))  # noqa: S311  (so that waiters do not march in step)
         yield receiver

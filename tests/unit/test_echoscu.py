@@ -45,7 +45,7 @@ def test_the_exit_status_alone_proves_nothing(fake: FakeProcess, pacs: Peer) -> 
 
 def test_a_peer_that_is_too_late_is_not_well(pacs: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     def late(argv: tuple[str, ...], *, timeout: float, **_: object) -> None:
-        raise ToolTimeout(argv, timeout, "")
+        raise ToolTimeout(argv, timeout)
 
     monkeypatch.setattr(echoscu, "run", late)
     assert "30 s" in str(echo(BIN, pacs))

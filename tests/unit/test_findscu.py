@@ -227,8 +227,9 @@ def test_a_query_without_a_final_response_failed(log: str, pacs: Peer) -> None:
 def test_an_archive_that_is_silent_is_unreachable_before_and_late_after_the_association(
     stderr: str, error: type[Exception], finder: Finder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(argv: tuple[str, ...], *, timeout: float, **_: object) -> None:
-        raise ToolTimeout(argv, timeout, stderr)
+    def late(argv: tuple[str, ...], *, timeout: float, log: Path, **_: object) -> None:
+        log.write_text(stderr)
+        raise ToolTimeout(argv, timeout)
 
     monkeypatch.setattr(findscu, "run", late)
     with pytest.raises(error):

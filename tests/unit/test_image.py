@@ -28,7 +28,7 @@ def behave(program: Path, sectors: int, script: str) -> None:
 
 def given(program: Path, sectors: int) -> bytes:
     """The image as its reader has it."""
-    with mastering(program, Media(), GRAFTS, program.parent) as image:
+    with mastering(program, Media(), GRAFTS, program.parent, lambda: None) as image:
         assert image.size == sectors * 2048
         return b"".join(image.chunks())
 
@@ -122,7 +122,7 @@ def test_an_image_that_is_not_what_was_promised_does_not_end_well(script: str, p
 
 def test_a_reader_that_leaves_ends_genisoimage(program: Path) -> None:
     behave(program, 2**30, f"echo $$ > {program}.pid; exec cat /dev/zero")
-    with mastering(program, Media(), GRAFTS, program.parent) as image:
+    with mastering(program, Media(), GRAFTS, program.parent, lambda: None) as image:
         assert next(image.chunks())
         pid = int(Path(f"{program}.pid").read_text())
         assert Path(f"/proc/{pid}").exists()

@@ -1,17 +1,22 @@
 import os
+import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from mkiso.errors import Internal
-from mkiso.process import Child, ToolFailed, ToolTimeout, run, spawned, streamed
+from mkiso.process import KEPT_OF_LOG, Child, ToolTimeout, remove_tree, run, said, spawned
 
 Wait = Callable[[Callable[[], object]], None]
 FOREVER = 60.0
+
+
+def nothing() -> None:
+    """What is asked all the while, and never objects."""
 
 
 def shell(script: str) -> tuple[str, ...]:
@@ -38,12 +43,12 @@ def grandchild(directory: Path) -> int:
 
 @contextmanager
 def in_background(kind: str, argv: tuple[str, ...], directory: Path) -> Iterator[Child]:
-    with {"spawned": spawned, "streamed": streamed}[kind](argv, cwd=directory, log=directory / "log") as child:
+    with spawned(argv, cwd=directory, log=directory / "log", piped=kind == "piped") as child:
         yield child
 
 
 def test_a_result_tells_what_a_program_did() -> None:
-    result = run(shell("echo out; echo err >&2; exit 3"), timeout=FOREVER, ok=(3,))
+    result = run(shell("echo out; echo err >&2; exit 3"), timeout=FOREVER)
     assert (result.argv[0], result.rc, result.stdout, result.stderr) == ("/bin/sh", 3, "out\n", "err\n")
     assert 0 < result.seconds < FOREVER
 
@@ -52,15 +57,8 @@ def test_output_that_is_no_utf8_is_read_too() -> None:
     assert run(shell(r"printf 'A\377B'"), timeout=FOREVER).stdout == "A\N{REPLACEMENT CHARACTER}B"
 
 
-@pytest.mark.parametrize(("script", "rc"), [("exit 3", 3), ("kill -TERM $$", -15)])
-def test_a_status_that_was_not_named_fails(script: str, rc: int) -> None:
-    with pytest.raises(ToolFailed) as raised:
-        run(shell(script), timeout=FOREVER)
-    assert raised.value.result.rc == rc
-
-
-def test_every_status_is_taken_on_request() -> None:
-    assert run(shell("exit 3"), timeout=FOREVER, ok=None).rc == 3
+def test_a_signal_that_ended_a_program_is_its_negative_status() -> None:
+    assert run(shell("kill -TERM $$"), timeout=FOREVER).rc == -15
 
 
 def test_much_output_on_both_pipes_does_not_block() -> None:
@@ -69,9 +67,10 @@ def test_much_output_on_both_pipes_does_not_block() -> None:
 
 
 def test_a_timeout_kills_the_group_and_keeps_what_was_said(tmp_path: Path, eventually: Wait) -> None:
-    with pytest.raises(ToolTimeout) as raised:
-        run(family(tmp_path), timeout=0.3)
-    assert raised.value.stderr == "one\n"
+    log = tmp_path / "log"
+    with pytest.raises(ToolTimeout):
+        run(family(tmp_path), timeout=0.3, log=log)
+    assert said(log) == "one\n"
     eventually(lambda: is_dead(grandchild(tmp_path)))
 
 
@@ -85,7 +84,7 @@ def test_a_check_that_raises_kills_the_group(tmp_path: Path, eventually: Wait) -
     eventually(lambda: is_dead(grandchild(tmp_path)))
 
 
-@pytest.mark.parametrize("kind", ["spawned", "streamed"])
+@pytest.mark.parametrize("kind", ["logged", "piped"])
 def test_a_program_in_the_background_ends_with_its_group_when_its_block_raises(
     kind: str, tmp_path: Path, eventually: Wait
 ) -> None:
@@ -105,7 +104,7 @@ def test_a_program_in_the_background_ends_with_its_group_when_its_block_raises(
     eventually(lambda: is_dead(grandchild(tmp_path)))
 
 
-@pytest.mark.parametrize("kind", ["spawned", "streamed"])
+@pytest.mark.parametrize("kind", ["logged", "piped"])
 def test_a_group_ends_also_where_its_leader_ended_before(kind: str, tmp_path: Path, eventually: Wait) -> None:
     leaves = shell(f"sleep 60 >/dev/null 2>&1 & echo $! > {tmp_path}/pid")
     with in_background(kind, leaves, tmp_path) as child:
@@ -117,7 +116,7 @@ def test_a_group_ends_also_where_its_leader_ended_before(kind: str, tmp_path: Pa
 @pytest.mark.parametrize(("script", "rc"), [("exit 7", 7), ("kill -KILL $$", -9), ("kill -TERM $$", -15)])
 def test_the_status_of_a_child_is_negative_where_a_signal_ended_it(script: str, rc: int, tmp_path: Path) -> None:
     with spawned(shell(script), cwd=tmp_path, log=tmp_path / "log") as child:
-        assert child.wait() == rc
+        assert child.wait(FOREVER, nothing) == rc
         assert child.rc == rc
     assert child.rc == rc
 
@@ -126,15 +125,16 @@ def test_output_in_the_background_is_appended_to_the_log(tmp_path: Path) -> None
     log = tmp_path / "log"
     log.write_text("before\n")
     with spawned(shell("echo out; echo err >&2"), cwd=tmp_path, log=log) as child:
-        child.wait()
+        child.wait(FOREVER, nothing)
     assert log.read_text() == "before\nout\nerr\n"
 
 
 def test_a_stream_comes_from_standard_output_alone(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with streamed(shell("printf bytes; echo err >&2"), cwd=tmp_path, log=log) as child:
-        assert child.stdout.read() == b"bytes"
-        assert child.wait() == 0
+    with spawned(shell("printf bytes; echo err >&2"), cwd=tmp_path, log=log, piped=True) as child:
+        assert child.read(100, nothing) == b"bytes"
+        assert child.read(100, nothing) == b""
+        assert child.wait(FOREVER, nothing) == 0
     assert log.read_text() == "err\n"
 
 
@@ -142,8 +142,8 @@ def test_a_program_has_its_own_session_and_says_whose_it_is(tmp_path: Path) -> N
     script = "import os; print(os.getsid(0) == os.getpid(), oct(os.umask(0)), os.getcwd(), os.read(0, 1));"
     names = ("TCP_NODELAY", "LC_ALL", "HOME", "MKISO_JOB_DIRECTORY")
     script += f"print(*(os.environ.get(name) for name in {names}))"
-    said = run((sys.executable, "-c", script), timeout=FOREVER, cwd=tmp_path).stdout.splitlines()
-    assert said == [f"True 0o77 {tmp_path} b''", f"1 C /nonexistent {tmp_path}"]
+    told = run((sys.executable, "-c", script), timeout=FOREVER, cwd=tmp_path).stdout.splitlines()
+    assert told == [f"True 0o77 {tmp_path} b''", f"1 C /nonexistent {tmp_path}"]
 
 
 @pytest.mark.parametrize("missing", ["program", "right"])
@@ -162,3 +162,67 @@ def test_no_descriptor_of_ours_reaches_a_program(tmp_path: Path) -> None:
         listed = run(("/bin/ls", "/proc/self/fd"), timeout=FOREVER).stdout.split()
         assert os.fstat(held.fileno())
         assert len(listed) == 4  # 0, 1, 2 and the directory that ls reads
+
+
+def test_a_program_learns_nothing_else_of_our_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HIS_PASSWORD", "LD_PRELOAD", "TZ"):
+        monkeypatch.setenv(name, "Asia/Jakarta")
+    names = {line.partition("=")[0] for line in run(("/usr/bin/env",), timeout=FOREVER, cwd=tmp_path).stdout.split()}
+    ours = {"TCP_NODELAY", "LC_ALL", "HOME", "MKISO_JOB_DIRECTORY"}
+    assert names - {"PATH", "LD_LIBRARY_PATH", "DCMDICTPATH", "TMPDIR"} == {"TZ", *ours}
+
+
+@pytest.mark.parametrize("waits", ["read", "wait"])
+def test_who_waits_for_a_program_can_be_called_away(waits: str, tmp_path: Path) -> None:
+    def check() -> None:
+        raise KeyError
+
+    with spawned(shell("sleep 60"), cwd=tmp_path, log=tmp_path / "log", piped=True) as child, pytest.raises(KeyError):
+        child.read(1, check) if waits == "read" else child.wait(FOREVER, check)
+
+
+def test_a_program_that_does_not_end_in_time_is_told(tmp_path: Path) -> None:
+    with spawned(shell("sleep 60"), cwd=tmp_path, log=tmp_path / "log") as child, pytest.raises(ToolTimeout):
+        child.wait(0.1, nothing)
+
+
+@pytest.mark.parametrize("size", [0, 1, KEPT_OF_LOG, 2 * KEPT_OF_LOG])
+def test_a_short_log_is_told_whole(size: int, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("x" * size)
+    assert said(tmp_path / "log") == "x" * size
+
+
+def test_of_a_long_log_its_beginning_and_its_end_are_told(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log:
+        log.write("first line\n")
+        log.truncate(1 << 30)
+        log.seek(0, os.SEEK_END)
+        log.write("last line\n")
+    told = said(tmp_path / "log")
+    assert told.startswith("first line\n")
+    assert told.endswith("last line\n")
+    assert len(told) == 2 * KEPT_OF_LOG + 1
+
+
+def test_a_tree_is_removed_also_without_a_descriptor_left(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "deep" / "deeper").mkdir(parents=True)
+    (tmp_path / "tree" / "deep" / "deeper" / "file").touch()
+    with no_descriptor_left():
+        with pytest.raises(OSError, match="Too many open files"):
+            os.listdir(tmp_path)
+        remove_tree(tmp_path / "tree")
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with ExitStack() as opened:
+            with suppress(OSError):
+                while True:
+                    opened.enter_context(open(os.devnull))
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -10,7 +10,7 @@ from mkiso.dcmtk.storescp import complaint, ran_out_of_space, receive_argv
 def test_the_argv_of_storescp(stall: float, idle: str) -> None:
     assert receive_argv(Path("/opt/dcmtk"), "CDRECORD", 10104, Path("/w/received"), stall) == (
         *("/opt/dcmtk/storescp", "-v", "--fork", "-aet", "CDRECORD", "+xa", "-pm", "+B"),
-        *("-pdu", "131072", "-ta", "5", "-ts", idle, "-od", "/w/received", "10104"),
+        *("-pdu", "131072", "+uf", "-ta", "5", "-ts", idle, "-od", "/w/received", "10104"),
     )
 
 
