@@ -5,24 +5,28 @@ Programs that a job starts carry its directory in their environment: so a sweep 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import pwd
 import shutil
 import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from mkiso.errors import DiskFull, Internal
+from mkiso.errors import ConfigurationError, DiskFull, Internal
 from mkiso.locks import locked
-from mkiso.process import OWNER
+from mkiso.process import OWNER, remove_tree
 
 PREFIX = "dicomdir_"
+OTHERS = 0o077
+NO_ROOM = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -41,23 +45,36 @@ class Workspace:
 
 
 def ensure_work_dir(work_dir: Path) -> None:
-    """Make the directory that holds the job directories (mode 0700); Internal where that fails."""
+    """Make the directory that holds the job directories; ConfigurationError unless it is this user's alone.
+
+    Raises OSError where the disk is full.
+    """
     try:
         work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = work_dir.lstat()
     except OSError as error:
-        raise Internal(
-            f"The directory of storage.work_dir cannot be made ({error.strerror}). Make it, or choose another."
-        ) from error
-    if not os.access(work_dir, os.R_OK | os.W_OK | os.X_OK):
-        raise Internal(
-            "The directory of storage.work_dir may not be written to by this user. Run as the service's user."
-        )
-    status = work_dir.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Internal(
-            "The directory of storage.work_dir belongs to another user, or others may write to it. Run the service"
-            " and its commands as one user, and give that user a directory of its own."
-        )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _unusable(work_dir, f"cannot be made ({error.strerror}). Make it, or choose another") from error
+    if stat.S_ISLNK(status.st_mode):
+        raise _unusable(work_dir, "is a symbolic link. Name the directory itself")
+    if status.st_uid != os.geteuid():
+        owner, user = _name(status.st_uid), _name(os.geteuid())
+        raise _unusable(work_dir, f"belongs to {owner}, and this is {user}. Run as {owner}, or choose another")
+    if status.st_mode & OTHERS:
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        raise _unusable(work_dir, f"is open to other users (mode {mode}). Look what is in it, then: chmod 0700")
+
+
+def _unusable(work_dir: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(f"storage.work_dir: {work_dir} {why}.")
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def making_jobs(work_dir: Path) -> AbstractContextManager[None]:
@@ -73,28 +90,47 @@ def job_directory(work_dir: Path, job_id: str) -> Iterator[Workspace]:
     Raises OSError where it cannot be made.
     """
     workspace = Workspace(work_dir / f"{PREFIX}{job_id}")
-    with making_jobs(work_dir):
-        workspace.path.mkdir(mode=0o700)
-        lock = os.open(workspace.path, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as made:
+        with making_jobs(work_dir):
+            workspace.path.mkdir(mode=0o700)
+            try:
+                lock = os.open(workspace.path, os.O_RDONLY)
+            except OSError:
+                workspace.path.rmdir()
+                raise
+            made.callback(os.close, lock)
+            made.callback(remove_tree, workspace.path)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _blaming_a_full_disk(work_dir):
+            workspace.received.mkdir()
+            workspace.disc.mkdir()
+            yield workspace
+
+
+@contextmanager
+def _blaming_a_full_disk(work_dir: Path) -> Iterator[None]:
+    """What fails where no room is left fails for that: programs tell it in many ways, or not at all."""
     try:
-        workspace.received.mkdir()
-        workspace.disc.mkdir()
-        yield workspace
-    finally:
-        shutil.rmtree(workspace.path, ignore_errors=True)
-        os.close(lock)
+        yield
+    except Exception as error:
+        if getattr(error, "http_status", Internal.http_status) >= Internal.http_status and _free(work_dir) < NO_ROOM:
+            raise DiskFull("The disk of storage.work_dir became full. Make room, then ask again.") from error
+        raise
 
 
 def require_space(work_dir: Path, min_free: int) -> None:
     """Raise DiskFull where less than `min_free` bytes would be kept free."""
-    status = os.statvfs(work_dir)
-    free = status.f_bavail * status.f_frsize
+    free = _free(work_dir)
     if free < min_free:
         raise DiskFull(
             f"{free} bytes are free where the job directories are, and storage.min_free keeps {min_free}."
             " Make room, or lower it."
         )
+
+
+def _free(work_dir: Path) -> int:
+    status = os.statvfs(work_dir)
+    return status.f_bavail * status.f_frsize
 
 
 def sweep(work_dir: Path, abandon: Callable[[set[str]], list[str]] = lambda _living: []) -> list[str]:

@@ -1,16 +1,18 @@
+import errno
 import os
 import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from mkiso.errors import DiskFull, Internal
+from mkiso.errors import Cancelled, ConfigurationError, DiskFull, PacsTimeout
 from mkiso.process import OWNER
 from mkiso.workspace import ensure_work_dir, job_directory, require_space, sweep
 
@@ -118,7 +120,8 @@ def test_a_sweep_follows_no_symbolic_link(jobs: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").write_text("kept")
-    (jobs / "dicomdir_left").mkdir(parents=True)
+    jobs.mkdir(mode=0o700)
+    (jobs / "dicomdir_left").mkdir()
     (jobs / "dicomdir_left" / "link").symlink_to(precious)
     (jobs / "dicomdir_link").symlink_to(precious)
     assert sweep(jobs) == ["left"]
@@ -126,7 +129,7 @@ def test_a_sweep_follows_no_symbolic_link(jobs: Path, tmp_path: Path) -> None:
 
 
 def test_a_sweep_touches_only_job_directories(jobs: Path) -> None:
-    jobs.mkdir()
+    jobs.mkdir(mode=0o700)
     (jobs / "receiver_10104.lock").touch()
     (jobs / "dicomdir_file").touch()
     (jobs / "other").mkdir()
@@ -134,11 +137,52 @@ def test_a_sweep_touches_only_job_directories(jobs: Path) -> None:
     assert {path.name for path in jobs.iterdir()} == {"receiver_10104.lock", "dicomdir_file", "other"}
 
 
-def test_a_work_dir_that_cannot_be_made_is_internal_and_shows_no_path(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(Internal) as raised:
-        ensure_work_dir(tmp_path / "file" / "jobs")
-    assert str(tmp_path) not in str(raised.value)
+def absent_below_a_file(directory: Path) -> Path:
+    (directory / "file").touch()
+    return directory / "file" / "jobs"
+
+
+def a_file(directory: Path) -> Path:
+    (directory / "jobs").touch()
+    return directory / "jobs"
+
+
+def symbolic_link(directory: Path) -> Path:
+    (directory / "real").mkdir(mode=0o700)
+    (directory / "jobs").symlink_to(directory / "real")
+    return directory / "jobs"
+
+
+def open_to_a_group(directory: Path) -> Path:
+    (directory / "jobs").mkdir()
+    (directory / "jobs").chmod(0o710)
+    return directory / "jobs"
+
+
+def of_another_user(directory: Path) -> Path:
+    (directory / "jobs").mkdir(mode=0o700)
+    os.chown(directory / "jobs", 65534, 65534)
+    return directory / "jobs"
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (absent_below_a_file, "Not a directory"),
+        (a_file, "File exists"),
+        (symbolic_link, "symbolic link"),
+        (open_to_a_group, "mode 0710"),
+        (of_another_user, "belongs to nobody"),
+    ],
+)
+def test_a_work_dir_that_is_not_this_users_alone_is_refused_by_name(
+    made: Callable[[Path], Path], why: str, tmp_path: Path
+) -> None:
+    work_dir = made(tmp_path)
+    with pytest.raises(ConfigurationError) as raised:
+        ensure_work_dir(work_dir)
+    assert str(work_dir) in raised.value.detail
+    assert why in raised.value.detail
 
 
 @pytest.mark.parametrize(("min_free", "enough"), [(4096 * 10, True), (4096 * 10 + 1, False)])
@@ -153,10 +197,37 @@ def test_less_than_min_free_is_disk_full(
             require_space(tmp_path, min_free)
 
 
-def test_a_work_dir_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    with pytest.raises(Internal):
-        ensure_work_dir(tmp_path)
+@pytest.mark.parametrize(
+    ("free", "raised", "told"),
+    [
+        (40_000, PacsTimeout("late"), DiskFull),
+        (40_000, OSError("torn"), DiskFull),
+        (40_000, Cancelled("left"), Cancelled),
+        (100_000, PacsTimeout("late"), PacsTimeout),
+    ],
+)
+def test_what_fails_on_a_full_disk_fails_for_that(
+    free: int, raised: Exception, told: type[Exception], jobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free, f_frsize=1))
+    with pytest.raises(told), job_directory(jobs, JOB):
+        raise raised
+    assert list(jobs.iterdir()) == []
+
+
+def test_a_job_directory_for_which_no_descriptor_is_left_is_not_left_either(
+    jobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(path: object, *rest: Any) -> int:
+        if str(path).endswith(JOB):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path, *rest)
+
+    real = os.open
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(OSError, match="Too many"), job_directory(jobs, JOB):
+        pytest.fail("made")
+    assert list(jobs.iterdir()) == []
 
 
 def test_a_sweep_beside_jobs_that_end_leaves_nothing(jobs: Path) -> None:
