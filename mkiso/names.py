@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from anyascii import anyascii
 from pydicom.valuerep import PersonName
 
 LONGEST_FILE_NAME = 120
@@ -42,14 +43,19 @@ def single_file_name(accession: str) -> str:
 
 def disc_file_name(patient_name: str, accessions: Sequence[str]) -> str:
     """`PATIENTNAME-ACCESSIONS.iso` of ASCII letters and digits, at most 120 characters, of each part at least half."""
-    name, numbers = _letters_and_digits(patient_name.partition("=")[0]), _letters_and_digits("".join(accessions))
+    name, numbers = _letters_and_digits(_first_group(patient_name)), _letters_and_digits("".join(accessions))
     room = LONGEST_FILE_NAME - len(SUFFIX) - 1
     name = name[: max(room // 2, room - len(numbers))]
     return f"{name}-{numbers[: room - len(name)]}{SUFFIX}"
 
 
+def _first_group(name: str) -> str:
+    """The alphabetic, ideographic or phonetic group, whichever is the first that is not empty."""
+    return next((group for group in name.split("=") if group.strip("^ ")), "")
+
+
 def _letters_and_digits(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]", "", text) or "UNKNOWN"
+    return re.sub(r"[^A-Za-z0-9]", "", anyascii(text)) or "UNKNOWN"
 
 
 def _spaced(text: str) -> str:

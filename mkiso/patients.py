@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import socket
+import ssl
+import threading
 import time
-from typing import Any, Protocol
-from urllib.parse import quote
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import closing, suppress
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any, Protocol, TypeVar
+from urllib.parse import SplitResult, quote, urlsplit
 
-import requests
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
-from urllib3.exceptions import HTTPError
 
+from mkiso.clock import Stopwatch
 from mkiso.config import Api, Patients, Sql
 from mkiso.errors import AccessionNotFound, ConfigurationError, PatientApiUnavailable, PatientDbUnavailable
 
 LARGEST_ANSWER = 1 << 20
+SLICE = 0.05
+Check = Callable[[], None]
+T = TypeVar("T")
 log = logging.getLogger("mkiso.patients")
 
 
 class PatientSource(Protocol):
-    def name_of(self, accession: str) -> str | None:
+    def name_of(self, accession: str, check: Check) -> str | None:
         """The name of the patient of an accession number; None where the archive's own answer is to be taken.
 
-        Raises AccessionNotFound, PatientDbUnavailable or PatientApiUnavailable.
+        `check` is asked all the while. Raises what it raises, AccessionNotFound, PatientDbUnavailable or
+        PatientApiUnavailable.
         """
 
 
@@ -39,7 +51,7 @@ def patient_source(patients: Patients) -> PatientSource:
 
 
 class PacsNames:
-    def name_of(self, accession: str) -> None:  # noqa: ARG002
+    def name_of(self, accession: str, check: Check) -> None:  # noqa: ARG002
         return None
 
 
@@ -51,7 +63,10 @@ class SqlNames:
         engines = {url: _engine(url, sql.timeout) for url in urls}
         self._steps = [(engines[step.url.get_secret_value()], sa.text(step.query)) for step in sql.steps]
 
-    def name_of(self, accession: str) -> str:
+    def name_of(self, accession: str, check: Check) -> str:
+        return watched(lambda: self._ask(accession), check)
+
+    def _ask(self, accession: str) -> str:
         known: dict[str, Any] = {"accession_number": accession}
         try:
             for engine, statement in self._steps:
@@ -69,47 +84,97 @@ class SqlNames:
 
 
 class ApiNames:
-    """The HTTP service of `patients.api`. TLS is always verified, and no redirect is followed."""
+    """The HTTP service of `patients.api`. TLS is always verified, and no redirect is followed.
+
+    http.client shows its connection, which so can be cut off whatever the service does.
+    """
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._url = api.url or ""
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.headers.update({name: value.get_secret_value() for name, value in api.headers.items()})
-
-    def name_of(self, accession: str) -> str:
-        url = self._url.replace("{accession_number}", quote(accession, safe=""))
+        self._headers = {name: value.get_secret_value() for name, value in api.headers.items()}
         try:
-            status, body = self._get(url)
-        except (requests.RequestException, HTTPError) as error:
+            self._tls = ssl.create_default_context(cafile=api.ca_file)
+        except OSError as error:
+            raise ConfigurationError(f"patients.api.ca_file: no certificates can be read from it ({error}).") from None
+
+    def name_of(self, accession: str, check: Check) -> str:
+        url = (self._api.url or "").replace("{accession_number}", quote(accession, safe=""))
+        try:
+            status, body = self._get(url, check)
+        except (OSError, HTTPException, ValueError) as error:
             raise _unavailable(type(error).__name__) from error
-        if status == requests.codes.not_found:
+        if status == HTTPStatus.NOT_FOUND:
             raise _not_found(accession, "API")
-        if status != requests.codes.ok:
+        if status != HTTPStatus.OK:
             raise _unavailable(f"it answered with status {status}")
         return _field(body, self._api.name_field)
 
-    def _get(self, url: str) -> tuple[int, Any]:
-        """Status and JSON body (None where it is none); a connection that fails is tried once more."""
-        try:
-            return self._get_once(url)
-        except requests.Timeout:
-            raise
-        except requests.ConnectionError:
-            return self._get_once(url)
+    def _get(self, url: str, check: Check) -> tuple[int, Any]:
+        """Status and JSON body (None where it is none). A connection that fails is tried once more.
 
-    def _get_once(self, url: str) -> tuple[int, Any]:
-        api, deadline = self._api, time.monotonic() + self._api.timeout
-        verify = str(api.ca_file) if api.ca_file else True
-        options: dict[str, Any] = {"timeout": api.timeout, "verify": verify, "allow_redirects": False, "stream": True}
-        with self._session.get(url, **options) as answer:
-            body = b""
-            while chunk := answer.raw.read1(1 << 14, decode_content=True):
-                body += chunk
-                if time.monotonic() > deadline or len(body) > LARGEST_ANSWER:
-                    raise requests.Timeout
-            return answer.status_code, _json(body)
+        Raises TimeoutError where both are not there within the timeout.
+        """
+        began = time.monotonic()
+        try:
+            return self._get_once(urlsplit(url), check, self._api.timeout)
+        except ConnectionError:
+            return self._get_once(urlsplit(url), check, self._api.timeout - (time.monotonic() - began))
+
+    def _get_once(self, url: SplitResult, check: Check, limit: float) -> tuple[int, Any]:
+        host, timeout = url.hostname or "", self._api.timeout
+        if url.scheme == "https":
+            call = Call(HTTPSConnection(host, url.port, timeout=timeout, context=self._tls))
+        else:
+            call = Call(HTTPConnection(host, url.port, timeout=timeout))
+        target = url._replace(scheme="", netloc="", fragment="").geturl()
+        with closing(call):
+            return watched(lambda: call.get(target, self._headers), check, limit)
+
+
+class Call:
+    """One HTTP request; `close` ends it, although another thread waits for the answer."""
+
+    def __init__(self, connection: HTTPConnection) -> None:
+        self._connection = connection
+        self._closed = False
+
+    def get(self, target: str, headers: dict[str, str]) -> tuple[int, Any]:
+        """The answer's status and JSON body."""
+        self._connection.connect()
+        if self._closed:
+            self.close()
+        self._connection.request("GET", target, headers=headers)
+        answer = self._connection.getresponse()
+        return answer.status, _json(answer.read(LARGEST_ANSWER + 1))
+
+    def close(self) -> None:
+        self._closed, self._connection.auto_open = True, 0
+        with suppress(OSError):
+            if self._connection.sock is not None:  # of a TLS socket, too, without its own farewell
+                socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
+        self._connection.close()
+
+
+def watched(ask: Callable[[], T], check: Check, limit: float = math.inf) -> T:
+    """What `ask` returns or raises in a thread of its own, while `check` is asked here.
+
+    Raises TimeoutError after `limit` seconds, and whatever `check` raises; nobody waits for the thread then.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(ask())
+        except BaseException as error:  # told to whoever waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    waited = Stopwatch()
+    while not wait([future], SLICE).done:
+        check()
+        if waited.seconds() > limit:
+            raise TimeoutError
+    return future.result()
 
 
 def _json(body: bytes) -> Any:
@@ -129,9 +194,18 @@ def _field(body: Any, path: str) -> str:
             found = found[int(part)]
         else:
             found = None
-    if not isinstance(found, str):
+    if not isinstance(found, str) or not _is_text(found):
         raise _unavailable(f"its answer is not JSON with the patient's name in {path}")
     return found
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written down: JSON may hold half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _engine(url: str, timeout: float) -> sa.Engine:

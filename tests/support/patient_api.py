@@ -22,18 +22,29 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
     "FIELD.001": (200, b'{"data": {"patient": []}}'),
     "NULL.001": (200, b'{"data": {"patient": [{"name": null}]}}'),
     "LOGIN.001": (302, b""),
+    "SURROGATE.001": (200, b'{"data": {"patient": [{"name": "\\ud800"}]}}'),
+}
+
+
+ENDLESS = {
+    "TRICKLE.001": (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" "),
+    "DRIP.001": (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+    "CONTINUE.001": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
 }
 
 
 class Api(ThreadingHTTPServer):
-    """`asked` is every accession number that came, `release` ends an answer that is held back."""
+    """`asked` is every accession number that came, `release` ends an answer that is held back.
+
+    `left` tells that a client has gone away from an endless one.
+    """
 
     daemon_threads = True
 
     def __init__(self, port: int) -> None:
         super().__init__((LOCALHOST, port), Handler)
         self.asked: list[str] = []
-        self.release = threading.Event()
+        self.release, self.left = threading.Event(), threading.Event()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,22 +57,20 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(401, b"")
         if accession == "SLOW.001":
             self.server.release.wait(30)
-        if accession == "TRICKLE.001":
-            return self._trickle()
+        if accession in ENDLESS:
+            return self._send_forever(*ENDLESS[accession])
         if accession == "CLOSED.001" or (accession == "ONCE.001" and self.server.asked.count(accession) == 1):
             self.close_connection = True
             return None
         return self._answer(*ANSWERS.get("CT.001" if accession == "ONCE.001" else accession, (404, b"")))
 
-    def _trickle(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "100")
-        self.end_headers()
-        while not self.server.release.wait(0.1):
-            try:
-                self.wfile.write(b" ")
-            except OSError:
-                return
+    def _send_forever(self, first: bytes, then: bytes) -> None:
+        try:
+            self.wfile.write(first)
+            while not self.server.release.wait(0.02):
+                self.wfile.write(then)
+        except OSError:
+            self.server.left.set()
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

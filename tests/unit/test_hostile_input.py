@@ -21,6 +21,10 @@ accepted = st.text(PLAIN, min_size=1, max_size=64).map(lambda given: given.strip
 PACS = Peer("ABPACS", "127.0.0.1", 104, "CDRECORD", 10)
 
 
+def nothing() -> None:
+    """What is asked all the while, and never objects."""
+
+
 @given(accepted)
 def test_an_accession_number_is_one_value_of_one_key_in_the_arguments(accession: str) -> None:
     class Told(Finder):
@@ -52,8 +56,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> SqlNames:
 @given(accession=accepted.filter(lambda accession: accession != "MR.001"))
 def test_an_accession_number_is_a_bound_value_in_sql(accession: str, names: SqlNames) -> None:
     with pytest.raises(AccessionNotFound):
-        names.name_of(accession)
-    assert names.name_of("MR.001") == "DOE^JANE"
+        names.name_of(accession, nothing)
+    assert names.name_of("MR.001", nothing) == "DOE^JANE"
 
 
 @given(accepted)
@@ -61,12 +65,12 @@ def test_an_accession_number_is_one_parameter_of_the_patient_apis_url(accession:
     asked = []
 
     class Told(ApiNames):
-        def _get(self, url: str) -> tuple[int, object]:
+        def _get(self, url: str, _check: object) -> tuple[int, object]:
             asked.append(url)
             return 200, {"patient_name": "DOE^JANE"}
 
     api = {"url": "https://his.example/patients?accession={accession_number}&site=1"}
-    Told(parse({"patients": {"source": "api", "api": api}}).patients.api).name_of(accession)
+    Told(parse({"patients": {"source": "api", "api": api}}).patients.api).name_of(accession, nothing)
     url = urlsplit(asked[0])
     assert (url.scheme, url.netloc, url.path, url.fragment) == ("https", "his.example", "/patients", "")
     assert parse_qs(url.query) == {"accession": [accession], "site": ["1"]}

@@ -37,7 +37,12 @@ def test_every_name_can_be_shown_on_one_line(name: str) -> None:
     ("name", "accessions", "file_name"),
     [
         ("DOE^JOHN", ("MR.001", "CT.002"), "DOEJOHN-MR001CT002.iso"),
-        ("山田^太郎", ("CT.002",), "UNKNOWN-CT002.iso"),
+        ("Müller^Jörg", ("CT.002",), "MullerJorg-CT002.iso"),
+        ("Łukasiewicz", ("CT.002",), "Lukasiewicz-CT002.iso"),
+        ("小东", ("CT.002",), "XiaoDong-CT002.iso"),
+        ("=小东", ("CT.002",), "XiaoDong-CT002.iso"),
+        ("^ ==やまだ^たろう", ("CT.002",), "yamadatarou-CT002.iso"),
+        ("^", ("CT.002",), "UNKNOWN-CT002.iso"),
         ("DOE^JOHN=山田^太郎", ("--",), "DOEJOHN-UNKNOWN.iso"),
         ("", ("../../etc/passwd",), "UNKNOWN-etcpasswd.iso"),
     ],
