@@ -23,11 +23,12 @@ from pydantic import (
     model_validator,
 )
 
-from mkiso.errors import BadRequest, ConfigurationError
+from mkiso.errors import BadRequest, ConfigurationError, NotConfigured
 
 SYSTEM_FILE = Path("/etc/mkiso/mkiso.yaml")
 CHECKOUT_FILE = Path(__file__).parent.parent / "etc" / "mkiso.yaml"
 HIGHEST_PORT = 65535
+WELL_KNOWN = ("relay", "cd_publisher")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -109,22 +110,16 @@ class Retrieve(Section):
     settle_timeout: Seconds = 15
     queue_timeout: Seconds = 300
     max_accessions: Annotated[int, Field(ge=1, le=1000)] = 20
+    verify_patient: bool = True
 
 
 class Destination(Section):
-    ae_title: AETitle = "ANY-SCP"
-    host: Host = "172.16.0.120"
-    port: Port = 104
+    ae_title: AETitle
+    host: Host
+    port: Port
     calling_ae_title: AETitle | None = None
     tool: Literal["storescu", "dcmsend"] = "storescu"
     timeout: Seconds = 60
-
-
-def _well_known(destinations: dict[str, Destination]) -> dict[str, Destination]:
-    return {"relay": Destination(), "cd_publisher": Destination()} | destinations
-
-
-Destinations = Annotated[dict[str, Destination], AfterValidator(_well_known), Field(validate_default=True)]
 
 
 class Media(Section):
@@ -141,21 +136,9 @@ class SqlStep(Section):
     query: str
 
 
-NOTES_STEPS = (
-    SqlStep.model_construct(
-        url=SecretStr("mysql+pymysql://192.168.2.7:3306/pacsdb_his"),
-        query="SELECT MEDRECID, RegID FROM pacs_result_series WHERE AccessionNumber = :accession_number",
-    ),
-    SqlStep.model_construct(
-        url=SecretStr("mysql+pymysql://192.168.2.7:3306/rsabt201107"),
-        query="SELECT NamaPasien AS patient_name FROM medrec WHERE MEDRECID = :MEDRECID",
-    ),
-)
-
-
 class Sql(Section):
     timeout: Seconds = 5
-    steps: Annotated[tuple[SqlStep, ...], Field(min_length=1)] = NOTES_STEPS
+    steps: tuple[SqlStep, ...] = ()
 
 
 class Api(Section):
@@ -173,9 +156,11 @@ class Patients(Section):
     api: Api = Api()
 
     @model_validator(mode="after")
-    def _api_has_url(self) -> Self:
+    def _source_is_given(self) -> Self:
         if self.source == "api" and self.api.url is None:
             raise ValueError("api.url, with {accession_number} in it, where the source is api")
+        if self.source == "sql" and not self.sql.steps:
+            raise ValueError("sql.steps, at least one {url, query}, where the source is sql")
         return self
 
 
@@ -206,7 +191,7 @@ class Config(Section):
     pacs: Pacs = Pacs()
     receivers: Annotated[tuple[Receiver, ...], Field(min_length=1)] = (Receiver(),)
     retrieve: Retrieve = Retrieve()
-    destinations: Destinations = {}
+    destinations: dict[str, Destination] = {}
     media: Media = Media()
     patients: Patients = Patients()
     storage: Storage = Storage()
@@ -221,11 +206,16 @@ class Config(Section):
         return self
 
     def destination(self, name: str) -> Destination:
-        """The named C-STORE peer; BadRequest where the configuration has none of that name."""
-        if name not in self.destinations:
-            known = ", ".join(sorted(self.destinations))
-            raise BadRequest(f"There is no destination of that name; there are: {known}.")
-        return self.destinations[name]
+        """The named C-STORE peer.
+
+        Raises NotConfigured for one that has URLs of its own and is not there, BadRequest for any other.
+        """
+        if name in self.destinations:
+            return self.destinations[name]
+        if name in WELL_KNOWN:
+            raise NotConfigured(f"The configuration has no destinations.{name}. Add it, as etc/mkiso.yaml shows.")
+        known = ", ".join(sorted(self.destinations)) or "none"
+        raise BadRequest(f"There is no destination of that name; there are: {known}.")
 
 
 def find_file(option: str | None) -> Path:

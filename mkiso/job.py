@@ -81,8 +81,9 @@ def relay(installation: Installation, order: Order, destination: str, cancellati
     to = installation.config.destination(destination)
     with Job(installation, order, cancellation, kind="relay", destination=f"{to.host}:{to.port}") as job:
         studies = job.look_up()
+        sender = job.relay_to(destination)
         instances = job.retrieve(studies)
-        delivery = job.send(instances, destination)
+        delivery = job.send(instances, sender)
         job.record.complete()
         return Relayed(job.patient_name, f"{to.host}:{to.port}", delivery)
 
@@ -125,7 +126,7 @@ class Job:
     def look_up(self) -> list[Study]:
         """Whose studies these are. What fails here has cost no receiver."""
         self.record.enter("querying")
-        name = self._installation.patients.name_of(self._order.accessions[0])
+        name = self._installation.patients.name_of(self._order.accessions[0], self.cancellation.check)
         studies = find_studies(self._installation.finder(self._workspace, self.cancellation), self._order.accessions)
         if not self._config.patients.allow_mixed:
             require_one_patient(studies)
@@ -162,16 +163,23 @@ class Job:
         require_small_files(instances)
         grafts = LAYOUTS[self._order.layout](instances, self._workspace.disc)
         self.record.enter("mastering")
-        image = self._acquired.enter_context(mastering(genisoimage, media, grafts, self._workspace.path))
+        image = self._acquired.enter_context(
+            mastering(genisoimage, media, grafts, self._workspace.path, self.cancellation.check)
+        )
         self.record.note(bytes=image.size)
         return image
 
-    def send(self, instances: list[Instance], name: str) -> Delivery:
-        """Every instance sent, and acknowledged; raises DestinationUnreachable, RelayFailed, Cancelled."""
+    def relay_to(self, name: str) -> Relay:
+        """The way to a destination that answers; what fails here has moved nothing. Raises DestinationUnreachable."""
         destination = self._config.destination(name)
-        self.record.enter("sending", bytes=sum(one.bytes for one in instances))
         peer, dcmtk_dir = peer_of(destination, self._config.retrieve), self._config.tools.dcmtk_dir
         relay = Relay(name, destination, peer, dcmtk_dir, self._workspace, self.cancellation, self._sent)
+        relay.require_reachable()
+        return relay
+
+    def send(self, instances: list[Instance], relay: Relay) -> Delivery:
+        """Every instance sent, and acknowledged; raises DestinationUnreachable, RelayFailed, Cancelled."""
+        self.record.enter("sending", bytes=sum(one.bytes for one in instances))
         delivery = relay.deliver(instances)
         rows = (one.row(delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
         self._installation.ledger.hand_out(self._order.job_id, rows)

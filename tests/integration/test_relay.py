@@ -1,6 +1,7 @@
 """Relays: everything arrives, unchanged, or the caller is told what did not."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mkiso import errors
 from mkiso.cancellation import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
-from mkiso.job import Order, Relayed, relay
+from mkiso.job import Job, Order, Relayed, relay
 from tests.support import tools
 from tests.support.archive import running_archive
 from tests.support.destination import running_destination
@@ -173,14 +174,35 @@ def test_a_peer_that_accepts_no_context_fails_the_relay(tool: str, route: Route)
 
 
 @pytest.mark.parametrize("tool", ["storescu", "dcmsend"])
-@pytest.mark.parametrize("running", [True, False])
-def test_a_destination_without_an_association_is_unreachable(running: bool, tool: str, route: Route) -> None:
-    if running:
-        with running_destination(route.port, "hang"):
-            error = route.refusal(errors.DestinationUnreachable, tool=tool, timeout=1)
-    else:
-        error = route.refusal(errors.DestinationUnreachable, tool=tool)
+@pytest.mark.parametrize("behaviour", ["hang", "deaf", None])
+def test_a_destination_that_does_not_answer_is_unreachable_before_anything_moves(
+    behaviour: str | None, tool: str, route: Route
+) -> None:
+    with running_destination(route.port, behaviour) if behaviour else nullcontext():
+        error = route.refusal(errors.DestinationUnreachable, tool=tool, timeout=1)
     assert error.error == "destination unreachable"
+    assert "retrieving" not in route.job["seconds"]
+
+
+def test_a_peer_that_takes_no_verification_is_sent_to(route: Route) -> None:
+    with running_destination(route.port, "no-verification") as destination:
+        assert route.send(SIX).delivery.sent == len(destination.received()) == 6
+
+
+def test_a_peer_that_is_lost_while_the_studies_come_is_unreachable(route: Route, monkeypatch: Any) -> None:
+    retrieve = Job.retrieve
+    with ExitStack() as running:
+        running.enter_context(running_destination(route.port))
+
+        def retrieve_and_lose(job: Job, studies: Any) -> Any:
+            instances = retrieve(job, studies)
+            running.close()
+            return instances
+
+        monkeypatch.setattr(Job, "retrieve", retrieve_and_lose)
+        error = route.refusal(errors.DestinationUnreachable)
+    assert "retrieving" in route.job["seconds"]
+    assert "Connection refused" in error.detail
 
 
 def test_an_unknown_host_is_unreachable_and_the_publisher_is_called_so(route: Route) -> None:

@@ -101,6 +101,7 @@ def test_a_person_sees_what_to_do_where_nothing_was_sent(relaying: Relaying) -> 
         ("/send_rimage_multiple.php?accession_number=A,,B", 400, "empty_accession"),
         ("/api/iso/relay?accession_numbers=A&destination=moon", 400, "bad_request"),
         ("/api/iso/print?accession_number=NONE.001", 404, "accession_not_found"),
+        ("/api/iso/relay?accession_numbers=A&destination=", 400, "bad_request"),
         ("/send_rimage_multiple.php?accession_number=SHARED.001", 409, "several_patients"),
         ("/api/iso/relay?accession_numbers=SR.001&destination=nobody", 502, "destination_unreachable"),
     ],
@@ -108,6 +109,23 @@ def test_a_person_sees_what_to_do_where_nothing_was_sent(relaying: Relaying) -> 
 def test_what_cannot_be_relayed_is_told(path: str, status: int, code: str, relaying: Relaying) -> None:
     answer = relaying.service.get(path)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_without_destinations_the_relays_are_not_configured_and_nothing_is_asked(site: Site, tmp_path: Path) -> None:
+    (http,) = free_ports(1)
+    with running_service(tmp_path, http, site.settings(destinations={})) as service:
+        for path in (
+            "/mkiso2.php?accession_number=MR.001",
+            "/send_rimage_multiple.php?accession_number=MR.001",
+            "/api/iso/relay?accession_numbers=MR.001",
+            "/api/iso/print?accession_number=MR.001",
+            "/api/iso/print-multiple?accession_numbers=MR.001",
+        ):
+            answer = service.get(path)
+            told = (answer.status_code, answer.json()["code"], answer.json()["error"])
+            assert told == (501, "not_configured", "not configured"), path
+        assert service.get("/api/iso/relay?accession_numbers=MR.001&destination=moon").status_code == 400
+        assert service.get("/api/jobs").json() == {"jobs": []}
 
 
 def test_head_sends_nothing(relaying: Relaying) -> None:

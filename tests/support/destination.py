@@ -1,4 +1,4 @@
-"""A C-STORE peer that refuses, warns, aborts or goes silent at the third instance, or rejects everyone."""
+"""A C-STORE peer that refuses, warns, aborts or goes silent at the third instance, or takes no one, or no C-ECHO."""
 
 import argparse
 import socket
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydicom.uid import AllTransferSyntaxes
@@ -53,7 +54,7 @@ def _silence(_peer: Peer, _event: evt.Event) -> int:
 
 
 ODD: dict[str, Callable[[Peer, evt.Event], int]] = {"status": _status, "abort": _abort, "silent": _silence}
-BEHAVIOURS = (*ODD, "normal", "reject", "hang", "no-context")
+BEHAVIOURS = (*ODD, "normal", "reject", "hang", "no-context", "no-verification", "deaf")
 
 
 def serve(port: int, peer: Peer) -> None:
@@ -65,12 +66,14 @@ def serve(port: int, peer: Peer) -> None:
     entity.require_called_aet = peer.behaviour == "reject"
     if peer.behaviour == "reject":
         entity.ae_title = "ANOTHER"
-    entity.add_supported_context(Verification)
+    if peer.behaviour != "no-verification":
+        entity.add_supported_context(Verification)
     _config.UNRESTRICTED_STORAGE_SERVICE = peer.behaviour != "no-context"
     if peer.behaviour != "no-context":
         for context in AllStoragePresentationContexts:
             entity.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
-    entity.start_server((LOCALHOST, port), evt_handlers=[(evt.EVT_C_STORE, peer.store)])
+    echo: Callable[[evt.Event], int] = partial(_silence, peer) if peer.behaviour == "deaf" else lambda _event: 0x0000
+    entity.start_server((LOCALHOST, port), evt_handlers=[(evt.EVT_C_STORE, peer.store), (evt.EVT_C_ECHO, echo)])
 
 
 def _accept_and_hang(port: int) -> None:

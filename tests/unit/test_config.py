@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from mkiso import config
 from mkiso.config import CHECKOUT_FILE, Config, find_file, load, parse
-from mkiso.errors import BadRequest, ConfigurationError
+from mkiso.errors import BadRequest, ConfigurationError, NotConfigured
 
 SECRET = "s3cr3t-w0rd"
 PEER = {"ae_title": "ANY-SCP", "host": "172.16.0.120", "port": 104}
@@ -26,6 +26,9 @@ DEFAULTS: dict[str, Any] = {
     "retrieve.settle_timeout": 15,
     "retrieve.queue_timeout": 300,
     "retrieve.max_accessions": 20,
+    "retrieve.verify_patient": True,
+    "destinations": {},
+    "patients.sql.steps": [],
     "media.layout": "legacy",
     "media.viewer_dir": None,
     "media.volume_id": "DICOM",
@@ -100,30 +103,35 @@ def test_a_key_has_the_contracts_default(key: str) -> None:
 
 
 def test_there_is_no_key_beside_the_contracts() -> None:
-    assert leaves(parse({})) == {*DEFAULTS, "destinations", "patients.sql.steps"}
+    assert leaves(parse({})) == {*DEFAULTS}
+
+
+def test_a_destination_is_what_the_configuration_says() -> None:
+    made = parse({"destinations": {"archive": PEER, "relay": PEER | {"tool": "dcmsend"}}})
+    assert set(made.destinations) == {"relay", "archive"}
+    assert [made.destination(name).tool for name in ("relay", "archive")] == ["dcmsend", "storescu"]
+
+
+@pytest.mark.parametrize("missing", PEER)
+def test_a_destination_has_no_default_address(missing: str) -> None:
+    peer = {key: value for key, value in PEER.items() if key != missing}
+    assert f"destinations.relay.{missing}" in problem({"destinations": {"relay": peer}})
 
 
 @pytest.mark.parametrize("name", ["relay", "cd_publisher"])
-def test_a_well_known_destination_has_the_contracts_default(name: str) -> None:
-    assert PEER.items() <= plain(parse({}).destination(name)).items()
-    assert parse({}).destination(name).tool == "storescu"
+def test_a_well_known_destination_that_is_not_there_is_not_configured(name: str) -> None:
+    with pytest.raises(NotConfigured) as raised:
+        parse({"destinations": {"archive": PEER}}).destination(name)
+    assert (raised.value.http_status, raised.value.code) == (501, "not_configured")
 
 
-def test_a_further_destination_leaves_the_well_known_ones() -> None:
-    made = parse({"destinations": {"archive": PEER, "relay": PEER | {"tool": "dcmsend", "port": 105}}})
-    assert set(made.destinations) == {"relay", "cd_publisher", "archive"}
-    assert (made.destination("relay").tool, made.destination("relay").port) == ("dcmsend", 105)
+def test_any_other_destination_that_is_not_there_is_a_bad_request() -> None:
+    with pytest.raises(BadRequest, match="archive"):
+        parse({"destinations": {"archive": PEER}}).destination("nowhere")
 
 
-def test_a_destination_that_is_not_configured_is_a_bad_request() -> None:
-    with pytest.raises(BadRequest):
-        parse({}).destination("nowhere")
-
-
-def test_the_steps_of_the_notes_are_the_default() -> None:
-    first, second = parse({}).patients.sql.steps
-    assert ":accession_number" in first.query
-    assert "patient_name" in second.query
+def test_a_sql_source_has_no_default_query() -> None:
+    assert "sql.steps" in problem({"patients": {"source": "sql"}})
 
 
 @pytest.mark.parametrize(
@@ -201,7 +209,7 @@ def test_a_wrong_type_is_named(key: str, value: object) -> None:
         ("media.max_size", 0),
         ("media.max_size", -1),
         ("patients.source", "ldap"),
-        ("patients.sql.steps", []),
+        ("patients.sql.timeout", 0),
         ("patients.api.url", "https://his.example/patients"),
         ("patients.api.url", "ftp://his.example/{accession_number}"),
         ("patients.api.name_field", ""),

@@ -111,7 +111,9 @@ def service(tmp_path: Path, installation: Jobs) -> Iterator[Callable[..., Flask]
 
     def make(**server: Any) -> Flask:
         storage = {"work_dir": f"{tmp_path}/w", "ledger": f"sqlite:///{tmp_path}/jobs.db"}
-        config: Config = parse({"storage": storage, "server": server, "retrieve": {"max_accessions": 3}})
+        peer = {"ae_title": "ANY-SCP", "host": "127.0.0.1", "port": 9}
+        sections = {"storage": storage, "server": server, "retrieve": {"max_accessions": 3}}
+        config: Config = parse(sections | {"destinations": {"relay": peer, "cd_publisher": peer}})
         opened.append(create_app(config))
         return opened[-1]
 
