@@ -95,6 +95,15 @@ class Incomplete(MkisoError):
     code, http_status, error = "incomplete", 502, "incomplete retrieval"
 
 
+class WrongPatient(MkisoError):
+    code, http_status, error = "wrong_patient", 502, "instances of another patient"
+
+
+class ConflictingInstances(MkisoError):
+    code, http_status = "conflicting_instances", 502
+    error = "an instance arrived twice, differing"
+
+
 class DestinationUnreachable(MkisoError):
     code, http_status, error = "destination_unreachable", 502, "destination unreachable"
 
@@ -117,6 +126,10 @@ class Busy(MkisoError):
 
 class ReceiverUnavailable(MkisoError):
     code, http_status, error = "receiver_unavailable", 503, "receiver could not start"
+
+
+class NotConfigured(MkisoError):
+    code, http_status, error = "not_configured", 501, "not configured"
 
 
 class DiscTooLarge(MkisoError):

@@ -11,7 +11,7 @@ from mkiso.dcmtk.findscu import Finder
 from mkiso.ledger.ledger import Ledger
 from mkiso.patients import patient_source
 from mkiso.retrieve.studies import Study, find_studies, with_instances, with_modalities
-from mkiso.workspace import Workspace, job_directory, sweep
+from mkiso.workspace import Workspace, job_directory, require_space, sweep
 
 
 class Installation:
@@ -28,8 +28,13 @@ class Installation:
         return Peer(pacs.ae_title, pacs.host, pacs.port, retrieve.calling_ae_title, retrieve.connect_timeout)
 
     def finder(self, workspace: Workspace, cancellation: Cancellation) -> Finder:
-        tools, timeout = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout
-        return Finder(tools, self.pacs, timeout, workspace.path, cancellation.check)
+        tools, timeout, storage = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout, self.config.storage
+
+        def check() -> None:
+            cancellation.check()
+            require_space(storage.work_dir, storage.min_free)
+
+        return Finder(tools, self.pacs, timeout, workspace.path, check)
 
     def studies(self, accessions: Sequence[str], cancellation: Cancellation, query_id: str) -> list[Study]:
         """What the archive holds for the accession numbers; nothing is moved, and no job is recorded.

@@ -66,7 +66,7 @@ def _check(name: str, look: Callable[[], str]) -> Check:
 
 
 def _version(program: Path) -> str:
-    result = run((str(program), "--version"), timeout=VERSION_LIMIT, ok=None)
+    result = run((str(program), "--version"), timeout=VERSION_LIMIT)
     first = next((line for line in (result.stdout + result.stderr).splitlines() if line.strip()), "")
     if result.rc != 0:
         raise _Wrong(f"{program} ended with status {result.rc}: {first}")
@@ -95,7 +95,7 @@ def _patient_source(installation: Installation) -> str:
     """Asked for an accession number that nobody has, a source that works does not find it."""
     source = installation.config.patients.source
     with suppress(AccessionNotFound):
-        installation.patients.name_of(NOBODYS)
+        installation.patients.name_of(NOBODYS, lambda: None)
     return f"{source} answers" if source != "pacs" else "the PACS's own answer"
 
 

@@ -1,32 +1,44 @@
 """The directory that a receiver writes to: what has arrived, and which of it is whole.
 
-A file is there under its final name from its first byte (storescp +B), so presence proves nothing.
+A file is there under its final name from its first byte (storescp +B), so presence proves nothing. Anybody who
+reaches the receiver's port may send: only what is expected counts as progress, and is waited for.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Set
 from pathlib import Path
 
-from mkiso.retrieve.instances import Instance, Key, read_whole, version_of
+from mkiso.clock import Stopwatch
+from mkiso.retrieve.instances import Instance, Key, claimed_uid, read_whole, version_of
 
 
 class Inbox:
-    """The directory that a receiver writes to: each file is read once it is whole."""
+    """Each file of the directory is read once it is whole; `wanted` are the instances that are expected."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, wanted: Set[Key]) -> None:
         self._directory = directory
+        self._wanted = wanted
+        self._wanted_uids = {sop for _, sop in wanted}
         self._files: dict[str, Instance] = {}
         self._torn: dict[str, tuple[int, int]] = {}
         self.keys: set[Key] = set()
-        self.last_arrival = time.monotonic()
+        self.quiet = Stopwatch()
 
     @property
-    def instances(self) -> dict[Key, Instance]:
-        """The whole instances by Study and SOP Instance UID."""
-        return {one.key: one for one in self._files.values()}
+    def arrivals(self) -> dict[Key, list[Instance]]:
+        """The whole instances by Study and SOP Instance UID; each as often as it came."""
+        arrived = defaultdict(list)
+        for name in sorted(self._files):
+            arrived[self._files[name].key].append(self._files[name])
+        return dict(arrived)
+
+    @property
+    def received(self) -> int:
+        """How many of the expected instances are there."""
+        return len(self._wanted & self.keys)
 
     @property
     def damaged(self) -> int:
@@ -39,10 +51,14 @@ class Inbox:
             if name not in self._files:
                 self._read(name)
 
+    def of_expected(self, names: Collection[str]) -> set[str]:
+        """Which of these files hold an expected instance, or are on the way to."""
+        return {name for name in names if self._is_expected(name)}
+
     def forget(self, names: Collection[str]) -> None:
         """Count these files no longer, whatever they hold."""
         self._files = {name: one for name, one in self._files.items() if name not in names}
-        self.keys = set(self.instances)
+        self.keys = {one.key for one in self._files.values()}
 
     def forget_changed(self) -> None:
         """Forget what was written to, or went, since it was found whole."""
@@ -53,6 +69,11 @@ class Inbox:
         self.forget_changed()
         self._torn.clear()
         self.look()
+
+    def _is_expected(self, name: str) -> bool:
+        if name in self._files:
+            return self._files[name].key in self._wanted
+        return claimed_uid(self._directory / name) in self._wanted_uids
 
     def _read(self, name: str) -> None:
         path = self._directory / name
@@ -65,5 +86,6 @@ class Inbox:
             return
         self._torn.pop(name, None)
         self._files[name] = instance
+        if instance.key in self._wanted and instance.key not in self.keys:
+            self.quiet = Stopwatch()
         self.keys.add(instance.key)
-        self.last_arrival = time.monotonic()

@@ -54,6 +54,7 @@ class Instance:
     series_uid: str
     study_uid: str
     transfer_syntax: str
+    patient_id: str
     bytes: int
     version: tuple[int, int]
 
@@ -86,7 +87,33 @@ def read_whole(path: Path) -> Instance | None:
     if uids is None or not WANTED.issubset(uids):
         return None
     sop, sop_class, series, study = (uids[tag] for tag in UIDS)
-    return Instance(path, sop, sop_class, series, study, str(syntax), version[0], version)
+    return Instance(
+        path,
+        sop,
+        sop_class,
+        series,
+        study,
+        str(syntax),
+        str(dcmread(path, specific_tags=["PatientID"]).get("PatientID") or "").strip(),
+        version[0],
+        version,
+    )
+
+
+def claimed_uid(path):  # type: ignore
+    from pydicom.filereader import read_file_meta_info
+
+    try:
+        return str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
+    except Exception:
+        return None
+
+
+def same_data_set(one, other):  # type: ignore
+    from pydicom import dcmread
+
+    a, b = dcmread(one.path), dcmread(other.path)
+    return a.to_json() == b.to_json()
 
 
 def version_of(path: Path) -> tuple[int, int] | None:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from mkiso.cancellation import Cancellation
+from mkiso.clock import Stopwatch
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.movescu import Ending, Outcome, move_argv, outcome
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
-from mkiso.process import Child, spawned
+from mkiso.process import Child, said, spawned
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.instances import Instance, Key
+from mkiso.retrieve.proof import require_agreement, require_patient
 from mkiso.retrieve.receiver import RunningReceiver
-from mkiso.retrieve.studies import Study
+from mkiso.retrieve.studies import Study, keys_of
 from mkiso.workspace import Workspace, require_space
 
 POLL = 0.02
@@ -43,9 +45,8 @@ class Retrieval:
     look_up_again: Callable[[Study], Study]
 
     def __post_init__(self) -> None:
-        self._inbox = Inbox(self.workspace.received)
-        self._wanted = {key for study in self.studies for key in keys_of(study)}
-        self._moving_since: dict[str, float] = {}
+        self._inbox = Inbox(self.workspace.received, {key for study in self.studies for key in keys_of(study)})
+        self._moving: dict[str, Stopwatch] = {}
 
     def receive(self, receiver: RunningReceiver) -> None:
         """C-MOVE every study to the receiver, until the expected instances are there and whole.
@@ -55,11 +56,11 @@ class Retrieval:
         """
         try:
             for study in self.studies:
-                began = self._moving_since.setdefault(study.accession_number, time.monotonic())
-                ended = self._move(receiver, study, began)
-                self._settle(receiver, study, ended, began)
-                self._let_files_close(receiver, began)
-        except (PacsRejected, Incomplete, NoDicomData) as error:
+                moving = self._moving.setdefault(study.accession_number, Stopwatch())
+                ended = self._move(receiver, study, moving)
+                self._settle(receiver, study, ended, moving)
+                self._let_files_close(receiver, moving)
+        except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
             if receiver.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
             raise
@@ -68,74 +69,79 @@ class Retrieval:
         """The instances that are handed out: exactly those that the archive holds; the receiver has ended.
 
         Instances of the studies that came beside the expected ones are looked up again. Those of
-        other studies are left where they are, and reported. Raises Incomplete.
+        other studies are left where they are, and reported. Raises Incomplete, WrongPatient,
+        ConflictingInstances.
         """
         self._inbox.forget_changed()
-        arrived = self._inbox.instances
-        studies = [self._refreshed(study, arrived) for study in self.studies]
-        wanted = {key for study in studies for key in keys_of(study)}
+        arrivals = self._inbox.arrivals
+        studies = [self._refreshed(study, arrivals) for study in self.studies]
         for study in studies:
             self._require_all(study, Outcome(Ending.SUCCESS))
-        if foreign := sorted(sop for study, sop in arrived.keys() - wanted):
-            fields = {"job": self.record.job_id, "count": len(foreign), "instances": foreign[:NAMED]}
-            log.warning("the PACS sent instances that were not asked for", extra={"fields": fields})
+        if self.config.retrieve.verify_patient and not self.config.patients.allow_mixed:
+            require_patient(studies, arrivals)
+        require_agreement(studies, arrivals, self.cancellation.check)
+        wanted = {key for study in studies for key in keys_of(study)}
+        self._report(arrivals.keys() - wanted)
         self.record.note(expected=len(wanted))
         self.record.progress(len(wanted))
-        return [arrived[key] for key in sorted(wanted)]
+        return [arrivals[key][0] for key in sorted(wanted)]
 
-    def _refreshed(self, study: Study, arrived: dict[Key, Instance]) -> Study:
+    def _report(self, foreign: Set[Key]) -> None:
+        if foreign:
+            named = sorted(sop for _, sop in foreign)[:NAMED]
+            fields = {"job": self.record.job_id, "count": len(foreign), "instances": named}
+            log.warning("the receiver got instances that were not asked for", extra={"fields": fields})
+
+    def _refreshed(self, study: Study, arrived: Collection[Key]) -> Study:
         known = keys_of(study)
         news = any(key[0] == study.study_uid and key not in known for key in arrived)
         return self.look_up_again(study) if news else study
 
-    def _move(self, receiver: RunningReceiver, study: Study, began: float) -> Outcome:
+    def _move(self, receiver: RunningReceiver, study: Study, moving: Stopwatch) -> Outcome:
         retrieve = self.config.retrieve
         destination = receiver.receiver.ae_title
         argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study.study_uid, retrieve.move_timeout)
-        said = self.workspace.path / f"movescu-{study.study_uid}.log"
-        self._inbox.last_arrival = time.monotonic()
-        with spawned(argv, cwd=self.workspace.path, log=said) as mover:
-            self._watch(receiver, mover, began)
-        return outcome(self.pacs, destination, said.read_text(errors="replace"))
+        log_file = self.workspace.path / f"movescu-{study.study_uid}.log"
+        self._inbox.quiet = Stopwatch()
+        with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
+            self._watch(receiver, mover, moving)
+        return outcome(self.pacs, destination, said(log_file))
 
-    def _watch(self, receiver: RunningReceiver, mover: Child, began: float) -> None:
+    def _watch(self, receiver: RunningReceiver, mover: Child, moving: Stopwatch) -> None:
         retrieve = self.config.retrieve
         while not mover.ends_within(self._tick(receiver)):
-            self._require_time(began)
-            if self._quiet() > retrieve.stall_timeout:
+            self._require_time(moving)
+            if self._inbox.quiet.seconds() > retrieve.stall_timeout:
                 raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
 
-    def _require_time(self, began: float) -> None:
+    def _require_time(self, moving: Stopwatch) -> None:
         limit = self.config.retrieve.move_timeout
-        if time.monotonic() - began > limit:
+        if moving.seconds() > limit:
             raise self._late(f"the C-MOVE did not end in {limit:g} s (retrieve.move_timeout)")
 
-    def _settle(self, receiver: RunningReceiver, study: Study, ended: Outcome, began: float) -> None:
+    def _settle(self, receiver: RunningReceiver, study: Study, ended: Outcome, moving: Stopwatch) -> None:
         """Wait for what an archive sends after it has answered; raise where something does not come."""
-        self._inbox.last_arrival = time.monotonic()
+        self._inbox.quiet = Stopwatch()
         self._inbox.look()
         while missing := self._missing(study):
             told_so = ended.ending is Ending.WARNING and ended.failed >= len(missing)
-            if told_so or self._quiet() > self.config.retrieve.settle_timeout:
+            if told_so or self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
                 self._inbox.recheck()
                 break
-            self._require_time(began)
+            self._require_time(moving)
             time.sleep(self._tick(receiver))
         self._require_all(study, ended)
 
-    def _let_files_close(self, receiver: RunningReceiver, began: float) -> None:
-        """A file of which each element is whole may still grow, or come a second time, while it is open."""
-        self._inbox.last_arrival = time.monotonic()
-        while unfinished := receiver.files_being_written():
-            if self._quiet() > self.config.retrieve.settle_timeout:
+    def _let_files_close(self, receiver: RunningReceiver, moving: Stopwatch) -> None:
+        """A file of which each element is whole may still grow while it is open; others hold nothing up."""
+        self._inbox.quiet = Stopwatch()
+        while unfinished := self._inbox.of_expected(receiver.files_being_written()):
+            if self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
                 break
-            self._require_time(began)
+            self._require_time(moving)
             time.sleep(self._tick(receiver))
         self._inbox.recheck()
         self._inbox.forget(unfinished)
-
-    def _quiet(self) -> float:
-        return time.monotonic() - self._inbox.last_arrival
 
     def _tick(self, receiver: RunningReceiver) -> float:
         """Look at everything once; the seconds until it is worth to look again."""
@@ -144,7 +150,7 @@ class Retrieval:
         receiver.require_alive()
         require_space(self.config.storage.work_dir, self.config.storage.min_free)
         self._inbox.look()
-        self.record.progress(len(self._wanted & self._inbox.keys))
+        self.record.progress(self._inbox.received)
         return max(POLL, 2 * (time.monotonic() - began))
 
     def _missing(self, study: Study) -> list[str]:
@@ -176,7 +182,3 @@ class Retrieval:
 
     def _late(self, what: str) -> PacsTimeout:
         return PacsTimeout(f"The PACS {self.pacs} was too slow: {what}. Try again, or raise the limit.")
-
-
-def keys_of(study: Study) -> set[Key]:
-    return {(study.study_uid, sop) for sop in study.instances}

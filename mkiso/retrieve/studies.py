@@ -12,6 +12,7 @@ from pydicom.multival import MultiValue
 from mkiso.dcmtk.findscu import UID, Finder
 from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
 from mkiso.names import display_name
+from mkiso.retrieve.instances import Key
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Study:
             "series": len(set(self.instances.values())),
             "instances": len(self.instances),
         }
+
+
+def keys_of(study: Study) -> set[Key]:
+    """What names the study's instances."""
+    return {(study.study_uid, sop) for sop in study.instances}
 
 
 def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:

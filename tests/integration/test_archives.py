@@ -11,6 +11,7 @@ from pydicom import dcmread
 
 from mkiso import errors
 from mkiso.cancellation import Cancellation
+from mkiso.dcmtk import findscu
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from tests.support.archive import running_archive
@@ -155,6 +156,13 @@ def test_a_move_that_never_ends_is_given_up(before: Start) -> None:
 def test_a_query_that_is_not_answered_is_given_up(before: Start) -> None:
     with before("hang-find", retrieve={"query_timeout": 1}) as it:
         assert "query_timeout" in it.refusal(errors.PacsTimeout).detail
+
+
+@pytest.mark.parametrize("behaviour", ["endless-studies", "endless-instances"])
+def test_a_query_of_endless_answers_is_given_up(behaviour: str, before: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findscu, "MOST_ANSWERS", 300)
+    with before(behaviour, retrieve={"query_timeout": 3600}) as it:
+        assert "more than 300 answers" in it.refusal(errors.PacsRejected).detail
 
 
 def test_a_pacs_that_accepts_the_connection_alone_is_unreachable(before: Start) -> None:

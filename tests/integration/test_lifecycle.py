@@ -87,6 +87,10 @@ class Slow:
     def job(self, job_id: str) -> dict[str, Any]:
         return self.service.get(f"/api/jobs/{job_id}").json()
 
+    def received(self) -> int:
+        """How many files the receiver has."""
+        return len(list(self.directory.glob("work/dicomdir_*/received/*")))
+
     def left(self) -> list[Any]:
         """Job directories, and programs that work in them."""
         directories = list(self.directory.glob("work/dicomdir_*"))
@@ -110,9 +114,9 @@ def slow_archive(tmp_path: Path, delay: float) -> Iterator[tuple[int, int, Study
 
 
 @contextmanager
-def slow_service(tmp_path: Path, delay: float = 0.2, program: Any = None) -> Iterator[Slow]:
+def slow_service(tmp_path: Path, delay: float = 0.2, program: Any = None, **sections: Any) -> Iterator[Slow]:
     with slow_archive(tmp_path, delay) as (port, receiver, study):
-        configuration = settings(tmp_path, port, {"RECEIVER": receiver})
+        configuration = settings(tmp_path, port, {"RECEIVER": receiver}, **sections)
         options = {"program": program} if program else {}
         with running_service(tmp_path, free_ports(1)[0], configuration, **options) as service:
             yield Slow(service, study, tmp_path, configuration)
@@ -196,6 +200,89 @@ def test_a_file_that_shrinks_while_it_is_streamed_breaks_the_connection(site: Si
         wait_until(lambda: service.get(url).json()["finished_at"] is not None, 10, lambda: service.get(url).text)
         job = service.get(url).json()
         assert (job["state"], job["error"]["code"]) == ("failed", "internal")
+
+
+SIZES = 'case "$*" in *-print-size*) exec "$real" "$@";; esac'
+HANGING = {
+    "while it sizes": ("sleep 3600",),
+    "before its first byte": (SIZES, "sleep 3600"),
+    "in the middle": (SIZES, '"$real" "$@" | head -c 300000', "sleep 3600"),
+}
+
+
+def program(directory: Path, *script: str) -> str:
+    """A program in genisoimage's place; `$real` is the real one."""
+    file = directory / "genisoimage"
+    file.write_text("\n".join(("#!/bin/sh", "real=/usr/bin/genisoimage", *script, "")))
+    file.chmod(0o755)
+    return str(file)
+
+
+def test_a_file_that_grew_since_its_disc_was_sized_breaks_the_connection(site: Site, tmp_path: Path) -> None:
+    """The size is told before the image is made: this genisoimage sees more than the other did."""
+    genisoimage = program(tmp_path, SIZES, '"$real" "$@"; printf x')
+    with (
+        running_service(tmp_path, free_ports(1)[0], site.settings(tools={"genisoimage": genisoimage})) as service,
+        service.get("/mkiso.php?accession_number=CT.001", stream=True) as answer,
+    ):
+        assert answer.status_code == 200
+        chunks: list[bytes] = []
+        with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)):
+            chunks.extend(answer.iter_content(1 << 16))
+        assert sum(map(len, chunks)) < int(answer.headers["Content-Length"])
+        url = f"/api/jobs/{answer.headers['X-Job-Id']}"
+        wait_until(lambda: service.get(url).json()["finished_at"] is not None, 10, lambda: service.get(url).text)
+        assert service.get(url).json()["error"]["code"] == "internal"
+
+
+@pytest.mark.parametrize("hangs", HANGING)
+def test_a_job_whose_genisoimage_hangs_can_be_ended(hangs: str, site: Site, tmp_path: Path) -> None:
+    configuration = site.settings(tools={"genisoimage": program(tmp_path, *HANGING[hangs])})
+    short = (sys.executable, "-c", SHORT_DRAIN)
+    with running_service(tmp_path, free_ports(1)[0], configuration, program=short) as service:
+        with hanging_job(service) as job_id:
+            requests.post(f"{service.url}/api/jobs/{job_id}/cancel", timeout=10)
+            wait_until_over(service, job_id)
+        with hanging_job(service) as job_id:
+            pass
+        wait_until_over(service, job_id)
+        with hanging_job(service):
+            assert service.stop() == 0
+    assert list(tmp_path.glob("work/dicomdir_*")) == []
+
+
+@contextmanager
+def hanging_job(service: Service) -> Iterator[str]:
+    """A client that waits for its disc, which is being mastered, until the block ends."""
+    job_id = str(uuid.uuid4())
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(f"GET /mkiso.php?accession_number=CT.001&job={job_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        url = f"/api/jobs/{job_id}"
+        wait_until(lambda: service.get(url).json().get("state") == "mastering", 20, lambda: service.get(url).text)
+        yield job_id
+
+
+def wait_until_over(service: Service, job_id: str) -> None:
+    url = f"/api/jobs/{job_id}"
+    wait_until(lambda: service.get(url).json()["state"] == "cancelled", 10, lambda: service.get(url).text)
+
+
+def test_a_worker_that_was_suspended_calls_no_archive_slow(tmp_path: Path) -> None:
+    with slow_service(tmp_path, delay=0.1, retrieve={"stall_timeout": 0.8, "settle_timeout": 0.8}) as slow:
+        waiting = slow.ask(str(uuid.uuid4()))
+        wait_until(lambda: slow.received() > 0, 20, str)
+        for worker in slow.service.workers():
+            worker.suspend()
+        try:
+            # The archive goes on, for longer than it may be silent.
+            wait_until(lambda: slow.received() >= 20, 20, str)
+        finally:
+            for worker in slow.service.workers():
+                worker.resume()
+        waiting.join()
+        assert slow.answer.status_code == 200, slow.answer.text
+        assert slow.left() == []
 
 
 def test_sigterm_lets_a_running_job_end(tmp_path: Path) -> None:

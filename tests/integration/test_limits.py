@@ -1,5 +1,6 @@
 """What the host or the configuration does not allow: receivers, disk, size, files that genisoimage leaves out."""
 
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from mkiso.job import Order, make_disc
 from mkiso.locks import held
 from mkiso.retrieve.slots import lock_file
 from tests.integration.conftest import Site
+from tests.support import service
+from tests.support.archive import running_archive
+from tests.support.ports import free_ports
+from tests.support.studies import RICHARD, ct_study
 
 
 def refusal(installation: Installation, kind: type[MkisoError], accession: str = "CT.001") -> Any:
@@ -55,7 +60,7 @@ def test_a_missing_program_is_an_internal_error_that_names_it(site: Site, tmp_pa
 def test_waiting_for_a_receiver_has_an_end(site: Site) -> None:
     config = site.config(retrieve={"queue_timeout": 0.2})
     installation = Installation(config)
-    config.storage.work_dir.mkdir()
+    config.storage.work_dir.mkdir(mode=0o700)
     with held(lock_file(config.storage.work_dir, config.receivers[0])):
         refusal(installation, errors.Busy)
 
@@ -65,7 +70,7 @@ def test_the_second_receiver_serves_while_the_first_is_taken(site: Site) -> None
     settings["receivers"] = [{"ae_title": title, "port": port} for title, port in site.pacs.ae_titles.items()]
     config = parse(settings)
     installation = Installation(config)
-    config.storage.work_dir.mkdir()
+    config.storage.work_dir.mkdir(mode=0o700)
     with held(lock_file(config.storage.work_dir, config.receivers[0])):
         disc = make_disc(installation, Order(("SR.001",), "test"), Cancellation())
         assert sum(map(len, disc)) == disc.size
@@ -99,6 +104,28 @@ def test_a_disk_that_fills_while_the_instances_come_is_told(min_free: Any, site:
     settings["storage"] |= {"work_dir": str(small_disk / "work"), "min_free": min_free}
     refusal(Installation(parse(settings)), errors.DiskFull)
     assert list((small_disk / "work").glob("dicomdir_*")) == []
+
+
+@pytest.mark.parametrize("left", [0, 4, 8, 12, 20, 32, 40])
+def test_a_disk_with_next_to_nothing_left_is_full(left: int, site: Site, small_disk: Path) -> None:
+    settings = site.settings()
+    settings["storage"] |= {"work_dir": str(small_disk / "work"), "min_free": 0}
+    installation = Installation(parse(settings))
+    installation.sweep()
+    filled = os.statvfs(small_disk)
+    (small_disk / "filled").write_bytes(bytes(filled.f_bavail * filled.f_frsize - left * 1024))
+    refusal(installation, errors.DiskFull)
+    assert list((small_disk / "work").glob("dicomdir_*")) == []
+
+
+@pytest.mark.parametrize("behaviour", ["endless-studies", "endless-instances"])
+def test_a_query_of_endless_answers_leaves_what_is_kept_free(behaviour: str, tmp_path: Path, small_disk: Path) -> None:
+    port, receiver = free_ports(2)
+    ct_study(tmp_path / "held", RICHARD, "CT.001")
+    settings = service.settings(tmp_path, port, {"RECEIVER": receiver}, retrieve={"query_timeout": 3600})
+    settings["storage"] |= {"work_dir": str(small_disk / "work"), "min_free": "2600kB"}
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", behaviour):
+        assert "storage.min_free" in refusal(Installation(parse(settings)), errors.DiskFull).detail
 
 
 def test_a_viewer_file_that_would_be_left_out_fails_the_disc(site: Site, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def _send_late_pixels(move: Move, instances: Sequence[Instance]) -> None:
     with move.receiver(instances) as sender:
         for instance in instances[:-1]:
             move.store(sender, instance)
-        store_with_pause(sender, instances[-1], move.archive.options.delay)
+        store_with_pause(sender, instances[-1], lambda: time.sleep(move.archive.options.delay))
 
 
 def _withhold(move: Move) -> None:
@@ -189,6 +189,32 @@ def _any_accession(archive: Archive, query: Dataset) -> Answers:
     return _found(archive, query, ["AccessionNumber"])
 
 
+def _older_patient_id(archive: Archive, query: Dataset) -> Answers:
+    """The patient was given another ID since the files were written."""
+    for status, answer in _found(archive, query):
+        if answer is not None and "PatientID" in answer:
+            answer.PatientID = "NEW001"
+        yield status, answer
+
+
+def _no_patient_id(archive: Archive, query: Dataset) -> Answers:
+    for status, answer in _found(archive, query):
+        if answer is not None and "PatientID" in answer:
+            answer.PatientID = ""
+        yield status, answer
+
+
+def _endless_answers(level: str) -> Callable[[Archive, Dataset], Answers]:
+    """The same answers at one level again and again, until nobody listens."""
+
+    def find(archive: Archive, query: Dataset) -> Answers:
+        yield from _found(archive, query)
+        while query.QueryRetrieveLevel == level:
+            yield from _found(archive, query)
+
+    return find
+
+
 def _find_status(archive: Archive, _query: Dataset) -> Answers:
     yield archive.options.status, None
 
@@ -238,6 +264,10 @@ BEHAVIOURS = {
     "move-status": Behaviour(_status),
     "find-status": Behaviour(find=_find_status),
     "any-accession": Behaviour(find=_any_accession),
+    "endless-studies": Behaviour(find=_endless_answers("STUDY")),
+    "endless-instances": Behaviour(find=_endless_answers("IMAGE")),
+    "older-patient-id": Behaviour(_slow, _older_patient_id),
+    "no-patient-id": Behaviour(_slow, _no_patient_id),
     "refuses-whole-studies": Behaviour(find=_refuses_whole_studies),
     "ignores-whole-studies": Behaviour(find=_ignores_whole_studies),
     "duplicate": Behaviour(_duplicate),

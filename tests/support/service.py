@@ -32,8 +32,9 @@ def settings(directory: Path, pacs_port: int, receivers: Mapping[str, int], **se
             "ledger": f"sqlite:///{directory}/ledger.db",
             "min_free": "1MB",
         },
-        # Nothing of a test goes to the defaults' address.
-        "destinations": {name: {"host": LOCALHOST, "port": 9} for name in ("relay", "cd_publisher")},
+        "destinations": {
+            name: {"ae_title": "ANY-SCP", "host": LOCALHOST, "port": 9} for name in ("relay", "cd_publisher")
+        },
         **sections,
         "retrieve": {
             "connect_timeout": 2,

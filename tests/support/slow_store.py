@@ -1,6 +1,6 @@
 """One C-STORE by hand with a pause inside its data set, which pynetdicom would not make (PS3.7 9.1.1)."""
 
-import time
+from collections.abc import Callable
 from io import BytesIO
 
 from pynetdicom.association import Association
@@ -16,15 +16,15 @@ PART = 16000
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 
 
-def store_with_pause(sender: Association, instance: Instance, delay: float) -> None:
-    """Send all up to the pixel data and the first half of their tag, wait, send the rest, wait for the answer."""
+def store_with_pause(sender: Association, instance: Instance, pause: Callable[[], object]) -> None:
+    """Send all up to the pixel data and the first half of their tag, pause, send the rest, wait for the answer."""
     data = data_set(instance.path)
     cut = data.rindex(PIXEL_DATA) + 2
     context = next(one.context_id for one in sender.accepted_contexts if one.abstract_syntax == instance.sop_class)
     assert context is not None
     _command(sender, instance, context)
     _send(sender, context, data[:cut], DATA)
-    time.sleep(delay)
+    pause()
     rest = data[cut:]
     for start in range(0, len(rest), PART):
         _send(sender, context, rest[start : start + PART], LAST if start + PART >= len(rest) else DATA)
