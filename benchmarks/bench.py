@@ -65,13 +65,14 @@ def _case(pacs: RunningPacs, images: int) -> Case:
 
 
 def _measure(case: Case, flows: dict[str, Flow], service: Service, repeat: int) -> report.Measured:
-    """Every flow `repeat` times, one after the other, so that a noisy moment hits all alike.
+    """Every flow `repeat` times, one after the other and every second time the other way round.
 
-    The notes' flow of the largest study takes minutes, and runs once.
+    So a noisy moment hits all alike, and none is always behind the same other. The notes' flow of the
+    largest study takes minutes, and runs once.
     """
     measured = report.Measured(case, {name: [] for name in flows}, [])
     for number in range(repeat):
-        for name, flow in flows.items():
+        for name, flow in list(flows.items())[:: -1 if number % 2 else 1]:
             if name != "notes" or case.images < max(ACCESSIONS) or number == 0:
                 measured.runs[name].append(flow(case))
                 _say(f"{case.images} images, {name}: {measured.runs[name][-1].seconds:.3f} s")

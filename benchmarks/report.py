@@ -11,7 +11,7 @@ MB = 10**6
 HEADINGS = ("images", "flow", "seconds", "(range)", "written MB", "/ instances", "first byte s", "worker peak MB")
 # Of the disc's wall time; the smallest study has none, for there the programs' own start counts most.
 FASTER_THAN_NOTES = {200: 15.0}
-OF_THE_FLOOR = {200: 1.5, 2000: 1.3}
+OF_THE_FLOOR = {200: 1.2, 2000: 1.2}
 WRITTEN = 1.02
 STREAMING = 20 * MB
 

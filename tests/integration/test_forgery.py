@@ -41,27 +41,24 @@ class Attacked:
     port: int
     directory: Path
 
-    def disc(self) -> dict[str, bytes]:
+    def disc(self, cancellation: Cancellation | None = None) -> dict[str, bytes]:
         """The instances on the disc that is made."""
-        disc = make_disc(self.installation, Order((SIX,), "test"), Cancellation())
+        disc = make_disc(self.installation, Order((SIX,), "test"), cancellation or Cancellation())
         iso = b"".join(disc)
         disc.close()
         return instances_on(read_disc(iso, self.directory / "disc"))
 
     @contextmanager
     def making(self) -> Iterator["Future[dict[str, bytes]]"]:
-        """A disc that is being made, of which the receiver listens."""
+        """A disc that is being made, of which the receiver listens; cancelled at the end, if need be."""
+        cancellation = Cancellation()
         with ThreadPoolExecutor(1) as pool:
-            made = pool.submit(self.disc)
-            wait_until(lambda: self.received() is not None or made.done(), 20, str)
-            wait_until(lambda: self._send_echo() or made.done(), 20, str)
-            yield made
-
-    def received(self) -> list[str] | None:
-        """The names of the files that the receiver has made; None where there is no job."""
-        for directory in self.directory.glob("work/dicomdir_*/received"):
-            return [file.name for file in directory.iterdir()]
-        return None
+            made = pool.submit(self.disc, cancellation)
+            try:
+                wait_until(lambda: self._send_echo() or made.done(), 20, str)
+                yield made
+            finally:
+                cancellation.cancel("The test is over.")
 
     def send(self, *files: Path) -> bool:
         """storescu, as any host has it."""
@@ -175,10 +172,11 @@ def test_a_foreign_instance_on_its_way_does_not_hold_a_finished_job(attacked: St
 def test_foreign_instances_are_no_progress(attacked: Start, tmp_path: Path) -> None:
     foreign = ct_study(tmp_path / "foreign", FOREIGN, "FOREIGN.001", count=1)
     with attacked("stall", retrieve={"stall_timeout": 1.5}) as it, it.making() as made:
-        while not made.done():
-            it.send(*foreign.files)
+        for _ in range(100):
+            if not made.done():
+                it.send(*foreign.files)
         with pytest.raises(errors.PacsTimeout, match="stall_timeout"):
-            made.result()
+            made.result(0)
 
 
 class Ended(Exception):
