@@ -41,6 +41,7 @@ lint: setup
 bench: setup-tests
 	$(PYTHON) -m benchmarks.bench
 	$(PYTHON) -m benchmarks.relay
+	$(PYTHON) -m benchmarks.walk
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -5,41 +5,23 @@ A file is whole where its data set, walked element by element, ends exactly wher
 
 from __future__ import annotations
 
-import struct
-import zlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from pydicom import DataElement, dcmread
-from pydicom.dataelem import RawDataElement
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import data_element_generator
-from pydicom.uid import UID
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-KEPT_IN_MEMORY = 1024
-UNDEFINED_LENGTH = 0xFFFFFFFF
-SEQUENCE_DELIMITERS = (b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")  # a length of four zeros follows
-END_SIZE = 16
-# SOP Instance UID, SOP Class UID, Series Instance UID, Study Instance UID
-UIDS = (0x00080018, 0x00080016, 0x0020000E, 0x0020000D)
-WANTED = frozenset(UIDS)
-TRANSFER_SYNTAX = 0x00020010
+from mkiso.retrieve import encoding
+from mkiso.retrieve.walker import walk_data_set, walk_meta
+from mkiso.retrieve.windows import FileBytes, Inflated, Source, Unwalkable
+
 PREAMBLE = 128
-UNREADABLE = (
-    BytesLengthException,
-    InvalidDicomError,
-    EOFError,
-    OSError,  # pydicom's for an item without its delimiter, too
-    ValueError,
-    KeyError,
-    AttributeError,
-    TypeError,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-)
-
+PREFIX = b"DICM"
+META = PREAMBLE + len(PREFIX)
+UIDS = (encoding.SOP_INSTANCE, encoding.SOP_CLASS, encoding.SERIES, encoding.STUDY)
+COMPARED = 1 << 16
+DELIMITERS = {ord(one) for one in "\n\r\t\f\\"}  # each ends an escape sequence (PS3.5 6.1.2.5.3)
 
 Key = tuple[str, str]
 
@@ -54,9 +36,10 @@ class Instance:
     series_uid: str
     study_uid: str
     transfer_syntax: str
-    patient_id: str
     bytes: int
     version: tuple[int, int]
+    patient_id: str = ""
+    data_set_at: int = 0
 
     @property
     def key(self) -> Key:
@@ -76,44 +59,48 @@ class Instance:
 
 
 def read_whole(path: Path) -> Instance | None:
-    """The instance in a file; None where the file is not, or not yet, a whole one (PS3.10 7.1)."""
+    """The instance in a file; None where the file is not, or not yet, a whole one (PS3.10 7.1), or is gone.
+
+    OSError says that it could not be read; no content of a file raises anything.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        status = os.fstat(descriptor)
+        return _walked(path, FileBytes(descriptor, status.st_size), (status.st_size, status.st_mtime_ns))
+    except (Unwalkable, UnicodeDecodeError, IsADirectoryError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def claimed_uid(path: Path) -> str | None:
+    """The Media Storage SOP Instance UID at the head of a file that may be torn (PS3.10 7.1); None without."""
+    found: dict[int, bytes] = {}
     try:
         with path.open("rb") as file:
-            version = version_of(path) or (0, 0)
-            syntax = _transfer_syntax(file)
-            uids = _inflated_uids(path) if syntax.is_deflated else _walked_uids(file, syntax, version[0])
-    except UNREADABLE:
-        return None
-    if uids is None or not WANTED.issubset(uids):
-        return None
-    sop, sop_class, series, study = (uids[tag] for tag in UIDS)
-    return Instance(
-        path,
-        sop,
-        sop_class,
-        series,
-        study,
-        str(syntax),
-        str(dcmread(path, specific_tags=["PatientID"]).get("PatientID") or "").strip(),
-        version[0],
-        version,
-    )
-
-
-def claimed_uid(path):  # type: ignore
-    from pydicom.filereader import read_file_meta_info
-
+            _meta(FileBytes(file.fileno(), os.fstat(file.fileno()).st_size), found)
+    except (Unwalkable, FileNotFoundError, IsADirectoryError):
+        pass
     try:
-        return str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
-    except Exception:
+        return _uid(found, encoding.MEDIA_SOP_INSTANCE)
+    except (Unwalkable, UnicodeDecodeError):
         return None
 
 
-def same_data_set(one, other):  # type: ignore
-    from pydicom import dcmread
-
-    a, b = dcmread(one.path), dcmread(other.path)
-    return a.to_json() == b.to_json()
+def same_data_set(one: Instance, other: Instance) -> bool:
+    """Whether two files hold the same data set, byte for byte; their file meta information may differ."""
+    if one.transfer_syntax != other.transfer_syntax or one.bytes - one.data_set_at != other.bytes - other.data_set_at:
+        return False
+    with one.path.open("rb") as first, other.path.open("rb") as second:
+        first.seek(one.data_set_at)
+        second.seek(other.data_set_at)
+        while piece := first.read(COMPARED):
+            if piece != second.read(COMPARED):
+                return False
+        return not second.read(1)
 
 
 def version_of(path: Path) -> tuple[int, int] | None:
@@ -125,43 +112,40 @@ def version_of(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _transfer_syntax(file: BinaryIO) -> UID:
-    """What the file meta information says (PS3.10 7.1); the file stands at its data set afterwards."""
-    if file.read(PREAMBLE + 4)[PREAMBLE:] != b"DICM":
-        raise InvalidDicomError
-    uids = [
-        element.value
-        for element in data_element_generator(file, False, True, stop_when=_behind_meta)
-        if element.tag == TRANSFER_SYNTAX and isinstance(element.value, bytes)
-    ]
-    return UID(uids[0].decode("ascii").rstrip("\0 ")) if uids else UID("")
+def _walked(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
+    found: dict[int, bytes] = {}
+    data_set_at = _meta(file, found)
+    syntax = _uid(found, encoding.TRANSFER_SYNTAX)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        walk_data_set(Inflated(file, data_set_at), 0, syntax, found)
+    else:
+        walk_data_set(file, data_set_at, syntax, found)
+    sop, sop_class, series, study = [_uid(found, tag) for tag in UIDS]
+    return Instance(path, sop, sop_class, series, study, syntax, version[0], version, _patient_id(found), data_set_at)
 
 
-def _behind_meta(tag: int, _vr: object, _length: int) -> bool:
-    return tag > 0x0002FFFF  # noqa: PLR2004  (PS3.10 7.1: group 0002)
+def _meta(file: Source, found: dict[int, bytes]) -> int:
+    head, at = file.at(0)
+    if not head.startswith(PREFIX, at + PREAMBLE):
+        raise Unwalkable
+    return walk_meta(file, META, found)
 
 
-def _walked_uids(file: BinaryIO, syntax: UID, size: int) -> dict[int, str] | None:
-    """The UIDs of a data set that ends where its file ends; None where it does not."""
-    uids, last = {}, None
-    walk = data_element_generator(file, syntax.is_implicit_VR, syntax.is_little_endian, defer_size=KEPT_IN_MEMORY)
-    for last in walk:
-        if last.tag in WANTED and isinstance(last.value, bytes):
-            uids[int(last.tag)] = last.value.decode("ascii").rstrip("\0 ")
-    return uids if _ends_with_file(last, file, size) else None
+def _uid(found: dict[int, bytes], tag: int) -> str:
+    uid = found.get(tag, b"").decode("ascii").rstrip("\0 ")
+    if not uid:
+        raise Unwalkable
+    return uid
 
 
-def _ends_with_file(last: RawDataElement | DataElement | None, file: BinaryIO, size: int) -> bool:
-    if not isinstance(last, RawDataElement) or last.length == UNDEFINED_LENGTH:
-        file.seek(max(0, size - END_SIZE))
-        end_of_file = file.read()
-        return end_of_file.endswith(bytes(4)) and end_of_file.rstrip(b"\0").endswith(SEQUENCE_DELIMITERS)
-    end = last.value_tell + last.length
-    file.seek(end)
-    return end <= size and not file.read().strip(b"\0")
-
-
-def _inflated_uids(path: Path) -> dict[int, str]:
-    """The UIDs of a deflated data set (PS3.5 A.5), whose compression fails where an end is missing."""
-    dataset = dcmread(path, specific_tags=list(UIDS))
-    return {tag: str(dataset[tag].value) for tag in UIDS}
+def _patient_id(found: dict[int, bytes]) -> str:
+    """As pydicom reads that of the archive's answer, so that the two compare (PS3.5 6.1.2)."""
+    value = found.get(encoding.PATIENT_ID, b"")
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii").strip("\0 ")
+    names = found.get(encoding.CHARACTER_SET, b"").decode("ascii", "replace").split("\\")
+    try:
+        text = decode_bytes(value, convert_encodings([name.strip("\0 ") for name in names]), DELIMITERS)
+    except (LookupError, ValueError):  # a name that is one of Python's, not of DICOM's
+        text = value.decode("latin-1")
+    return text.strip("\0 ")

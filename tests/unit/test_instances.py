@@ -1,11 +1,16 @@
+import errno
 import logging
+import os
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -15,10 +20,11 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     RLELossless,
 )
 
-from mkiso.retrieve.instances import Instance, read_whole
+from mkiso.retrieve.instances import Instance, claimed_uid, read_whole, same_data_set
 
 SYNTAXES = {
     "explicit": ExplicitVRLittleEndian,
@@ -58,6 +64,7 @@ def data_set(syntax: UID, sop_instance_uid: str = IDENTITY[0]) -> Dataset:
     made.SOPInstanceUID, made.SOPClassUID, made.SeriesInstanceUID, made.StudyInstanceUID = IDENTITY
     made.SOPInstanceUID = sop_instance_uid
     made.PatientName = "TEST^CUT"
+    made.PatientID = " TEST 1 "
     made.AnatomicRegionSequence = sequence(undefined=True)
     made["AnatomicRegionSequence"].is_undefined_length = True
     made.ReferencedStudySequence = Sequence([])
@@ -84,6 +91,11 @@ def encoded(made: Dataset, syntax: UID) -> bytes:
     buffer = BytesIO()
     dcmwrite(buffer, made, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def data_set_at(content: bytes) -> int:
+    """Where the data set begins: behind what (0002,0000) counts, itself the first of the file meta information."""
+    return 128 + 4 + 12 + int.from_bytes(content[140:144], "little")
 
 
 def file_of(syntax: UID) -> bytes:
@@ -114,7 +126,8 @@ def test_a_whole_file_tells_its_identity(syntax: UID, tmp_path: Path) -> None:
     file.write_bytes(file_of(syntax))
     status = file.stat()
     version = (status.st_size, status.st_mtime_ns)
-    assert read_whole(file) == Instance(file, *IDENTITY, str(syntax), status.st_size, version)
+    begin = data_set_at(file.read_bytes())
+    assert read_whole(file) == Instance(file, *IDENTITY, str(syntax), status.st_size, version, "TEST 1", begin)
 
 
 @every_syntax
@@ -172,3 +185,196 @@ def test_a_damaged_file_is_whole_or_not_and_never_an_error(syntax: UID, tmp_path
     file = tmp_path / "damaged"
     file.write_bytes(content)
     assert isinstance(read_whole(file), Instance | None)
+
+
+def written(directory: Path, made: Dataset, syntax: UID = ExplicitVRLittleEndian, name: str = "file") -> Instance:
+    file = directory / name
+    file.write_bytes(encoded(made, syntax))
+    one = read_whole(file)
+    assert one is not None
+    return one
+
+
+@pytest.mark.parametrize(
+    ("character_set", "patient_id"),
+    [
+        (None, "PAT001"),
+        ("ISO_IR 100", "MÜLLER-1"),
+        ("ISO_IR 144", "ЖЮЩ"),
+        ("ISO_IR 192", "小东 1"),
+        ("GB18030", "小东"),
+        ("GBK", "小东"),
+        (["", "ISO 2022 IR 87"], "山田"),
+        (["", "ISO 2022 IR 149"], "김희중"),
+        ("ISO_IR 100", "A\\B"),
+        ("ISO_IR 192", ""),
+    ],
+)
+@every_syntax
+def test_the_patient_id_is_read_in_its_character_set(
+    character_set: str | list[str] | None, patient_id: str, syntax: UID, tmp_path: Path
+) -> None:
+    made = data_set(syntax)
+    if character_set is not None:
+        made.SpecificCharacterSet = character_set
+    made.PatientID = patient_id
+    one = written(tmp_path, made, syntax)
+    assert one.patient_id == patient_id
+    if "\\" not in patient_id:  # pydicom makes a list of that
+        assert one.patient_id == dcmread(one.path).PatientID
+
+
+def test_an_absent_patient_id_is_an_empty_one(tmp_path: Path) -> None:
+    made = data_set(ExplicitVRLittleEndian)
+    del made.PatientID
+    assert written(tmp_path, made).patient_id == ""
+
+
+NAMES = ["", "NONSENSE", "ISO_IR 192\\NONSENSE", "\xff\xfe", "utf_8", "hex", "punycode", "undefined", "a\0b", "\\\\"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@given(
+    character_set=st.one_of(st.sampled_from(NAMES).map(lambda name: name.encode("latin-1")), st.binary(max_size=30)),
+    value=st.one_of(
+        st.sampled_from([b"\xff\xfe", b"\x1b$B\x1b", b"\x1b\x1b(", b"\x1b$)C\xff", b"\x80 \0"]), st.binary(max_size=30)
+    ),
+)
+@example(character_set=b"hex", value=b"\x1b$)C\xff")
+@example(character_set=b"a\0b", value=b"\xff")
+def test_no_patient_id_and_no_character_set_is_an_error(character_set: bytes, value: bytes, tmp_path: Path) -> None:
+    content = encoded(data_set(ExplicitVRLittleEndian), ExplicitVRLittleEndian)
+    extra = b"\x08\x00\x05\x00CS" + len(character_set).to_bytes(2, "little") + character_set
+    begin = data_set_at(content)
+    told = b"LO\x08\x00 TEST 1 "
+    assert content.count(told) == 1
+    patient = content[begin:].replace(told, b"LO" + len(value).to_bytes(2, "little") + value)
+    file = tmp_path / "file"
+    file.write_bytes(content[:begin] + extra + patient)
+    one = read_whole(file)
+    assert one is not None
+    assert one.patient_id == one.patient_id.strip("\0 ")
+    assert one.patient_id or not value.strip(b"\0 ") or b"\x1b" in value
+
+
+def test_an_empty_identifier_is_none(tmp_path: Path) -> None:
+    made = data_set(ExplicitVRLittleEndian)
+    made.SeriesInstanceUID = ""
+    assert not is_whole(tmp_path, encoded(made, ExplicitVRLittleEndian))
+
+
+def test_a_nested_identifier_is_not_the_files(tmp_path: Path) -> None:
+    made = data_set(ExplicitVRLittleEndian)
+    inner = made.AnatomicRegionSequence[0]
+    inner.StudyInstanceUID, inner.SOPInstanceUID, inner.PatientID = "1.9", "1.9", "OTHER"
+    one = written(tmp_path, made)
+    assert (one.study_uid, one.sop_instance_uid, one.patient_id) == (IDENTITY[3], IDENTITY[0], "TEST 1")
+
+
+def test_a_directory_is_no_instance(tmp_path: Path) -> None:
+    assert read_whole(tmp_path) is None
+    assert claimed_uid(tmp_path) is None
+
+
+def test_a_file_that_cannot_be_read_is_not_called_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(file_of(ExplicitVRLittleEndian))
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", none_left)
+    with pytest.raises(OSError, match="Too many"):
+        read_whole(file)
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_no_file_is_left_open(tmp_path: Path) -> None:
+    one = written(tmp_path, data_set(ExplicitVRLittleEndian))
+    before = descriptors()
+    is_whole(tmp_path, b"torn")
+    is_whole(tmp_path, one.path.read_bytes()[:-1])
+    claimed_uid(one.path)
+    same_data_set(one, one)
+    assert descriptors() == before
+
+
+@every_syntax
+def test_a_growing_file_claims_its_instance_as_soon_as_that_is_there(syntax: UID, tmp_path: Path) -> None:
+    content = file_of(syntax)
+    value = content.index(b"\x02\x00\x03\x00UI") + 8
+    there = value + len(IDENTITY[0]) + len(IDENTITY[0]) % 2
+    file = tmp_path / "growing"
+    for end in range(len(content)):
+        file.write_bytes(content[:end])
+        assert claimed_uid(file) == (IDENTITY[0] if end >= there else None), end
+
+
+def test_what_claims_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    assert claimed_uid(file) is None
+    for content in (b"", b"text" * 99, bytes(128) + b"DICM" + bytes(99), bytes(128) + b"DICM\2\0\3\0UI\2\0\xff\xff"):
+        file.write_bytes(content)
+        assert claimed_uid(file) is None
+
+
+def differing(directory: Path, change: Callable[[Dataset], None]) -> bool:
+    made, other = data_set(ExplicitVRLittleEndian), data_set(ExplicitVRLittleEndian)
+    change(other)
+    one, two = written(directory, made, name="one"), written(directory, other, name="two")
+    assert same_data_set(one, two) == same_data_set(two, one)
+    return not same_data_set(one, two)
+
+
+def test_data_sets_are_the_same_byte_for_byte(tmp_path: Path) -> None:
+    def large(made: Dataset) -> None:
+        made.PixelData = bytes(200_000) + b"\x01"
+
+    assert not differing(tmp_path, lambda _made: None)
+    assert differing(tmp_path, lambda made: setattr(made, "PatientID", "OTHER 12"))
+    assert differing(tmp_path, lambda made: setattr(made, "PatientID", "OTHER"))
+    assert differing(tmp_path, large)
+
+
+def test_the_last_byte_of_a_large_data_set_counts(tmp_path: Path) -> None:
+    made = data_set(ExplicitVRLittleEndian)
+    made.DataSetTrailingPadding = bytes(300_001)
+    one, two = written(tmp_path, made, name="one"), written(tmp_path, made, name="two")
+    assert same_data_set(one, two)
+    content = bytearray(two.path.read_bytes())
+    content[-1] ^= 1
+    two.path.write_bytes(content)
+    assert not same_data_set(one, two)
+
+
+def test_file_meta_information_may_differ(tmp_path: Path) -> None:
+    made = data_set(ExplicitVRLittleEndian)
+    one, content = written(tmp_path, made, name="one"), encoded(made, ExplicitVRLittleEndian)
+    begin = data_set_at(content)
+    title = b"\x02\x00\x16\x00AE\x06\x00SENDER"
+    (tmp_path / "two").write_bytes(content[:begin] + title + content[begin:])
+    two = read_whole(tmp_path / "two")
+    assert two is not None
+    assert two.data_set_at == one.data_set_at + len(title)
+    assert same_data_set(one, two)
+
+
+def test_another_transfer_syntax_is_another_data_set(tmp_path: Path) -> None:
+    made = data_set(ExplicitVRLittleEndian)
+    one = written(tmp_path, made, ExplicitVRLittleEndian, "one")
+    assert not same_data_set(one, replace(one, transfer_syntax=JPEGBaseline8Bit))
+
+
+def test_data_sets_are_compared_in_bounded_memory(tmp_path: Path) -> None:
+    made = data_set(ExplicitVRLittleEndian)
+    made.PixelData = bytes(8_000_000)
+    one, two = written(tmp_path, made, name="one"), written(tmp_path, made, name="two")
+    tracemalloc.start()
+    try:
+        assert same_data_set(one, two)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
