@@ -124,6 +124,8 @@ class Finder:
             if "I: Association Accepted" not in said(log):
                 raise silent_error(self.pacs) from None
             raise _too_late(self.pacs, self.timeout) from None
+        finally:
+            log.unlink(missing_ok=True)
         return answered(self.pacs, self.timeout, stderr)
 
     def _check(self, log: Path) -> None:

@@ -20,27 +20,55 @@ def write(tmp_path: Path) -> Callable[..., None]:
     return written
 
 
+def inbox_of(directory: Path, *wanted: str) -> Inbox:
+    """One that expects these instances."""
+    return Inbox(directory, {(IDENTITY[3], sop) for sop in wanted})
+
+
 def test_a_file_that_grows_is_read_again_until_it_is_whole(tmp_path: Path, write: Callable) -> None:
-    inbox = Inbox(tmp_path)
-    began = inbox.last_arrival
+    inbox = inbox_of(tmp_path, "1.1")
+    began = inbox.quiet
     for end in (0, 200, -1):
         write("CT.1", "1.1", end)
         inbox.look()
-        assert (inbox.keys, inbox.damaged, inbox.last_arrival) == (set(), 1, began)
+        assert (inbox.keys, inbox.damaged, inbox.quiet) == (set(), 1, began)
     write("CT.1", "1.1")
     inbox.look()
-    assert (inbox.keys, inbox.damaged) == ({(IDENTITY[3], "1.1")}, 0)
-    assert inbox.last_arrival > began
+    assert (inbox.keys, inbox.damaged, inbox.received) == ({(IDENTITY[3], "1.1")}, 0, 1)
+    assert inbox.quiet is not began
 
 
-def test_what_came_is_known_by_study_and_instance(tmp_path: Path, write: Callable) -> None:
+def test_only_what_is_expected_and_new_is_progress(tmp_path: Path, write: Callable) -> None:
+    inbox = inbox_of(tmp_path, "1.1")
+    write("CT.1", "1.1")
+    inbox.look()
+    began = inbox.quiet
+    write("CT.again", "1.1")
+    write("CT.foreign", "1.9")
+    inbox.look()
+    assert (inbox.quiet, inbox.received) == (began, 1)
+
+
+def test_what_came_is_known_by_study_and_instance_as_often_as_it_came(tmp_path: Path, write: Callable) -> None:
     write("CT.1", "1.1")
     write("CT.2", "1.2")
-    inbox = Inbox(tmp_path)
+    write("CT.3", "1.1")
+    inbox = inbox_of(tmp_path)
     inbox.look()
-    paths = {key: one.path.name for key, one in inbox.instances.items()}
-    assert paths == {(IDENTITY[3], "1.1"): "CT.1", (IDENTITY[3], "1.2"): "CT.2"}
-    assert inbox.keys == set(paths)
+    names = {key: [one.path.name for one in arrived] for key, arrived in inbox.arrivals.items()}
+    assert names == {(IDENTITY[3], "1.1"): ["CT.1", "CT.3"], (IDENTITY[3], "1.2"): ["CT.2"]}
+    assert inbox.keys == set(names)
+
+
+def test_files_of_expected_instances_are_known_whole_or_torn(tmp_path: Path, write: Callable) -> None:
+    write("CT.1", "1.1")
+    write("CT.torn", "1.2", -1)
+    write("CT.foreign", "1.9")
+    write("CT.foreign.torn", "1.9", -1)
+    write("CT.begun", "1.2", 100)
+    inbox = inbox_of(tmp_path, "1.1", "1.2")
+    inbox.look()
+    assert inbox.of_expected([file.name for file in tmp_path.iterdir()]) == {"CT.1", "CT.torn"}
 
 
 def rewritten_torn(_tmp_path: Path, write: Callable) -> None:
@@ -65,18 +93,18 @@ def test_a_recheck_sees_what_became_of_a_file(
 ) -> None:
     write("CT.1", "1.1")
     write("CT.2", "1.2")
-    inbox = Inbox(tmp_path)
+    inbox = inbox_of(tmp_path)
     inbox.look()
     change(tmp_path, write)
     inbox.recheck()
     assert {sop for _, sop in inbox.keys} == left
-    assert {sop for _, sop in inbox.instances} == left
+    assert {sop for _, sop in inbox.arrivals} == left
     assert inbox.damaged == damaged
 
 
 def test_a_file_that_was_torn_and_is_gone_is_forgotten(tmp_path: Path, write: Callable) -> None:
     write("CT.1", "1.1", 200)
-    inbox = Inbox(tmp_path)
+    inbox = inbox_of(tmp_path)
     inbox.look()
     (tmp_path / "CT.1").unlink()
     inbox.recheck()
