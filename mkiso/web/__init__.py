@@ -6,7 +6,7 @@ from flask import Flask
 
 from mkiso.config import Config
 from mkiso.installation import Installation
-from mkiso.web import access, answers, api, health, legacy
+from mkiso.web import access, answers, api, health, orders
 from mkiso.web.live import LiveJobs
 
 
@@ -18,7 +18,7 @@ def create_app(config: Config) -> Flask:
     installation = Installation(config)
     app.extensions["mkiso"] = (installation, LiveJobs(installation.ledger))
     app.before_request(access.require_token)
-    for blueprint in (legacy.blueprint, api.blueprint, health.blueprint):
+    for blueprint in (orders.blueprint, api.blueprint, health.blueprint):
         app.register_blueprint(blueprint)
     answers.register(app)
     return app

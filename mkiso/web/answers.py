@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
 from werkzeug.exceptions import HTTPException
 
+from mkiso.accession import parse_list
 from mkiso.config import LayoutName
 from mkiso.errors import BadRequest, Busy, Internal, MkisoError, Unauthorized
 from mkiso.installation import Installation
@@ -38,6 +39,11 @@ def argument(name: str) -> str | None:
     if len(values) > 1:
         raise BadRequest(f"The parameter {name} is given {len(values)} times. Give it once.")
     return values[0] if values else None
+
+
+def accession_list(name: str) -> tuple[str, ...]:
+    """The accession numbers of a parameter that takes several."""
+    return parse_list(argument(name), installation().config.retrieve.max_accessions, name)
 
 
 def chosen_job_id() -> str:
