@@ -16,6 +16,7 @@ from mkiso.errors import BadRequest, Busy, Internal, MkisoError, Unauthorized
 from mkiso.installation import Installation
 from mkiso.job import Disc, Order, Relayed, make_disc, relay
 from mkiso.ledger.record import as_mkiso_error
+from mkiso.log import log_once
 from mkiso.names import display_name, page_name
 from mkiso.web.access import requester
 from mkiso.web.live import LiveJobs, break_connection
@@ -170,7 +171,7 @@ def _http_error(raised: HTTPException) -> Response:
 
 def _unexpected(raised: Exception) -> Response:
     told = as_mkiso_error(raised, g.get("job_id", "(none)"))
-    log.error("request failed", exc_info=raised, extra={"fields": {"job": g.get("job_id"), "path": request.path}})
+    log_once(log, "request failed", raised, job=g.get("job_id"), path=request.path)
     return error(told)
 
 

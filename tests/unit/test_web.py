@@ -1,4 +1,5 @@
 import json
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from flask.testing import FlaskClient
 from mkiso.cancellation import Cancellation
 from mkiso.config import Config, parse
 from mkiso.dcmtk.sent import Outcome, Sent
-from mkiso.errors import AccessionNotFound, Busy, Incomplete, JobExists
+from mkiso.errors import AccessionNotFound, Busy, Incomplete, Internal, JobExists
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed
+from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery
 from mkiso.retrieve.studies import Study
 from mkiso.web import answers, create_app
@@ -286,6 +288,31 @@ def test_what_was_not_foreseen_is_internal_names_the_job_and_shows_nothing_of_th
     assert (answer.status_code, answer.json["code"], answer.json["error"]) == (500, "internal", "internal error")
     assert ID in answer.json["detail"]
     assert "/w" not in answer.text
+
+
+@pytest.mark.parametrize("url", [DOWNLOADS[0], next(iter(RELAYS))])
+@pytest.mark.parametrize("kind", [ValueError, Internal])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_internal_error_is_logged_once(
+    recorded: bool,
+    kind: type[Exception],
+    url: str,
+    client: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(installation: Installation, order: Order, *_more: object) -> None:
+        if not recorded:
+            raise kind("It broke.")
+        record(client, order.job_id, "MR.001")
+        with JobRecord(installation.ledger, order.job_id):
+            raise kind("It broke.")
+
+    monkeypatch.setattr(answers, "make_disc", fail)
+    monkeypatch.setattr(answers, "relay", fail)
+    assert client.get(url).status_code == 500
+    (logged,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
+    assert logged.exc_info[0] is kind
 
 
 @pytest.mark.parametrize(
