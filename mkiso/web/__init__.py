@@ -9,6 +9,8 @@ from mkiso.installation import Installation
 from mkiso.web import access, answers, api, health, orders
 from mkiso.web.live import LiveJobs
 
+THREADS_KEPT_FREE = 4  # of each worker, for what is no job
+
 
 def create_app(config: Config) -> Flask:
     """The WSGI application. Raises ConfigurationError where the ledger cannot be opened."""
@@ -16,7 +18,7 @@ def create_app(config: Config) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     installation = Installation(config)
-    app.extensions["mkiso"] = (installation, LiveJobs(installation.ledger))
+    app.extensions["mkiso"] = (installation, LiveJobs(installation.ledger, config.server.threads - THREADS_KEPT_FREE))
     app.before_request(access.require_token)
     for blueprint in (orders.blueprint, api.blueprint, health.blueprint):
         app.register_blueprint(blueprint)

@@ -14,12 +14,14 @@ from mkiso.accession import parse_list
 from mkiso.config import LayoutName
 from mkiso.errors import BadRequest, Busy, Internal, MkisoError, Unauthorized
 from mkiso.installation import Installation
-from mkiso.job import Disc, Order, Relayed, make_disc, relay
+from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
 from mkiso.names import display_name, page_name
 from mkiso.web.access import requester
-from mkiso.web.live import LiveJobs, break_connection
+from mkiso.web.connection import Client, break_connection
+from mkiso.web.live import LiveJobs
+from mkiso.web.stream import DiscStream
 
 RETRY_AFTER = 30
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
@@ -72,16 +74,21 @@ def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
     order = Order(accessions, requester(), cast(LayoutName, layout), single, g.job_id)
     if request.method == "HEAD":
         return _iso_headers(Response(iter(())), order.file_name("") if single else None)
-    client = request.environ.get("gunicorn.socket")
-    cancellation = live_jobs().start(order.job_id, client)
+    client: Client | None = request.environ.get("gunicorn.socket")
+    live, config = live_jobs(), installation().config
+    cancellation = live.start(order.job_id, client)
     try:
         made = make_disc(installation(), order, cancellation)
+        stream = DiscStream(made, client, ended=lambda: live.stop(order.job_id))
     except BaseException:
-        live_jobs().stop(order.job_id)
+        live.stop(order.job_id)
         raise
     if client is not None:
+        client.patience = config.server.send_timeout
         cancellation.on_cancel(lambda: break_connection(client))
-    return _iso_answer(made, order.job_id)
+    response = Response(cast(Any, stream), direct_passthrough=True)
+    response.content_length = made.size
+    return _iso_headers(response, made.file_name)
 
 
 def relayed(accessions: tuple[str, ...], destination: str) -> Response:
@@ -115,14 +122,6 @@ def _relay_answer(order: Order, done: Relayed) -> Response:
     return jsonify(told)
 
 
-def _iso_answer(made: Disc, job_id: str) -> Response:
-    live = live_jobs()
-    made.when_ended(lambda: live.stop(job_id))
-    response = Response(cast(Any, made), direct_passthrough=True)
-    response.content_length = made.size
-    return _iso_headers(response, made.file_name)
-
-
 def _iso_headers(response: Response, file_name: str | None) -> Response:
     """File names are ASCII by their rules, so that RFC 6266's `filename*` has nothing to add."""
     response.mimetype = "application/octet-stream"
@@ -147,8 +146,7 @@ def prefers_page() -> bool:
 
 
 def error(raised: MkisoError) -> Response:
-    told: dict[str, Any] = {"error": raised.error, "code": raised.code, "detail": raised.detail}
-    told |= {"job_id": g.get("job_id"), **raised.fields}
+    told = raised.told(g.get("job_id"))
     body = render_template("error.html", **told, fields=raised.fields) if prefers_page() else jsonify(told)
     response = make_response(body, raised.http_status)
     if isinstance(raised, Busy):

@@ -18,6 +18,7 @@ from mkiso.installation import Installation
 from mkiso.log import set_up
 from mkiso.web import create_app
 from mkiso.web.live import LiveJobs
+from mkiso.web.worker import Worker
 
 DRAIN = 20.0
 GRACE = 30
@@ -42,7 +43,7 @@ class Server(BaseApplication):
             "bind": server.bind,
             "workers": server.workers,
             "threads": server.threads,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "graceful_timeout": GRACE,
             "limit_request_line": LONGEST_REQUEST_LINE,
             "control_socket_disable": True,

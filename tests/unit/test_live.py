@@ -5,7 +5,8 @@ import pytest
 
 from mkiso.errors import Internal
 from mkiso.web import live as live_module
-from mkiso.web.live import LEFT, STOPPED, STOPPING, LiveJobs, break_connection
+from mkiso.web.connection import break_connection
+from mkiso.web.live import LEFT, STOPPED, STOPPING, LiveJobs
 
 Wait = Callable[[Callable[[], object]], None]
 
@@ -32,7 +33,7 @@ def requests() -> Requests:
 @pytest.fixture
 def live(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveJobs]:
     monkeypatch.setattr(live_module, "TICK", 0.005)
-    jobs = LiveJobs(requests)
+    jobs = LiveJobs(requests, most=4)
     yield jobs
     for job_id in ("J", "K"):
         jobs.stop(job_id)

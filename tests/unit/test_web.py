@@ -53,11 +53,7 @@ class Made:
     def __iter__(self) -> Iterator[bytes]:
         return iter((ISO[:5], ISO[5:]))
 
-    def when_ended(self, callback: Callable[[], None]) -> None:
-        self.ended = callback
-
     def close(self) -> None:
-        self.ended()
         self.closed = True
 
 
