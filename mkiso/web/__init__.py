@@ -9,6 +9,7 @@ from mkiso.installation import Installation
 from mkiso.web import access, answers, api, health, orders
 from mkiso.web.live import LiveJobs
 
+LARGEST_BODY, MOST_FIELDS = 64 * 1024, 100
 THREADS_KEPT_FREE = 4  # of each worker, for what is no job
 
 
@@ -19,7 +20,9 @@ def create_app(config: Config) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     installation = Installation(config)
     app.extensions["mkiso"] = (installation, LiveJobs(installation.ledger, config.server.threads - THREADS_KEPT_FREE))
+    app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
     app.before_request(access.require_token)
+    app.before_request(access.require_text)
     for blueprint in (orders.blueprint, api.blueprint, health.blueprint):
         app.register_blueprint(blueprint)
     answers.register(app)

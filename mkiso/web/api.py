@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import UTC, datetime
 
@@ -78,6 +79,6 @@ def _since() -> str | None:
 
 def _limit() -> int:
     text = argument("limit") or "100"
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
+    if not (re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= MOST_JOBS):
         raise BadRequest(f"limit is a number from 1 to {MOST_JOBS}.")
     return int(text)

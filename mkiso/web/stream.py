@@ -25,7 +25,11 @@ class DiscStream:
     def __init__(self, disc: Disc, client: socket.socket | None, ended: Callable[[], None]) -> None:
         self._disc, self._client, self._ended = disc, client, ended
         self._chunks = iter(disc)
-        self._first = next(self._chunks)
+        try:
+            self._first = next(self._chunks)
+        except BaseException:
+            disc.close()
+            raise
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._first

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,11 +93,16 @@ def test_a_second_service_at_an_address_ends_at_once_and_leaves_the_first_alone(
         assert first.poll() is None
 
 
-def test_of_two_that_start_at_once_one_serves(start: Callable[[], Any], configured: Path, bind: str) -> None:
-    with ThreadPoolExecutor() as pool, start() as first:
-        more = [pool.submit(mkiso, "serve", "--config", configured) for _ in range(3)]
-        assert [each.result().returncode for each in more] == [2, 2, 2]
-        assert first.poll() is None
+def test_of_several_that_start_at_once_one_serves(configured: Path, bind: str) -> None:
+    command = (MKISO, "serve", "--config", configured)
+    started = [subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment()) for _ in range(4)]
+    try:
+        wait_until(lambda: sorted(one.poll() or 0 for one in started) == [0, 2, 2, 2], 30, lambda: f"{started}")
+        wait_until(lambda: answers(bind), 20, lambda: f"{started}")
+    finally:
+        for one in started:
+            one.terminate()
+            one.wait(60)
 
 
 def test_a_program_that_is_no_mkiso_keeps_its_address(configured: Path, bind: str) -> None:
