@@ -32,7 +32,9 @@ class Client(socket.socket):
         if self.gettimeout() is not None or self.deadline == math.inf:
             return super().recv(size, flags)
         try:
-            self.settimeout(max(self.deadline - time.monotonic(), 0.001))
+            if (left := self.deadline - time.monotonic()) <= 0:
+                raise TimeoutError
+            self.settimeout(left)
             return super().recv(size, flags)
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "the request did not come in time") from None
@@ -76,8 +78,9 @@ class Client(socket.socket):
             self.shutdown(socket.SHUT_WR)
             self.settimeout(LINGER)
             until = time.monotonic() + LINGER
-            while _has(self, select.POLLIN) and self.recv(1 << 16) and time.monotonic() < until:
-                pass
+            sending = _has(self, select.POLLIN)
+            while sending and time.monotonic() < until:
+                sending = bool(self.recv(1 << 16))
         break_connection(self)
 
 
