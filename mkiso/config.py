@@ -178,7 +178,8 @@ class ApiToken(Section):
 class Server(Section):
     bind: Annotated[str, AfterValidator(_bind)] = "127.0.0.1:8080"
     workers: Annotated[int, Field(ge=1, le=64)] = 2
-    threads: Annotated[int, Field(ge=1, le=1024)] = 16
+    threads: Annotated[int, Field(ge=8, le=1024)] = 16
+    send_timeout: Seconds = 300
     api_tokens: tuple[ApiToken, ...] = ()
 
 

@@ -27,6 +27,10 @@ class MkisoError(Exception):
     def __str__(self) -> str:
         return f"{self.error}: {self.detail}"
 
+    def told(self, job_id: str | None) -> dict[str, Any]:
+        """The fields of an answer."""
+        return {"error": self.error, "code": self.code, "detail": self.detail, "job_id": job_id, **self.fields}
+
 
 class ConfigurationError(MkisoError):
     """The configuration cannot be used; the service does not start."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -219,10 +219,6 @@ class Disc:
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
-
-    def when_ended(self, callback: Callable[[], None]) -> None:
-        """Have something done when the job has ended, however it does."""
-        self._held.callback(callback)
 
     def close(self) -> None:
         with suppress(Cancelled):

@@ -33,3 +33,10 @@ def set_up(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(EventFormatter(os.environ.get("MKISO_LOG") == "json"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def log_once(log: logging.Logger, event: str, error: BaseException, **fields: object) -> None:
+    """Log an error with its trace, unless it was logged so where it passed before."""
+    if not vars(error).get("logged"):
+        vars(error)["logged"] = True
+        log.error(event, exc_info=error, extra={"fields": fields})

@@ -11,6 +11,7 @@ from typing import Any, Self
 from mkiso.cancellation import LEFT
 from mkiso.errors import Cancelled, DiskFull, Internal, MkisoError
 from mkiso.ledger.ledger import Ledger
+from mkiso.log import log_once
 
 PROGRESS_INTERVAL = 0.5
 log = logging.getLogger("mkiso.job")
@@ -97,11 +98,9 @@ def _log_end(
     seconds: float,
     received: int,
 ) -> None:
-    fields = {"job": job_id, "state": state, "code": ended and ended.code, "count": received}
-    unexpected = raised if isinstance(ended, Internal) else None
-    log.log(
-        logging.ERROR if unexpected else logging.INFO,
-        "job ended",
-        extra={"fields": fields | {"seconds": round(seconds, 3)}},
-        exc_info=unexpected,
-    )
+    code, seconds = ended and ended.code, round(seconds, 3)
+    fields = {"job": job_id, "state": state, "code": code, "count": received, "seconds": seconds}
+    if raised is not None and isinstance(ended, Internal):
+        log_once(log, "job ended", raised, **fields)
+    else:
+        log.info("job ended", extra={"fields": fields})

@@ -6,8 +6,11 @@ from flask import Flask
 
 from mkiso.config import Config
 from mkiso.installation import Installation
-from mkiso.web import access, answers, api, health, legacy
+from mkiso.web import access, answers, api, health, orders
 from mkiso.web.live import LiveJobs
+
+LARGEST_BODY, MOST_FIELDS = 64 * 1024, 100
+THREADS_KEPT_FREE = 4  # of each worker, for what is no job
 
 
 def create_app(config: Config) -> Flask:
@@ -16,9 +19,11 @@ def create_app(config: Config) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     installation = Installation(config)
-    app.extensions["mkiso"] = (installation, LiveJobs(installation.ledger))
+    app.extensions["mkiso"] = (installation, LiveJobs(installation.ledger, config.server.threads - THREADS_KEPT_FREE))
+    app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
     app.before_request(access.require_token)
-    for blueprint in (legacy.blueprint, api.blueprint, health.blueprint):
+    app.before_request(access.require_text)
+    for blueprint in (orders.blueprint, api.blueprint, health.blueprint):
         app.register_blueprint(blueprint)
     answers.register(app)
     return app

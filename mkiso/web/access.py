@@ -1,13 +1,15 @@
-"""Who asks: the token that guards `/api/*`, and the requester that the ledger remembers."""
+"""Who asks, and whether it is a request at all: tokens, the requester, and what every URL refuses."""
 
 from __future__ import annotations
 
 import hmac
 from ipaddress import ip_address
+from urllib.parse import unquote_to_bytes
 
 from flask import current_app, g, request
+from gunicorn.http.errors import ParseException
 
-from mkiso.errors import Unauthorized
+from mkiso.errors import BadRequest, Unauthorized
 from mkiso.installation import Installation
 
 
@@ -26,6 +28,16 @@ def require_token() -> None:
     if scheme.lower() != "bearer" or not matching:
         raise Unauthorized("Send the header Authorization: Bearer TOKEN with a token of server.api_tokens.")
     g.user = matching[0]
+
+
+def require_text() -> None:
+    """Before each request: read all of it, for which the client has a limit; BadRequest where it is no UTF-8."""
+    try:
+        body = request.get_data()
+        form = body if request.mimetype == "application/x-www-form-urlencoded" else b""
+        unquote_to_bytes(request.query_string + b"&" + form).decode()
+    except (UnicodeDecodeError, ParseException):
+        raise BadRequest("The request's parameters are no UTF-8, or its body is not as HTTP has it.") from None
 
 
 def requester() -> str:

@@ -10,14 +10,18 @@ from typing import Any, cast, get_args
 from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
 from werkzeug.exceptions import HTTPException
 
+from mkiso.accession import parse_list
 from mkiso.config import LayoutName
 from mkiso.errors import BadRequest, Busy, Internal, MkisoError, Unauthorized
 from mkiso.installation import Installation
-from mkiso.job import Disc, Order, Relayed, make_disc, relay
+from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.ledger.record import as_mkiso_error
+from mkiso.log import log_once
 from mkiso.names import display_name, page_name
 from mkiso.web.access import requester
-from mkiso.web.live import LiveJobs, break_connection
+from mkiso.web.connection import Client, break_connection
+from mkiso.web.live import LiveJobs
+from mkiso.web.stream import DiscStream
 
 RETRY_AFTER = 30
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
@@ -38,6 +42,11 @@ def argument(name: str) -> str | None:
     if len(values) > 1:
         raise BadRequest(f"The parameter {name} is given {len(values)} times. Give it once.")
     return values[0] if values else None
+
+
+def accession_list(name: str) -> tuple[str, ...]:
+    """The accession numbers of a parameter that takes several."""
+    return parse_list(argument(name), installation().config.retrieve.max_accessions, name)
 
 
 def chosen_job_id() -> str:
@@ -65,16 +74,21 @@ def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
     order = Order(accessions, requester(), cast(LayoutName, layout), single, g.job_id)
     if request.method == "HEAD":
         return _iso_headers(Response(iter(())), order.file_name("") if single else None)
-    client = request.environ.get("gunicorn.socket")
-    cancellation = live_jobs().start(order.job_id, client)
+    client: Client | None = request.environ.get("gunicorn.socket")
+    live, config = live_jobs(), installation().config
+    cancellation = live.start(order.job_id, client)
     try:
         made = make_disc(installation(), order, cancellation)
+        stream = DiscStream(made, client, ended=lambda: live.stop(order.job_id))
     except BaseException:
-        live_jobs().stop(order.job_id)
+        live.stop(order.job_id)
         raise
     if client is not None:
+        client.patience = config.server.send_timeout
         cancellation.on_cancel(lambda: break_connection(client))
-    return _iso_answer(made, order.job_id)
+    response = Response(cast(Any, stream), direct_passthrough=True)
+    response.content_length = made.size
+    return _iso_headers(response, made.file_name)
 
 
 def relayed(accessions: tuple[str, ...], destination: str) -> Response:
@@ -108,14 +122,6 @@ def _relay_answer(order: Order, done: Relayed) -> Response:
     return jsonify(told)
 
 
-def _iso_answer(made: Disc, job_id: str) -> Response:
-    live = live_jobs()
-    made.when_ended(lambda: live.stop(job_id))
-    response = Response(cast(Any, made), direct_passthrough=True)
-    response.content_length = made.size
-    return _iso_headers(response, made.file_name)
-
-
 def _iso_headers(response: Response, file_name: str | None) -> Response:
     """File names are ASCII by their rules, so that RFC 6266's `filename*` has nothing to add."""
     response.mimetype = "application/octet-stream"
@@ -140,8 +146,7 @@ def prefers_page() -> bool:
 
 
 def error(raised: MkisoError) -> Response:
-    told: dict[str, Any] = {"error": raised.error, "code": raised.code, "detail": raised.detail}
-    told |= {"job_id": g.get("job_id"), **raised.fields}
+    told = raised.told(g.get("job_id"))
     body = render_template("error.html", **told, fields=raised.fields) if prefers_page() else jsonify(told)
     response = make_response(body, raised.http_status)
     if isinstance(raised, Busy):
@@ -164,7 +169,7 @@ def _http_error(raised: HTTPException) -> Response:
 
 def _unexpected(raised: Exception) -> Response:
     told = as_mkiso_error(raised, g.get("job_id", "(none)"))
-    log.error("request failed", exc_info=raised, extra={"fields": {"job": g.get("job_id"), "path": request.path}})
+    log_once(log, "request failed", raised, job=g.get("job_id"), path=request.path)
     return error(told)
 
 

@@ -1,56 +1,26 @@
-"""The API for programs: discs, studies, and the ledger."""
+"""The API for programs: studies, and the ledger."""
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import UTC, datetime
 
 from flask import Blueprint, Response, g, jsonify, request
 
-from mkiso.accession import parse_list, parse_one
+from mkiso.accession import parse_one
 from mkiso.errors import BadRequest, JobNotFound
 from mkiso.ledger.ledger import STATES, ledger_time
 from mkiso.retrieve.studies import count_patients
-from mkiso.web.answers import UUID, argument, chosen_job_id, disc, installation, live_jobs, relayed
+from mkiso.web.answers import UUID, accession_list, argument, installation, live_jobs
 
 MOST_JOBS = 1000
 blueprint = Blueprint("api", __name__, url_prefix="/api")
 
 
-@blueprint.get("/iso/download")
-def download() -> Response:
-    chosen_job_id()
-    return disc((parse_one(argument("accession_number")),), single=True)
-
-
-@blueprint.get("/iso/download-multiple")
-def download_multiple() -> Response:
-    chosen_job_id()
-    return disc(_accessions())
-
-
-@blueprint.route("/iso/relay", methods=["GET", "POST"])
-def relay() -> Response:
-    chosen_job_id()
-    destination = argument("destination")
-    return relayed(_accessions(), "relay" if destination is None else destination)
-
-
-@blueprint.route("/iso/print", methods=["GET", "POST"])
-def print_one() -> Response:
-    chosen_job_id()
-    return relayed((parse_one(argument("accession_number")),), "cd_publisher")
-
-
-@blueprint.route("/iso/print-multiple", methods=["GET", "POST"])
-def print_multiple() -> Response:
-    chosen_job_id()
-    return relayed(_accessions(), "cd_publisher")
-
-
 @blueprint.get("/studies")
 def studies() -> Response:
-    accessions = _accessions()
+    accessions = accession_list("accession_numbers")
     if request.method == "HEAD":
         return jsonify()
     g.job_id = str(uuid.uuid4())
@@ -89,10 +59,6 @@ def cancel(job_id: str) -> Response:
     return jsonify(installation().ledger.request_cancel(g.job_id))
 
 
-def _accessions() -> tuple[str, ...]:
-    return parse_list(argument("accession_numbers"), installation().config.retrieve.max_accessions)
-
-
 def _state() -> str | None:
     state = argument("state")
     if state is not None and state not in STATES:
@@ -113,6 +79,6 @@ def _since() -> str | None:
 
 def _limit() -> int:
     text = argument("limit") or "100"
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
+    if not (re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= MOST_JOBS):
         raise BadRequest(f"limit is a number from 1 to {MOST_JOBS}.")
     return int(text)

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mkiso.cancellation import LEFT, STOPPED, Cancellation
-from mkiso.errors import JobExists
+from mkiso.errors import Busy, JobExists
 from mkiso.ledger.ledger import Ledger
+from mkiso.web.connection import has_left
 
 TICK = 0.25
 STOPPING = "The service is being stopped. Ask again when it is back."
@@ -30,8 +31,9 @@ class LiveJob:
 class LiveJobs:
     """The registry and its watcher, which starts with the first job (and so after a worker's fork)."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, most: int) -> None:
         self._ledger = ledger
+        self._most = most
         self._jobs: dict[str, LiveJob] = {}
         self._changed = threading.Condition()
         self._watcher: threading.Thread | None = None
@@ -40,12 +42,14 @@ class LiveJobs:
     def start(self, job_id: str, client: socket.socket | None) -> Cancellation:
         """Watch a job; `client` is the connection that waits for it, where its end is to end the job.
 
-        Raises JobExists where a job of that id is watched already.
+        Raises JobExists where a job of that id is watched already, Busy where `most` jobs are.
         """
         job = LiveJob(client)
         with self._changed:
             if job_id in self._jobs:
                 raise JobExists(f"A job {job_id} is running. Choose another UUID, or none.")
+            if len(self._jobs) >= self._most:
+                raise Busy("As many jobs run and wait as the service takes. Ask again in a while.")
             self._jobs[job_id] = job
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
@@ -80,24 +84,7 @@ class LiveJobs:
             self.cancel_all()
         jobs = self._snapshot()
         for job in jobs.values():
-            if job.client is not None and _has_left(job.client):
+            if job.client is not None and has_left(job.client):
                 job.cancellation.cancel(LEFT)
         for job_id in self._ledger.cancel_requested(jobs):
             jobs[job_id].cancellation.cancel(STOPPED)
-
-
-def _has_left(client: socket.socket) -> bool:
-    try:
-        return not client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-
-
-def break_connection(client: socket.socket) -> None:
-    """End a send that waits for its reader."""
-    try:
-        client.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return

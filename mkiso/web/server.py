@@ -9,15 +9,18 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
 from mkiso.config import Config
 from mkiso.installation import Installation
 from mkiso.log import set_up
 from mkiso.web import create_app
+from mkiso.web.listening import Listener
 from mkiso.web.live import LiveJobs
+from mkiso.web.worker import Worker
 
 DRAIN = 20.0
 GRACE = 30
@@ -32,17 +35,18 @@ class Server(BaseApplication):
     their directories removed. SIGINT and SIGQUIT cancel them at once.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, listener: Listener) -> None:
         self._config = config
+        self.listener = listener
         super().__init__()
 
     def load_config(self) -> None:
         server = self._config.server
         settings = {
-            "bind": server.bind,
+            "bind": f"fd://{self.listener.fileno}",
             "workers": server.workers,
             "threads": server.threads,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "graceful_timeout": GRACE,
             "limit_request_line": LONGEST_REQUEST_LINE,
             "control_socket_disable": True,
@@ -58,13 +62,24 @@ class Server(BaseApplication):
     def load(self) -> Any:
         return create_app(self._config)
 
+    def run(self) -> None:
+        _Arbiter(self).run()
+
+
+class _Arbiter(Arbiter):
+    def stop(self, graceful: bool = True) -> None:
+        """Stop listening first, and then the workers."""
+        cast(Server, self.app).listener.remove()
+        self.systemd = True  # gunicorn leaves the file of a socket alone that systemd made
+        super().stop(graceful)
+
 
 def serve(config: Config) -> None:
     """Run the service until it is told to stop. Raises ConfigurationError before it listens."""
     installation = Installation(config)
     installation.sweep()
     installation.ledger.close()
-    Server(config).run()
+    Server(config, Listener(config.server.bind)).run()
 
 
 def _when_ready(arbiter: Any) -> None:

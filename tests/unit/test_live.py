@@ -3,9 +3,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mkiso.errors import Internal
+from mkiso.errors import Busy, Internal, JobExists
 from mkiso.web import live as live_module
-from mkiso.web.live import LEFT, STOPPED, STOPPING, LiveJobs, break_connection
+from mkiso.web.live import LEFT, STOPPED, STOPPING, LiveJobs
 
 Wait = Callable[[Callable[[], object]], None]
 
@@ -32,7 +32,7 @@ def requests() -> Requests:
 @pytest.fixture
 def live(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveJobs]:
     monkeypatch.setattr(live_module, "TICK", 0.005)
-    jobs = LiveJobs(requests)
+    jobs = LiveJobs(requests, most=4)
     yield jobs
     for job_id in ("J", "K"):
         jobs.stop(job_id)
@@ -89,9 +89,14 @@ def test_a_job_that_has_ended_is_not_watched(live: LiveJobs) -> None:
     assert job.reason is None
 
 
-def test_a_broken_connection_ends_for_its_reader(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
-    break_connection(ours)
-    assert theirs.recv(1) == b""
-    theirs.close()
-    break_connection(ours)
+def test_no_more_jobs_than_may_run_and_wait_are_begun(live: LiveJobs) -> None:
+    for job_id in "ABCD":
+        live.start(job_id, None)
+    with pytest.raises(JobExists):
+        live.start("D", None)
+    with pytest.raises(Busy):
+        live.start("J", None)
+    live.stop("A")
+    live.start("J", None)
+    for job_id in "BCD":
+        live.stop(job_id)

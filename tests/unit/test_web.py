@@ -1,4 +1,5 @@
 import json
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,15 +13,17 @@ from flask.testing import FlaskClient
 from mkiso.cancellation import Cancellation
 from mkiso.config import Config, parse
 from mkiso.dcmtk.sent import Outcome, Sent
-from mkiso.errors import AccessionNotFound, Busy, Incomplete, JobExists
+from mkiso.errors import AccessionNotFound, Busy, Incomplete, Internal, JobExists
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed
+from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery
 from mkiso.retrieve.studies import Study
 from mkiso.web import answers, create_app
 from tests.unit.test_errors import CLASSES, TABLE
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
+FORM = "application/x-www-form-urlencoded"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 ISO = b"an ISO image"
 DOWNLOADS = (
@@ -47,15 +50,15 @@ class Made:
     file_name: str
     size: int = len(ISO)
     closed: bool = False
+    breaks: BaseException | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter((ISO[:5], ISO[5:]))
-
-    def when_ended(self, callback: Callable[[], None]) -> None:
-        self.ended = callback
+        if self.breaks:
+            raise self.breaks
+        yield ISO[:5]
+        yield ISO[5:]
 
     def close(self) -> None:
-        self.ended()
         self.closed = True
 
 
@@ -64,6 +67,7 @@ class Jobs:
     """What the installation was asked for, and how it answers."""
 
     fails: BaseException | None = None
+    breaks: BaseException | None = None
     orders: list[Order] = field(default_factory=list)
     discs: list[Made] = field(default_factory=list)
     asked: list[tuple[str, ...]] = field(default_factory=list)
@@ -83,7 +87,7 @@ class Jobs:
         self.orders.append(order)
         if self.fails:
             raise self.fails
-        self.discs.append(Made(order.file_name("DOE^JOHN")))
+        self.discs.append(Made(order.file_name("DOE^JOHN"), breaks=self.breaks))
         return self.discs[-1]
 
     def studies(self, accessions: tuple[str, ...], _cancellation: Cancellation, _query_id: str) -> list[Study]:
@@ -200,6 +204,48 @@ def test_head_moves_nothing_and_answers_headers_only(url: str, client: FlaskClie
     assert ledger(client).list_jobs() == []
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=X", "text/plain"])
+@pytest.mark.parametrize("url", ["/mkiso2.php", f"/api/jobs/{ID}/cancel", "/nothing"])
+def test_a_body_above_64_kb_is_too_large(url: str, kind: str, client: FlaskClient, installation: Jobs) -> None:
+    answer = client.post(url, data=b"accession_number=" + b"A" * 65536, content_type=kind)
+    assert (answer.status_code, answer.json["code"], installation.orders) == (413, "bad_request", [])
+    assert client.post("/healthz", data=b"x" * 65536, content_type=kind).status_code == 405
+
+
+def test_a_form_has_at_most_100_fields(client: FlaskClient, installation: Jobs) -> None:
+    fields = {"accession_number": "MR.001"} | {f"field{number}": "x" for number in range(100)}
+    answer = client.post("/mkiso2.php", data=fields, content_type="multipart/form-data")
+    assert (answer.status_code, answer.json["code"], installation.orders) == (413, "bad_request", [])
+
+
+def test_a_form_may_hold_the_parameters_of_a_relay(client: FlaskClient, installation: Jobs) -> None:
+    assert client.post("/mkiso2.php", data={"accession_number": "MR.001"}).status_code == 200
+    assert client.post("/mkiso2.php", data=b"accession_number=%FF", content_type=FORM).status_code == 400
+    assert [order.accessions for order in installation.orders] == [("MR.001",)]
+
+
+def test_more_jobs_than_may_run_are_told_to_come_again(service: Callable[..., Flask]) -> None:
+    client = service(threads=8).test_client()
+    held = [client.get(url, buffered=False) for url in DOWNLOADS]
+    for url in (DOWNLOADS[0], next(iter(RELAYS)), STUDIES):
+        refused = client.get(url)
+        assert (refused.status_code, refused.json["code"]) == (503, "busy")
+        assert int(refused.headers["Retry-After"]) > 0
+    assert client.get("/api/jobs").status_code == client.head(DOWNLOADS[0]).status_code == 200
+    for one in held:
+        one.close()
+    assert client.get(STUDIES).status_code == 200
+
+
+def test_what_fails_before_the_first_bytes_has_a_status(client: FlaskClient, installation: Jobs) -> None:
+    installation.breaks = Internal("genisoimage said no.")
+    answer = client.get(f"{DOWNLOADS[0]}&job={ID}")
+    assert (answer.status_code, answer.json["code"], answer.json["job_id"]) == (500, "internal", ID)
+    assert "attachment" not in str(answer.headers)
+    assert client.application.extensions["mkiso"][1]._snapshot() == {}
+    assert installation.discs[0].closed
+
+
 def test_head_tells_what_is_wrong_with_a_request_too(client: FlaskClient) -> None:
     answer = client.head("/mkiso.php")
     assert (answer.status_code, answer.data) == (400, b"")
@@ -229,6 +275,10 @@ def test_head_tells_what_is_wrong_with_a_request_too(client: FlaskClient) -> Non
         (f"{STUDIES},C,D", "too_many_accessions", "too many accession_numbers"),
         (f"{DOWNLOADS[0]}&accession_number=B", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&layout=dvd", "bad_request", "bad request"),
+        ("/mkiso.php?accession_number=%FF", "bad_request", "bad request"),
+        ("/mkiso.php?accession_number=A%C3", "bad_request", "bad request"),
+        ("/api/iso/relay?accession_numbers=A&destination=%ED%A0%80", "bad_request", "bad request"),
+        (f"{STUDIES}&%FE=1", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&layout=", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&job=", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&job=17", "bad_request", "bad request"),
@@ -288,6 +338,31 @@ def test_what_was_not_foreseen_is_internal_names_the_job_and_shows_nothing_of_th
     assert (answer.status_code, answer.json["code"], answer.json["error"]) == (500, "internal", "internal error")
     assert ID in answer.json["detail"]
     assert "/w" not in answer.text
+
+
+@pytest.mark.parametrize("url", [DOWNLOADS[0], next(iter(RELAYS))])
+@pytest.mark.parametrize("kind", [ValueError, Internal])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_internal_error_is_logged_once(
+    recorded: bool,
+    kind: type[Exception],
+    url: str,
+    client: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(installation: Installation, order: Order, *_more: object) -> None:
+        if not recorded:
+            raise kind("It broke.")
+        record(client, order.job_id, "MR.001")
+        with JobRecord(installation.ledger, order.job_id):
+            raise kind("It broke.")
+
+    monkeypatch.setattr(answers, "make_disc", fail)
+    monkeypatch.setattr(answers, "relay", fail)
+    assert client.get(url).status_code == 500
+    (logged,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
+    assert logged.exc_info[0] is kind
 
 
 @pytest.mark.parametrize(
@@ -426,6 +501,7 @@ def test_the_list_of_jobs_meets_every_parameter(query: str, found: list[str], li
 @pytest.mark.parametrize(
     "query",
     [
+        f"limit={'9' * 5000}",
         *("limit=0", "limit=1001", "limit=-1", "limit=ten", "limit=1.5", "limit=%C2%B2", "limit=1&limit=2"),
         *("state=", "state=finished", "state=DONE", "accession_number=*", "accession_number="),
         *("since=", "since=yesterday", "since=2026-13-01", "since=0001-01-01T00:00:00%2B07:00"),

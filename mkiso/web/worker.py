@@ -1,0 +1,72 @@
+"""gunicorn's worker with threads, whose clients cannot hold it, and whose own errors read as the service's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http import errors as http
+from gunicorn.workers import gthread
+
+from mkiso.errors import BadRequest, MkisoError
+from mkiso.ledger.record import as_mkiso_error
+from mkiso.log import log_once
+from mkiso.web.connection import READ_LIMIT, Client
+
+TOO_LARGE = {
+    http.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    http.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+}
+log = logging.getLogger("mkiso.web")
+
+
+class Worker(gthread.ThreadWorker):
+    def handle(self, conn: Any) -> Any:
+        """A connection's turn in a thread: none before its first byte, and all the waiting for its end in it.
+
+        gunicorn waits for the first byte in the thread, and for a client's goodbye in the one thread
+        that accepts connections and keeps the worker alive.
+        """
+        if not isinstance(conn.sock, Client):
+            conn.sock = Client(fileno=conn.sock.detach())
+        if not conn.initialized and not conn.wait_for_data(0):
+            return gthread._DEFER  # type: ignore[attr-defined]
+        conn.sock.deadline = time.monotonic() + READ_LIMIT
+        keep = super().handle(conn)
+        if not keep:
+            conn.sock.part()
+        return keep
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """What went wrong before the application had the request, or behind its back, in the contract's JSON.
+
+        gunicorn would log what it read, in which there may be a token.
+        """
+        if isinstance(exc, http.ParseException):
+            status = TOO_LARGE.get(type(exc), HTTPStatus.BAD_REQUEST)
+            detail = "This is no request as HTTP has it, or it is too large. Send the parameters of the URL alone."
+            told: MkisoError = BadRequest(detail, error=status.phrase.lower())
+            fields = {"status": int(status), "reason": type(exc).__name__, "address": addr[0] if addr else None}
+            log.warning("request refused", extra={"fields": fields})
+        else:
+            told = as_mkiso_error(exc, "(none)")
+            status = HTTPStatus(told.http_status)
+            log_once(log, "request failed", exc, path=getattr(req, "path", None))
+        with suppress(OSError):
+            util.write_nonblock(client, _answer(status, json.dumps(told.told(None))))
+
+
+def _answer(status: HTTPStatus, body: str) -> bytes:
+    lines = (
+        f"HTTP/1.1 {int(status)} {status.phrase}",
+        "Connection: close",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+    )
+    return "\r\n".join((*lines, "", body)).encode("ascii")
