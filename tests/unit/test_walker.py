@@ -293,6 +293,12 @@ WHOLE = {
     + ITEM_END + SEQUENCE_END + LAST,
     "an item's delimiter behind an item of a length": SEQUENCE + item(NAME) + ITEM_END + SEQUENCE_END + LAST,
     "a sequence's delimiter behind a sequence of a length": long(0x00081140, b"SQ", item(NAME)) + SEQUENCE_END + LAST,
+    "items of either VR in a sequence": SEQUENCE
+    + OPEN + implicit(0x00080100, b"12") + ITEM_END + OPEN + NAME + ITEM_END + SEQUENCE_END + LAST,
+    "fragments of an implicit VR": implicit(0x7FE00010, length=UNDEFINED)
+    + item(b"1234", length=2) + SEQUENCE_END + LAST,
+    "an implicit value of undefined length": implicit(0x00091001, length=UNDEFINED) + b"12345678" + SEQUENCE_END + LAST,
+    "an item of undefined length for fragments": PIXELS + OPEN + b"12345678" + SEQUENCE_END + LAST,
     "fragments": PIXELS + item() + item(b"12") + SEQUENCE_END + LAST,
     "fragments that hold a delimiter": PIXELS + item() + item(SEQUENCE_END) + SEQUENCE_END + LAST,
     "fragments whose lengths are wrong": PIXELS + item() + item(b"1234", length=2) + SEQUENCE_END + LAST,
@@ -316,6 +322,7 @@ TORN = {
     "zeros for a sequence's end": SEQUENCE + item(NAME) + bytes(64),
     "zeros for an item's end": SEQUENCE + OPEN + NAME + bytes(256 * KB),
     "what is no item": SEQUENCE + NAME + SEQUENCE_END,
+    "a tag in an item's place": SEQUENCE + implicit(0x00100010, b"DOE^JOHN") + SEQUENCE_END,
     "an item of undefined length among fragments": PIXELS + OPEN + ITEM_END + item(b"1234")[:-1],
     "65 sequences in sequences": SEQUENCE + (OPEN + SEQUENCE) * 64 + (SEQUENCE_END + ITEM_END) * 64 + SEQUENCE_END,
     "300 sequences in sequences": SEQUENCE + (OPEN + SEQUENCE) * 300 + (SEQUENCE_END + ITEM_END) * 300 + SEQUENCE_END,
@@ -328,8 +335,10 @@ TORN = {
 
 
 @pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
-def test_what_can_be_walked_to_the_end_of_its_file_is_whole(content: bytes) -> None:
+def test_what_can_be_walked_to_the_end_of_its_file_is_whole(content: bytes, tmp_path: Path) -> None:
     assert walked(file_of(content)) is not None
+    (tmp_path / "file").write_bytes(file_of(content))
+    assert whole_for_pydicom(tmp_path / "file")
 
 
 @pytest.mark.parametrize("content", TORN.values(), ids=TORN)
@@ -348,6 +357,7 @@ ID, OTHER_ID = short(0x00100020, b"LO", b"PAT001"), short(0x00100020, b"LO", b"P
         ID + nested(OTHER_ID),
         nested(OTHER_ID) + ID,
         nested(long(0x00100020, b"UN", b"PAT002")) + ID,
+        nested(NAME + implicit(0x00100020, b"PAT002")) + ID,
         long(0x00081140, b"SQ", item(OTHER_ID)) + ID,
         ID + ID,
         long(0x00100020, b"UN", b"PAT001"),
@@ -367,6 +377,11 @@ def test_a_value_is_found_wherever_a_window_ends() -> None:
         found = walked(file_of(long(0x00091001, b"OB", bytes(gap)) + ID + nested(NAME) + LAST))
         assert found is not None
         assert found[PATIENT_ID] == b"PAT001"
+
+
+def test_a_delimiter_is_found_wherever_a_window_ends() -> None:
+    for gap in range(windows.FIRST - 220, windows.FIRST + 8):
+        assert walked(file_of(PIXELS + bytes(gap) + SEQUENCE_END + LAST)) is not None
 
 
 def test_a_big_endian_sequence_in_un_is_little_endian() -> None:
@@ -486,6 +501,11 @@ def test_the_steps_of_a_walk_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert walked(content) is not None
     monkeypatch.setattr(walker, "MOST_STEPS", 100)
     assert walked(content) is None
+
+
+def test_zeros_take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walker, "MOST_STEPS", 20_000)
+    assert walked(file_of(NAME + bytes(4 * MB))) is not None
 
 
 def test_the_scans_of_a_walk_are_bounded() -> None:
