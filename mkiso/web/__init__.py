@@ -11,12 +11,12 @@ from mkiso.web.live import LiveJobs
 
 
 def create_app(config: Config) -> Flask:
-    """The WSGI application. Raises ConfigurationError where the ledger cannot be opened."""
+    """The WSGI application. Raises ConfigurationError where the ledger can never be opened."""
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     installation = Installation(config)
-    app.extensions["mkiso"] = (installation, LiveJobs(installation.ledger))
+    app.extensions["mkiso"] = (installation, LiveJobs())
     app.before_request(access.require_token)
     for blueprint in (legacy.blueprint, api.blueprint, health.blueprint):
         app.register_blueprint(blueprint)

@@ -1,26 +1,41 @@
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from mkiso.errors import Cancelled, Incomplete
-from mkiso.ledger import record as record_module
+from mkiso.cancellation import STOPPED, Cancellation
+from mkiso.errors import Cancelled, Incomplete, JobExists
+from mkiso.ledger import ledger as ledger_module
+from mkiso.ledger import pulse as pulse_module
+from mkiso.ledger import tables
 from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.pulse import Pulse
 from mkiso.ledger.record import JobRecord, as_mkiso_error
+from mkiso.retrieve.instances import Instance
+
+Wait = Callable[[Callable[[], object]], None]
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(f"sqlite:///{tmp_path}/jobs.db", Path("/w"))
-    opened.open_job("J", "iso", ("MR.001",), requester="x")
+    opened = Ledger(f"sqlite:///{tmp_path}/jobs.db", lambda: "W", lambda: {"J"})
     yield opened
     opened.close()
 
 
+@contextmanager
+def recorded(ledger: Ledger, cancellation: Cancellation | None = None) -> Iterator[JobRecord]:
+    with JobRecord(Pulse(ledger), "J", cancellation or Cancellation()) as record:
+        record.open("iso", ("MR.001",), requester="x")
+        yield record
+
+
 def test_a_job_that_was_completed_is_done(ledger: Ledger) -> None:
-    with JobRecord(ledger, "J") as record:
+    with recorded(ledger) as record:
         record.enter("querying", patient_name="JOHN DOE")
         assert ledger.job("J")["state"] == "querying"
         record.complete()
@@ -43,7 +58,7 @@ def test_a_job_that_was_completed_is_done(ledger: Ledger) -> None:
     ],
 )
 def test_whatever_ends_a_job_ends_its_row(raised: BaseException, state: str, code: str, ledger: Ledger) -> None:
-    with pytest.raises(type(raised)), JobRecord(ledger, "J"):
+    with pytest.raises(type(raised)), recorded(ledger):
         raise raised
     job = ledger.job("J")
     assert (job["state"], job["error"]["code"]) == (state, code)
@@ -51,7 +66,7 @@ def test_whatever_ends_a_job_ends_its_row(raised: BaseException, state: str, cod
 
 
 def test_a_job_that_was_not_completed_is_not_done(ledger: Ledger) -> None:
-    with JobRecord(ledger, "J"):
+    with recorded(ledger):
         pass
     assert ledger.job("J")["state"] == "cancelled"
 
@@ -60,19 +75,68 @@ def test_an_internal_error_names_the_job() -> None:
     assert "J-17" in as_mkiso_error(ValueError("x"), "J-17").detail
 
 
-def test_received_never_goes_down(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_module, "PROGRESS_INTERVAL", 0)
-    seen = []
-    with JobRecord(ledger, "J") as record:
-        for count in (0, 3, 2, 5, 4):
+def test_received_never_goes_down(ledger: Ledger, eventually: Wait) -> None:
+    with recorded(ledger) as record:
+        for count, told in ((0, 0), (3, 3), (2, 3), (5, 5), (4, 5)):
             record.progress(count)
-            seen.append(ledger.job("J")["received"])
-    assert [*seen, ledger.job("J")["received"]] == [0, 3, 3, 5, 5, 5]
+            record.enter("retrieving")
+            assert ledger.job("J")["received"] == told
+        record.progress(6)
+        eventually(lambda: ledger.job("J")["received"] == 6)
+
+
+def test_a_job_of_an_id_that_exists_leaves_the_others_row_alone(ledger: Ledger) -> None:
+    with recorded(ledger) as record:
+        with pytest.raises(JobExists), recorded(ledger):
+            pass
+        record.enter("querying")
+        assert ledger.job("J")["state"] == "querying"
+        record.complete()
+    assert ledger.job("J")["state"] == "done"
+
+
+def test_a_cancel_that_somebody_asked_for_reaches_the_job(ledger: Ledger, eventually: Wait) -> None:
+    cancellation = Cancellation()
+    with recorded(ledger, cancellation):
+        ledger.request_cancel("J")
+        eventually(lambda: cancellation.reason == STOPPED)
+
+
+def test_more_instances_than_one_transaction_takes_are_all_remembered(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse_module, "CHUNK", 2)
+    rows = [Instance(Path("/w/f"), f"1.{n}", "2", "3", "4", "5", 7, (7, 0)).row("on disc") for n in range(5)]
+    with recorded(ledger) as record:
+        record.hand_out(rows)
+        record.complete()
+    query = sa.select(tables.instances.c.sop_instance_uid)
+    written = ledger._database.do(lambda connection: connection.execute(query).scalars().all())
+    assert sorted(written) == [row["sop_instance_uid"] for row in rows]
+
+
+def test_a_row_that_lives_is_touched_and_comes_back_where_it_was_taken_for_dead(
+    ledger: Ledger, eventually: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "BEAT", 0.05)
+    other = Ledger(str(ledger._database._engine.url), lambda: "ELSEWHERE", set)
+    with recorded(ledger) as record:
+        record.enter("retrieving")
+        others_view = {"state": "failed", "finished_at": ledger_module.now(), "error": ledger_module.DIED}
+        other.update("J", **others_view)
+        other._database.do(lambda connection: connection.execute(tables.jobs.update().values(alive_at=0)))
+        eventually(lambda: ledger.job("J")["state"] == "retrieving")
+        assert (ledger.job("J")["error"], ledger.job("J")["finished_at"]) == (None, None)
+        assert other.abandon() == []
+        other.update("J", **others_view)
+        record.complete()
+    assert (ledger.job("J")["state"], ledger.job("J")["error"]) == ("done", None)
+    other.close()
 
 
 def test_the_log_tells_the_end_without_the_patients_name(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with JobRecord(ledger, "J") as record:
+    with recorded(ledger) as record:
         record.enter("querying", patient_name="JOHN DOE", patient_id="PAT008")
         record.complete()
     (ended,) = caplog.records
