@@ -18,9 +18,8 @@ from sqlalchemy.exc import DBAPIError
 
 from mkiso.cancellation import STOPPED, Cancellation
 from mkiso.errors import MkisoError
-from mkiso.ledger import ledger as ledger_module
 from mkiso.ledger.database import LIMIT
-from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.ledger import BEAT, Ledger
 
 TICK = 0.25
 PAUSE = 1.0
@@ -137,7 +136,7 @@ class Pulse:
                 rows[job_id].cancellation.cancel(STOPPED)
         if beat:
             self.ledger.abandon()
-            self._beat_due = time.monotonic() + ledger_module.BEAT
+            self._beat_due = time.monotonic() + BEAT
 
     def _write(self, row: Row) -> None:
         with self._news:

@@ -118,7 +118,7 @@ def test_more_instances_than_one_transaction_takes_are_all_remembered(
 def test_a_row_that_lives_is_touched_and_comes_back_where_it_was_taken_for_dead(
     ledger: Ledger, eventually: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "BEAT", 0.05)
+    monkeypatch.setattr(pulse_module, "BEAT", 0.05)
     other = Ledger(str(ledger._database._engine.url), lambda: "ELSEWHERE", set)
     with recorded(ledger) as record:
         record.enter("retrieving")
