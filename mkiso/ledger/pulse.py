@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,23 +80,24 @@ class Pulse:
             row.instances.extend(instances)
             row.changes += 1
 
-    def write(self, row: Row, **fields: Any) -> bool:
-        """Have this written now, and wait for the first try; whether it is written."""
+    def write(self, row: Row, **fields: Any) -> None:
+        """Have this written now, and wait for the first try, unless the job is cancelled."""
         self.note(row, **fields)
+        self._wait(row, LIMIT, lambda: self._is_away or row.cancellation.reason)
+
+    def end(self, row: Row, **fields: Any) -> bool:
+        """Have this written, and wait RETRY seconds for it, unless the job is cancelled; whether it is written."""
+        self.note(row, **fields)
+        self._wait(row, RETRY, lambda: self._is_away and row.cancellation.reason)
+        return row.is_written
+
+    def _wait(self, row: Row, seconds: float, is_enough: Callable[[], object]) -> None:
+        deadline = time.monotonic() + seconds
         with self._news:
             self._is_urgent = True
             self._news.notify_all()
-            self._news.wait_for(lambda: row.is_written or self._is_away, LIMIT)
-            return row.is_written
-
-    def end(self, row: Row, **fields: Any) -> bool:
-        """As `write`, and where that fails wait for the tries of RETRY seconds, unless the job is cancelled."""
-        deadline = time.monotonic() + RETRY
-        written = self.write(row, **fields)
-        while not written and not row.cancellation.reason and time.monotonic() < deadline:
-            with self._news:
-                written = self._news.wait_for(lambda: row.is_written, TICK)
-        return written
+            while not (row.is_written or is_enough()) and time.monotonic() < deadline:
+                self._news.wait(TICK)
 
     def _start(self) -> None:
         self._news.notify_all()
@@ -112,6 +113,7 @@ class Pulse:
             away = self._fails_to_look()
             with self._news:
                 self._is_away = away
+                self._beat_due = 0.0 if away else self._beat_due
                 self._news.notify_all()
                 self._news.wait_for(lambda: self._is_urgent and not self._is_away, PAUSE if away else TICK)
 
@@ -128,6 +130,8 @@ class Pulse:
     def _look(self) -> None:
         with self._news:
             rows, beat = dict(self._rows), time.monotonic() >= self._beat_due
+            if beat:
+                self._beat_due = time.monotonic() + BEAT
         for row in rows.values():
             if beat or not row.is_written:
                 self._write(row)
@@ -136,7 +140,6 @@ class Pulse:
                 rows[job_id].cancellation.cancel(STOPPED)
         if beat:
             self.ledger.abandon()
-            self._beat_due = time.monotonic() + BEAT
 
     def _write(self, row: Row) -> None:
         with self._news:

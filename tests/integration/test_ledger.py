@@ -17,15 +17,19 @@ import pytest
 import requests
 import sqlalchemy as sa
 
+from mkiso.cancellation import Cancellation
 from mkiso.errors import DiskFull, JobExists
+from mkiso.installation import Installation
+from mkiso.job import Order, make_disc
 from mkiso.ledger import tables
 from mkiso.ledger.ledger import Ledger
+from mkiso.workspace import job_directory
 from tests.integration.test_lifecycle import Slow, slow_archive
 from tests.integration.test_limits import small_disk  # noqa: F401
 from tests.support.mariadb import running_mariadb
 from tests.support.ports import free_ports
-from tests.support.postgres import running_postgres
-from tests.support.service import Service, instances_of, instances_on, read_disc, running_service, settings
+from tests.support.postgres import SECRET, running_postgres
+from tests.support.service import Service, config, instances_of, instances_on, read_disc, running_service, settings
 from tests.support.tools import run, wait_until
 
 # What takes seconds in earnest, so that a test waits less for it.
@@ -240,6 +244,9 @@ def require_no_jobs(slow: Slow) -> None:
     assert refused(slow) == (503, "ledger_unavailable")
     assert slow.service.get("/api/jobs").json()["code"] == "ledger_unavailable"
     assert slow.left() == []
+    log = slow.service.log.read_text()
+    assert "WARNING the ledger does not answer" in log
+    assert SECRET not in log
     argv = (*PROGRAM, "iso", "SLOW.001", "-o", slow.directory / "x.iso", "--config", slow.service.config_file)
     command = run(argv)
     assert (command.returncode, "mkiso: ledger unavailable: " in command.stderr) == (1, True)
@@ -297,6 +304,37 @@ def test_a_job_whose_host_is_gone_is_finished_by_another_one(two: Two, postgresq
         assert other.get(url).json()["error"]["code"] == "internal"
     with running_service(two.one.directory, free_ports(1)[0], two.one.settings):
         assert two.one.left() == []
+
+
+def test_a_job_id_that_another_process_uses_is_refused(tmp_path: Path) -> None:
+    installation, order = site_without_archive(tmp_path), Order(("A",), "test")
+    work_dir = installation.config.storage.work_dir
+    with job_directory(work_dir, order.job_id) as workspace:
+        installation.ledger.open_job(order.job_id, "iso", ("B",), requester="x")
+        with pytest.raises(JobExists):
+            make_disc(installation, order, Cancellation())
+        assert workspace.received.is_dir()
+        job = installation.ledger.job(order.job_id)
+        assert (job["accessions"], job["state"]) == (["B"], "queued")
+    assert installation.clear_away() == [order.job_id]
+
+
+def test_a_job_that_gets_no_directory_has_a_row_that_says_so(tmp_path: Path) -> None:
+    installation, order = site_without_archive(tmp_path), Order(("A",), "test")
+    work_dir = installation.config.storage.work_dir
+    work_dir.mkdir(0o700)
+    in_the_way = work_dir / f"dicomdir_{order.job_id}"
+    in_the_way.touch()
+    with pytest.raises(FileExistsError):
+        make_disc(installation, order, Cancellation())
+    in_the_way.unlink()
+    job = installation.ledger.job(order.job_id)
+    assert (job["state"], job["error"]["code"]) == ("failed", "internal")
+
+
+def site_without_archive(tmp_path: Path) -> Installation:
+    port, receiver = free_ports(2)
+    return Installation(config(tmp_path, port, {"RECEIVER": receiver}))
 
 
 def test_48_processes_make_the_tables_at_once(server: Server) -> None:

@@ -16,6 +16,8 @@ import psycopg
 from tests.support.tools import LOCALHOST, Listener, end, frozen, start_listener, wait_until
 
 USER = "postgres"
+# The server trusts everybody; the password is there so that a test sees it told.
+SECRET = "invented-password"
 
 
 @dataclass
@@ -27,7 +29,7 @@ class PostgreSQL:
     process: Listener | None = field(default=None)
 
     def url(self, database: str) -> str:
-        return f"postgresql+psycopg://{USER}@{LOCALHOST}:{self.port}/{database}"
+        return f"postgresql+psycopg://{USER}:{SECRET}@{LOCALHOST}:{self.port}/{database}"
 
     def start(self) -> None:
         options = {
