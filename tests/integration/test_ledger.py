@@ -430,3 +430,7 @@ def test_a_full_disk_of_the_ledger_is_told_as_such(small_disk: Path) -> None:  #
     with pytest.raises(DiskFull, match=r"storage\.ledger"):
         deque(opened(ledger, "A", destination="x" * 5000) for _ in range(1000))
     ledger.close()
+    new = Ledger(f"sqlite:///{small_disk}/new.db", lambda: "W", set)
+    with pytest.raises(DiskFull, match=r"storage\.ledger"):
+        opened(new, "A")
+    new.close()

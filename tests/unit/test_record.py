@@ -1,14 +1,16 @@
 import errno
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from mkiso.cancellation import STOPPED, Cancellation
-from mkiso.errors import Cancelled, Incomplete, JobExists
+from mkiso.errors import Cancelled, Incomplete, JobExists, LedgerUnavailable
 from mkiso.ledger import ledger as ledger_module
 from mkiso.ledger import pulse as pulse_module
 from mkiso.ledger import tables
@@ -132,6 +134,62 @@ def test_a_row_that_lives_is_touched_and_comes_back_where_it_was_taken_for_dead(
         record.complete()
     assert (ledger.job("J")["state"], ledger.job("J")["error"]) == ("done", None)
     other.close()
+
+
+def test_progress_waits_for_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorded(ledger) as record, monkeypatch.context() as patched:
+        patched.setattr(Pulse, "_wait", lambda *_: pytest.fail("it waits"))
+        record.progress(1)
+        record.note(expected=2)
+        record.hand_out([])
+
+
+@pytest.fixture
+def hanging(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """A ledger that takes nothing before the end of the test, and longer than anybody waits."""
+    over = threading.Event()
+    update = ledger.update
+    monkeypatch.setattr(pulse_module, "LIMIT", 600)
+    monkeypatch.setattr(pulse_module, "RETRY", 600)
+    monkeypatch.setattr(ledger, "update", lambda *words, **fields: over.wait(600) and update(*words, **fields))
+    yield ledger
+    over.set()
+
+
+def test_a_cancel_ends_the_wait_for_a_ledger_that_hangs(hanging: Ledger, eventually: Wait) -> None:
+    cancellation = Cancellation()
+    record = JobRecord(Pulse(hanging), "J", cancellation)
+    record.open("iso", ("MR.001",), requester="x")
+    entering = threading.Thread(target=record.enter, args=("querying",), daemon=True)
+    entering.start()
+    assert entering.is_alive()
+    cancellation.cancel("On request.")
+    eventually(lambda: not entering.is_alive())
+
+
+def test_a_state_is_written_though_the_ledger_was_away_when_it_changed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, eventually: Wait
+) -> None:
+    monkeypatch.setattr(pulse_module, "PAUSE", 0.01)
+    monkeypatch.setattr(pulse_module, "RETRY", 0.01)
+    away = threading.Event()
+    away.set()
+    update = ledger.update
+
+    def unavailable(*words: Any, **fields: Any) -> None:
+        if away.is_set():
+            raise LedgerUnavailable("It is away.")
+        update(*words, **fields)
+
+    monkeypatch.setattr(ledger, "update", unavailable)
+    with recorded(ledger) as record:
+        record.enter("querying", patient_name="JOHN DOE")
+        record.enter("retrieving")
+        record.complete()
+    assert ledger.job("J")["state"] == "queued"
+    away.clear()
+    eventually(lambda: ledger.job("J")["state"] == "done")
+    assert ledger.job("J")["patient_name"] == "JOHN DOE"
 
 
 def test_the_log_tells_the_end_without_the_patients_name(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
