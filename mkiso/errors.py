@@ -128,6 +128,10 @@ class Busy(MkisoError):
     code, http_status, error = "busy", 503, "all receivers are busy"
 
 
+class LedgerUnavailable(MkisoError):
+    code, http_status, error = "ledger_unavailable", 503, "ledger unavailable"
+
+
 class ReceiverUnavailable(MkisoError):
     code, http_status, error = "receiver_unavailable", 503, "receiver could not start"
 

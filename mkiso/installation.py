@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from mkiso.cancellation import Cancellation
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.pulse import Pulse
 from mkiso.patients import patient_source
 from mkiso.retrieve.studies import Study, find_studies, with_instances, with_modalities
-from mkiso.workspace import Workspace, job_directory, require_space, sweep
+from mkiso.workspace import Workspace, identity, job_directory, living_jobs, require_space, sweep
 
 
 class Installation:
-    """Raises ConfigurationError where the ledger or the patient source cannot be used."""
+    """Raises ConfigurationError where the ledger or the patient source can never be used."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.patients = patient_source(config.patients)
-        self.ledger = Ledger(config.storage.ledger.get_secret_value(), config.storage.work_dir)
+        work_dir = config.storage.work_dir
+        self.ledger = Ledger(
+            config.storage.ledger.get_secret_value(), partial(identity, work_dir), partial(living_jobs, work_dir)
+        )
+        self.pulse = Pulse(self.ledger)
 
     @property
     def pacs(self) -> Peer:
@@ -47,5 +53,14 @@ class Installation:
             return [with_modalities(finder, with_instances(finder, study)) for study in found]
 
     def sweep(self) -> list[str]:
-        """Clear away what jobs left behind whose process died; the ids of those jobs."""
-        return sweep(self.config.storage.work_dir, self.ledger.abandon)
+        """Clear away what jobs left behind whose process died; their ids. The ledger learns of it a little later."""
+        if swept := sweep(self.config.storage.work_dir):
+            self.pulse.beat_now()
+        return swept
+
+    def clear_away(self) -> list[str]:
+        """As `sweep`, and the ledger knows of it: the ids of all jobs that were found dead.
+
+        Raises LedgerUnavailable or DiskFull, with the directories swept.
+        """
+        return sorted({*self.sweep(), *self.ledger.abandon()})

@@ -23,7 +23,7 @@ from mkiso.retrieve.receiver import started_receiver
 from mkiso.retrieve.retrieval import Retrieval
 from mkiso.retrieve.slots import receiver_slot
 from mkiso.retrieve.studies import Study, find_studies, require_instances, require_one_patient, with_instances
-from mkiso.workspace import job_directory, making_jobs, require_space
+from mkiso.workspace import job_directory, require_space
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
         studies = job.look_up()
         instances = job.retrieve(studies)
         image = job.master(instances)
-        installation.ledger.hand_out(order.job_id, (one.row("on disc") for one in instances))
+        job.record.hand_out(one.row("on disc") for one in instances)
         return Disc(order.file_name(job.patient_name), image, job)
 
 
@@ -104,13 +104,14 @@ class Job:
 
     def __enter__(self) -> Self:
         with ExitStack() as acquiring:
-            order, ledger, storage = self._order, self._installation.ledger, self._config.storage
+            order, storage = self._order, self._config.storage
             self._installation.sweep()
-            with making_jobs(storage.work_dir):
-                ledger.open_job(order.job_id, accessions=order.accessions, requester=order.requester, **self._fields)
-                self.record = acquiring.enter_context(JobRecord(ledger, order.job_id))
-                require_space(storage.work_dir, storage.min_free)
+            self.record = acquiring.enter_context(JobRecord(self._installation.pulse, order.job_id, self.cancellation))
+            try:
                 self._workspace = acquiring.enter_context(job_directory(storage.work_dir, order.job_id))
+            finally:  # without a directory, too: the row tells why
+                self.record.open(accessions=order.accessions, requester=order.requester, **self._fields)
+            require_space(storage.work_dir, storage.min_free)
             self._acquired = acquiring.pop_all()
         return self
 
@@ -181,8 +182,7 @@ class Job:
         """Every instance sent, and acknowledged; raises DestinationUnreachable, RelayFailed, Cancelled."""
         self.record.enter("sending", bytes=sum(one.bytes for one in instances))
         delivery = relay.deliver(instances)
-        rows = (one.row(delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
-        self._installation.ledger.hand_out(self._order.job_id, rows)
+        self.record.hand_out(one.row(delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
         self.record.note(files_sent=delivery.sent, files_failed=delivery.failed)
         if delivery.failed:
             self.cancellation.check()

@@ -13,10 +13,12 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import psutil
 
@@ -27,6 +29,7 @@ from mkiso.process import OWNER, remove_tree
 PREFIX = "dicomdir_"
 OTHERS = 0o077
 NO_ROOM = 1 << 16
+IDENTITY = "identity"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def _name(uid: int) -> str:
 
 
 def making_jobs(work_dir: Path) -> AbstractContextManager[None]:
-    """While a job's row and directory are made, no sweep takes it for a dead one."""
+    """While a job's directory is made, no sweep takes it for a dead one's."""
     ensure_work_dir(work_dir)
     return locked(work_dir, fcntl.LOCK_SH)
 
@@ -133,11 +136,10 @@ def _free(work_dir: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def sweep(work_dir: Path, abandon: Callable[[set[str]], list[str]] = lambda _living: []) -> list[str]:
+def sweep(work_dir: Path) -> list[str]:
     """End the programs and remove the directories of jobs that no living process owns; the ids of those jobs.
 
-    `abandon` is told the living ones, and tells which others were dead. `work_dir` is locked
-    meanwhile, so that a job that is being made is not taken for a dead one.
+    `work_dir` is locked meanwhile, so that a directory that is being made is not taken for a dead job's.
     """
     ensure_work_dir(work_dir)
     with locked(work_dir, fcntl.LOCK_EX):
@@ -145,8 +147,34 @@ def sweep(work_dir: Path, abandon: Callable[[set[str]], list[str]] = lambda _liv
         for path in swept:
             _end_programs(path)
             shutil.rmtree(path, ignore_errors=True)
-        dead = abandon({_job_id(path) for path in _directories(work_dir) if not _abandoned(path)})
-    return sorted({*map(_job_id, swept), *dead})
+    return [_job_id(path) for path in swept]
+
+
+def living_jobs(work_dir: Path) -> set[str]:
+    """The ids of the jobs that have a directory and a process."""
+    return {_job_id(path) for path in _directories(work_dir) if not _abandoned(path)}
+
+
+def identity(work_dir: Path) -> str:
+    """The UUID of a work_dir, by which a ledger tells it from another host's of the same path.
+
+    Whoever comes first makes it; it must not be copied to another host. Where it can be neither
+    read nor made, what is given is nobody's.
+    """
+    file, new = work_dir / IDENTITY, str(uuid.uuid4())
+    try:
+        with suppress(FileNotFoundError):
+            os.utime(file)  # so that no cleaner of old temporary files takes it
+            return str(uuid.UUID(file.read_text()))
+        with NamedTemporaryFile("w", dir=work_dir, prefix=f".{IDENTITY}.") as made:
+            made.write(new)
+            made.flush()
+            os.fsync(made.fileno())
+            with suppress(FileExistsError):
+                os.link(made.name, file)
+        return str(uuid.UUID(file.read_text()))
+    except (OSError, ValueError):
+        return new
 
 
 def _job_id(path: Path) -> str:

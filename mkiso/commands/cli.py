@@ -63,7 +63,7 @@ def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layou
     with (
         _written(output) as write,
         _interruptible() as cancellation,
-        shown_progress(installation.ledger, order.job_id, cancellation) as progress,
+        shown_progress(installation.ledger, order.job_id) as progress,
         closing(make_disc(installation, order, cancellation)) as disc,
     ):
         for chunk in disc:
@@ -79,7 +79,7 @@ def relay(config_file: str | None, accessions: tuple[str, ...], destination: str
     """Send the studies of the accession numbers to a destination."""
     installation = _installation(config_file)
     order = Order(_accessions(installation, accessions), _requester("relay"))
-    with _interruptible() as cancellation, shown_progress(installation.ledger, order.job_id, cancellation):
+    with _interruptible() as cancellation, shown_progress(installation.ledger, order.job_id):
         done = run_relay(installation, order, destination, cancellation)
     for warning in done.delivery.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -118,7 +118,7 @@ def jobs(config_file: str | None, as_json: bool, accession: str | None, limit: i
 @config_option
 def sweep(config_file: str | None) -> None:
     """End what dead jobs left running, and remove their directories."""
-    swept = _installation(config_file).sweep()
+    swept = _installation(config_file).clear_away()
     click.echo("\n".join(f"cleared away after job {job_id}" for job_id in swept) or "nothing to clear away")
 
 

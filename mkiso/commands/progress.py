@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mkiso.cancellation import STOPPED, Cancellation
-from mkiso.errors import JobNotFound
+from mkiso.errors import DiskFull, JobNotFound, LedgerUnavailable
 from mkiso.ledger.ledger import Ledger
 
 TICK = 0.2
@@ -51,17 +50,15 @@ class Progress:
 
 
 @contextmanager
-def shown_progress(ledger: Ledger, job_id: str, cancellation: Cancellation) -> Iterator[Progress]:
-    """Show how a job of this process goes on, and take a cancel from outside, until the block ends."""
+def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
+    """Show how a job of this process goes on, until the block ends."""
     progress = Progress(sys.stderr.isatty())
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(TICK):
-            with suppress(JobNotFound):
+            with suppress(JobNotFound, LedgerUnavailable, DiskFull):
                 progress.job(ledger.job(job_id))
-            if ledger.cancel_requested([job_id]):
-                cancellation.cancel(STOPPED)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -1,76 +1,28 @@
-"""The ledger: a row per job, and a row per instance that was handed out.
-
-Written by every worker and command at once: SQLite in WAL mode, or any database that SQLAlchemy takes.
-"""
+"""The ledger: what every worker and command, on every host that shares it, knows and tells of the jobs."""
 
 from __future__ import annotations
 
-import sqlite3
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
-from mkiso.errors import ConfigurationError, Internal, JobExists, JobNotFound
+from mkiso.cancellation import STOPPED
+from mkiso.errors import Cancelled, Internal, JobExists, JobNotFound
+from mkiso.ledger.database import Database
+from mkiso.ledger.tables import PUBLIC, UNFINISHED, fitting, instances, job_accessions, jobs
 
-UNFINISHED = ("queued", "querying", "retrieving", "verifying", "mastering", "sending")
 STATES = (*UNFINISHED, "done", "failed", "cancelled")
-BUSY_LIMIT = 30
-TRIES = 10
-
-metadata = sa.MetaData()
-jobs = sa.Table(
-    "jobs",
-    metadata,
-    sa.Column("id", sa.String(36), primary_key=True),
-    sa.Column("kind", sa.String(8), nullable=False),
-    sa.Column("state", sa.String(12), nullable=False, index=True),
-    sa.Column("accessions", sa.JSON, nullable=False),
-    sa.Column("patient_id", sa.Text),
-    sa.Column("patient_name", sa.Text),
-    sa.Column("studies", sa.JSON, nullable=False, default=list),
-    sa.Column("layout", sa.String(8)),
-    sa.Column("destination", sa.Text),
-    sa.Column("expected", sa.Integer),
-    sa.Column("received", sa.Integer, nullable=False, default=0),
-    sa.Column("bytes", sa.BigInteger, nullable=False, default=0),
-    sa.Column("files_sent", sa.Integer, nullable=False, default=0),
-    sa.Column("files_failed", sa.Integer, nullable=False, default=0),
-    sa.Column("error", sa.JSON(none_as_null=True)),
-    sa.Column("requester", sa.Text, nullable=False),
-    sa.Column("created_at", sa.String(27), nullable=False, index=True),
-    sa.Column("finished_at", sa.String(27)),
-    sa.Column("seconds", sa.JSON, nullable=False, default=dict),
-)
-PUBLIC = tuple(jobs.columns)
-# Not for the outside: whose job directories to look at for its life, and whether somebody asked to stop it.
-jobs.append_column(sa.Column("work_dir", sa.Text, nullable=False))
-jobs.append_column(sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False))
-job_accessions = sa.Table(
-    "job_accessions",
-    metadata,
-    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
-    sa.Column("accession_number", sa.String(64), primary_key=True, index=True),
-)
-instances = sa.Table(
-    "instances",
-    metadata,
-    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
-    sa.Column("sop_instance_uid", sa.String(64), primary_key=True),
-    sa.Column("sop_class_uid", sa.String(64), nullable=False),
-    sa.Column("series_uid", sa.String(64), nullable=False),
-    sa.Column("study_uid", sa.String(64), nullable=False, index=True),
-    sa.Column("transfer_syntax", sa.String(64), nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    # What became of it: on a disc, or in a destination's words.
-    sa.Column("outcome", sa.Text, nullable=False),
-)
+# A running job's row is written every BEAT seconds; a row on which nobody wrote for SILENT seconds has no process.
+BEAT = 10.0
+SILENT = 120.0
+DIED = {"code": Internal.code, "detail": "The process that ran this job died. Ask again."}
+CANCELLED = {"code": Cancelled.code, "detail": STOPPED}
+UNDER_WAY = jobs.c.state.in_(UNFINISHED)
 
 
 def now() -> str:
@@ -84,65 +36,67 @@ def ledger_time(moment: datetime) -> str:
 
 
 class Ledger:
-    """The database of jobs, of which those with this `work_dir` are ours to sweep."""
+    """Every method raises LedgerUnavailable, or DiskFull, where the database cannot be read or written now.
 
-    def __init__(self, url: str, work_dir: Path) -> None:
-        self._work_dir = str(work_dir)
-        try:
-            self._engine = _engine(url)
-            _make_tables(self._engine)
-        except (SQLAlchemyError, ImportError) as error:
-            raise ConfigurationError(
-                f"The ledger (storage.ledger) cannot be opened: {_cause(error)}. Make its directory, or correct it."
-            ) from None
+    `identity` is the work_dir's, and `living` are the ids of the jobs that have a directory there
+    and a process: the rows of that identity that are not among them are ours to finish.
+    """
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        """What the ledger cannot do now is an error of its own, but for a row that exists."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except IntegrityError:
-            raise
-        except SQLAlchemyError as error:
-            raise Internal("The ledger (storage.ledger) does not answer. The service's log tells why.") from error
+    def __init__(self, url: str, identity: Callable[[], str], living: Callable[[], set[str]]) -> None:
+        self._database = Database(url)
+        self._identity = identity
+        self._living = living
 
     def open_job(self, job_id: str, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
-        """A row for a new job; JobExists where there is one of that id."""
+        """A row for a new job, which has its directory already; JobExists where there is one of that id."""
         row = {
             "id": job_id,
             "kind": kind,
             "state": "queued",
             "accessions": list(accessions),
             "created_at": now(),
-            "work_dir": self._work_dir,
+            "work_dir": self._identity(),
+            "host": socket.gethostname(),
+            "alive_at": self._database.now,
         }
+        numbers = [{"job_id": job_id, "accession_number": accession} for accession in accessions]
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(jobs.insert().values(fitting(jobs, row | fields)))
+            connection.execute(job_accessions.insert(), numbers)
+
         try:
-            with self._transaction() as connection:
-                connection.execute(jobs.insert().values(row | fields))
-                connection.execute(
-                    job_accessions.insert(),
-                    [{"job_id": job_id, "accession_number": accession} for accession in accessions],
-                )
+            self._database.do(work)
         except IntegrityError:
             raise JobExists(f"There is a job {job_id} already. Choose another UUID, or none.") from None
 
     def update(self, job_id: str, **fields: Any) -> None:
-        with self._transaction() as connection:
-            connection.execute(jobs.update().where(jobs.c.id == job_id).values(fields))
+        """Write columns of a job's row; it is alive."""
+        values = fitting(jobs, fields) | {"alive_at": self._database.now}
+        self._database.do(
+            lambda connection: connection.execute(jobs.update().where(jobs.c.id == job_id).values(values))
+        )
 
-    def finish(self, job_id: str, state: str, error: Mapping[str, str] | None, **fields: Any) -> None:
-        self.update(job_id, state=state, error=error, finished_at=now(), **fields)
+    def hand_out(self, job_id: str, rows: Sequence[Mapping[str, str | int]]) -> None:
+        """Remember instances that leave the house with this job: columns of `instances`, without the job's.
 
-    def hand_out(self, job_id: str, rows: Iterable[Mapping[str, str | int]]) -> None:
-        """Remember the instances that leave the house with this job: columns of `instances`, without the job's."""
-        with self._transaction() as connection:
-            connection.execute(instances.insert(), [{"job_id": job_id, **row} for row in rows])
+        Where that is remembered already, nothing happens.
+        """
+        values = [fitting(instances, {"job_id": job_id, **row}) for row in rows]
+        with suppress(IntegrityError):
+            self._database.do(lambda connection: connection.execute(instances.insert(), values))
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """One JOB of the contract; JobNotFound."""
-        with self._transaction() as connection:
-            row = connection.execute(sa.select(*PUBLIC).where(jobs.c.id == job_id)).mappings().first()
+        """One JOB of the contract; JobNotFound. Where its process is gone, it is finished by this."""
+
+        def work(connection: sa.Connection) -> sa.RowMapping | None:
+            query = sa.select(*PUBLIC).where(jobs.c.id == job_id)
+            if self._judges():
+                silent = connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id, self._silent())).scalars()
+                _finish(connection, list(silent), "failed", DIED)
+            return connection.execute(query).mappings().first()
+
+        row = self._database.do(work)
         if row is None:
             raise JobNotFound("The ledger has no job of that id.")
         return dict(row)
@@ -163,76 +117,60 @@ class Ledger:
             query = query.where(jobs.c.state == state)
         if since is not None:
             query = query.where(jobs.c.created_at >= since)
-        with self._transaction() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+        return self._database.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
     def request_cancel(self, job_id: str) -> dict[str, Any]:
-        """Ask whichever process runs the job to stop it; the job as it is now."""
-        with self._transaction() as connection:
-            running = jobs.c.state.in_(UNFINISHED)
-            connection.execute(jobs.update().where(jobs.c.id == job_id, running).values(cancel_requested=True))
+        """Ask whichever process runs the job to stop it, or end it where none does; the job as it is now."""
+
+        def work(connection: sa.Connection) -> None:
+            asked = jobs.update().where(jobs.c.id == job_id, UNDER_WAY).values(cancel_requested=True)
+            connection.execute(asked)
+            _finish(connection, self._dead(connection, jobs.c.id == job_id), "cancelled", CANCELLED)
+
+        self._database.do(work)
         return self.job(job_id)
 
     def cancel_requested(self, job_ids: Collection[str]) -> set[str]:
         query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.cancel_requested)
-        with self._transaction() as connection:
-            return set(connection.execute(query).scalars())
+        return self._database.do(lambda connection: set(connection.execute(query).scalars()))
 
-    def abandon(self, living: Collection[str]) -> list[str]:
-        """Finish the rows of jobs whose process died: those of our `work_dir` that are not `living`; their ids."""
-        dead = sa.and_(jobs.c.state.in_(UNFINISHED), jobs.c.work_dir == self._work_dir, jobs.c.id.not_in(living))
-        error = {"code": Internal.code, "detail": "The process that ran this job died. Ask again."}
-        with self._transaction() as connection:
-            ids = list(connection.execute(sa.select(jobs.c.id).where(dead)).scalars())
-            ended = {"state": "failed", "finished_at": now(), "error": error}
-            running = jobs.c.state.in_(UNFINISHED)
-            connection.execute(jobs.update().where(jobs.c.id.in_(ids), running).values(ended))
-        return ids
+    def abandon(self) -> list[str]:
+        """Finish the rows of jobs whose process is gone, ours and anybody's; their ids."""
+
+        def work(connection: sa.Connection) -> list[str]:
+            dead = self._dead(connection, sa.true())
+            _finish(connection, dead, "failed", DIED)
+            return dead
+
+        return self._database.do(work)
 
     def check(self) -> None:
-        """Raise Internal where the database does not answer."""
-        with self._transaction() as connection:
-            connection.execute(sa.select(jobs.c.id).limit(1))
+        """Raise LedgerUnavailable where the database does not answer."""
+        self._database.do(lambda connection: connection.execute(sa.select(jobs.c.id).limit(1)).all())
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._database.close()
+
+    def _dead(self, connection: sa.Connection, among: sa.ColumnElement[bool]) -> list[str]:
+        """The rows are read before the directories: a job makes its directory before its row, and ends it before it."""
+        query = sa.select(jobs.c.id, jobs.c.work_dir, self._silent()).where(among, UNDER_WAY)
+        rows, identity, judges = connection.execute(query).all(), self._identity(), self._judges()
+        living = self._living() if any(work_dir == identity for _, work_dir, _ in rows) else set()
+        return [
+            job_id
+            for job_id, work_dir, silent in rows
+            if (judges and silent) or (work_dir == identity and job_id not in living)
+        ]
+
+    def _silent(self) -> sa.ColumnElement[bool]:
+        return sa.and_(UNDER_WAY, sa.func.coalesce(jobs.c.alive_at, 0) < self._database.now - int(SILENT))
+
+    def _judges(self) -> bool:
+        """While the ledger was away, nobody could write: who lives is to be heard first."""
+        return self._database.answered_for(2 * BEAT)
 
 
-def _engine(text: str) -> sa.Engine:
-    url = make_url(text)
-    if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
-    if url.database:
-        _make_private(Path(url.database))
-    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_LIMIT})
-    sa.event.listen(engine, "connect", _concurrent)
-    return engine
-
-
-def _make_tables(engine: sa.Engine) -> None:
-    """Another process may be making them, or turning the WAL on, at this moment."""
-    for _ in range(TRIES - 1):
-        try:
-            return metadata.create_all(engine)
-        except OperationalError:
-            time.sleep(0.1)
-    return metadata.create_all(engine)
-
-
-def _make_private(file: Path) -> None:
-    """The ledger names patients. What fails here is told when the database is opened."""
-    with suppress(OSError):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-
-
-def _concurrent(connection: Any, _record: object) -> None:
-    """Readers beside a writer, and no wait for the disk at each commit."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def _cause(error: Exception) -> str:
-    """SQLite's own words, which name no more than the file; of another database only what kind of failure it is."""
-    original = getattr(error, "orig", None) or error
-    return str(original) if isinstance(original, sqlite3.Error) else type(original).__name__
+def _finish(connection: sa.Connection, ids: Sequence[str], state: str, error: Mapping[str, str]) -> None:
+    if ids:
+        ended = {"state": state, "finished_at": now(), "error": error}
+        connection.execute(jobs.update().where(jobs.c.id.in_(ids), UNDER_WAY).values(ended))

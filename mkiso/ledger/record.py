@@ -5,47 +5,61 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from mkiso.cancellation import LEFT
+from mkiso.cancellation import LEFT, Cancellation
 from mkiso.errors import Cancelled, DiskFull, Internal, MkisoError
-from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.ledger import now
+from mkiso.ledger.pulse import Pulse, Row
 from mkiso.log import log_once
 
-PROGRESS_INTERVAL = 0.5
 log = logging.getLogger("mkiso.job")
 
 
 class JobRecord:
-    """A context manager: whatever ends the block ends the row, as done only after `complete`."""
+    """A context manager: whatever ends the block ends the row, if it was opened, as done only after `complete`.
 
-    def __init__(self, ledger: Ledger, job_id: str) -> None:
+    But for its opening, nothing of it fails or holds a job because the ledger is away (see `Pulse`).
+    """
+
+    def __init__(self, pulse: Pulse, job_id: str, cancellation: Cancellation) -> None:
         self.job_id = job_id
-        self._ledger = ledger
+        self._pulse = pulse
+        self._row = Row(job_id, cancellation)
+        self._is_open = False
         self._seconds: dict[str, float] = {}
         self._phase = "queued"
         self._phase_began = self._began = time.monotonic()
-        self._progress_written = 0.0
         self._received = 0
         self._complete = False
+
+    def open(self, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
+        """Open the row; JobExists, LedgerUnavailable or DiskFull where that cannot be done."""
+        self._pulse.ledger.open_job(self.job_id, kind, accessions, **fields)
+        self._is_open = True
+        self._pulse.watch(self._row)
 
     def enter(self, state: str, **fields: Any) -> None:
         """Go on to the next state; `fields` are columns of the row."""
         self._close_phase()
         self._phase = state
-        self._ledger.update(self.job_id, state=state, seconds=self._seconds, **fields)
+        self._pulse.write(self._row, state=state, seconds=dict(self._seconds), **fields)
 
     def note(self, **fields: Any) -> None:
-        """Write columns of the row."""
-        self._ledger.update(self.job_id, **fields)
+        """Columns of the row, to be written soon."""
+        self._pulse.note(self._row, **fields)
 
     def progress(self, received: int) -> None:
-        """Note how many expected instances are there: never fewer than before, at most twice a second."""
-        self._received = max(self._received, received)
-        if time.monotonic() - self._progress_written >= PROGRESS_INTERVAL:
-            self._progress_written = time.monotonic()
-            self._ledger.update(self.job_id, received=self._received)
+        """Note how many expected instances are there: never fewer than before."""
+        if received > self._received:
+            self._received = received
+            self.note(received=received)
+
+    def hand_out(self, rows: Iterable[Mapping[str, str | int]]) -> None:
+        """Note the instances that leave the house, and what became of each: `Instance.row`."""
+        self._pulse.note(self._row, rows)
 
     def complete(self) -> None:
         """All that was asked for has been done."""
@@ -57,16 +71,15 @@ class JobRecord:
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
+        if not self._is_open:
+            return
         self._close_phase()
         ended = None if self._complete else as_mkiso_error(error or GeneratorExit(), self.job_id)
         state = "done" if ended is None else "cancelled" if isinstance(ended, Cancelled) else "failed"
         told = {"code": ended.code, "detail": ended.detail} if ended else None
-        try:
-            self._ledger.finish(self.job_id, state, told, received=self._received, seconds=self._seconds)
-        except Internal:
-            if error is None:
-                raise
-            log.exception("the ledger did not take a job's end")
+        if not self._pulse.end(self._row, state=state, error=told, finished_at=now(), seconds=dict(self._seconds)):
+            fields = {"job": self.job_id, "state": state}
+            log.error("the ledger has not taken a job's end yet; it is tried again", extra={"fields": fields})
         _log_end(self.job_id, state, ended, error, time.monotonic() - self._began, self._received)
 
     def _close_phase(self) -> None:

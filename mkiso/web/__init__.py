@@ -14,12 +14,12 @@ THREADS_KEPT_FREE = 4  # of each worker, for what is no job
 
 
 def create_app(config: Config) -> Flask:
-    """The WSGI application. Raises ConfigurationError where the ledger cannot be opened."""
+    """The WSGI application. Raises ConfigurationError where the ledger can never be opened."""
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     installation = Installation(config)
-    app.extensions["mkiso"] = (installation, LiveJobs(installation.ledger, config.server.threads - THREADS_KEPT_FREE))
+    app.extensions["mkiso"] = (installation, LiveJobs(config.server.threads - THREADS_KEPT_FREE))
     app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
     app.before_request(access.require_token)
     app.before_request(access.require_text)

@@ -1,6 +1,7 @@
-"""The jobs that this process runs, watched by one thread: for a cancel, a client that left, a stopping service.
+"""The jobs that this process runs, watched by one thread: for a client that left, a stopping service.
 
-A job's own thread may wait where it cannot ask, in a send to a client that does not read.
+A job's own thread may wait where it cannot ask, in a send to a client that does not read. The
+ledger's pulse hears of cancels: the ledger may hang, and this watch must not.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mkiso.cancellation import LEFT, STOPPED, Cancellation
+from mkiso.cancellation import LEFT, Cancellation
 from mkiso.errors import Busy, JobExists
-from mkiso.ledger.ledger import Ledger
 from mkiso.web.connection import has_left
 
 TICK = 0.25
@@ -31,8 +31,7 @@ class LiveJob:
 class LiveJobs:
     """The registry and its watcher, which starts with the first job (and so after a worker's fork)."""
 
-    def __init__(self, ledger: Ledger, most: int) -> None:
-        self._ledger = ledger
+    def __init__(self, most: int) -> None:
         self._most = most
         self._jobs: dict[str, LiveJob] = {}
         self._changed = threading.Condition()
@@ -82,9 +81,6 @@ class LiveJobs:
     def _look(self) -> None:
         if self.must_stop():
             self.cancel_all()
-        jobs = self._snapshot()
-        for job in jobs.values():
+        for job in self._snapshot().values():
             if job.client is not None and has_left(job.client):
                 job.cancellation.cancel(LEFT)
-        for job_id in self._ledger.cancel_requested(jobs):
-            jobs[job_id].cancellation.cancel(STOPPED)

@@ -9,12 +9,14 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from mkiso.config import Config
+from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
 from mkiso.log import set_up
 from mkiso.web import create_app
@@ -76,9 +78,7 @@ class _Arbiter(Arbiter):
 
 def serve(config: Config) -> None:
     """Run the service until it is told to stop. Raises ConfigurationError before it listens."""
-    installation = Installation(config)
-    installation.sweep()
-    installation.ledger.close()
+    Installation(config).sweep()
     Server(config, Listener(config.server.bind)).run()
 
 
@@ -90,8 +90,10 @@ def _when_ready(arbiter: Any) -> None:
 def _post_worker_init(worker: Any) -> None:
     """In a worker that has started: clear away after one that was killed, and learn when to stop."""
     installation, live = _extension(worker)
-    if swept := installation.sweep():
-        log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
+    with suppress(LedgerUnavailable, DiskFull):  # what is left to do in the ledger its pulse does when it can
+        if swept := installation.clear_away():
+            log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
+    installation.pulse.keep_beating()
     live.must_stop = _drain_limit(worker)
 
 

@@ -2,13 +2,13 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pymysql
 
-from tests.support.tools import LOCALHOST, Listener, end, start_listener, wait_until
+from tests.support.tools import LOCALHOST, Listener, end, frozen, start_listener, wait_until
 
 SCHEMA = (
     "CREATE DATABASE pacsdb_his CHARACTER SET utf8mb4",
@@ -22,7 +22,7 @@ HIS, MEDREC = "pacsdb_his", "rsabt201107"
 
 @dataclass
 class MariaDB:
-    """The server; it can be killed and started again."""
+    """The server; it can be killed, frozen, and started again."""
 
     directory: Path
     port: int
@@ -48,6 +48,10 @@ class MariaDB:
         assert self.process is not None
         end(self.process)
         self.process = None
+
+    def frozen(self) -> AbstractContextManager[None]:
+        assert self.process is not None
+        return frozen(self.process)
 
     def execute(self, *statements: str) -> list[tuple[object, ...]]:
         """Run the statements; the rows of the last one."""

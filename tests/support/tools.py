@@ -138,3 +138,17 @@ def movescu(port: int, study_uid: str, destination: str, called: str = "ABPACS",
 def findscu(port: int, *keys: str, called: str = "ABPACS", dimse_timeout: int = 30) -> Finished:
     """A C-FIND with these keys, with every answer in `stderr`."""
     return run((*_client("findscu", "-v", called, keys, dimse_timeout), LOCALHOST, str(port)))
+
+
+@contextmanager
+def frozen(process: Listener) -> Iterator[None]:
+    """A server that hangs: its kernel takes connections and what is sent, and nobody reads it."""
+    leader = psutil.Process(process.pid)
+    stopped = [leader, *leader.children(recursive=True)]
+    for one in stopped:
+        one.suspend()
+    try:
+        yield
+    finally:
+        for one in stopped:
+            one.resume()

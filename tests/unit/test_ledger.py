@@ -1,14 +1,18 @@
 import re
+import sqlite3
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from mkiso.errors import ConfigurationError, JobExists, JobNotFound
+from mkiso.errors import ConfigurationError, DiskFull, JobExists, JobNotFound, LedgerUnavailable
 from mkiso.ledger import ledger as ledger_module
+from mkiso.ledger import tables
 from mkiso.ledger.ledger import Ledger
 from mkiso.retrieve.instances import Instance
 
@@ -22,12 +26,11 @@ STATES = ["queued", "querying", "retrieving", "verifying", "mastering", "sending
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 OPEN_AND_WRITE = """
 import sys
-from pathlib import Path
 from mkiso.ledger.ledger import Ledger
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(10):
-    ledger = Ledger(f"sqlite:///{sys.argv[1]}/{number}.db", Path("/w"))
+    ledger = Ledger(f"sqlite:///{sys.argv[1]}/{number}.db", lambda: "W", set)
     ledger.open_job(sys.argv[2], "iso", ("A",), requester="x")
     ledger.close()
 """
@@ -39,8 +42,14 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ledger(file: Path) -> Iterator[Ledger]:
-    opened = Ledger(f"sqlite:///{file}", Path("/w"))
+def living() -> set[str]:
+    """The jobs that have a directory and a process."""
+    return set()
+
+
+@pytest.fixture
+def ledger(file: Path, living: set[str]) -> Iterator[Ledger]:
+    opened = Ledger(f"sqlite:///{file}", lambda: "W", lambda: living)
     yield opened
     opened.close()
 
@@ -89,7 +98,8 @@ def test_the_states_are_the_contracts() -> None:
 def test_a_job_keeps_what_is_written(ledger: Ledger) -> None:
     opened(ledger, "J")
     ledger.update("J", patient_name="MÜLLER 山田", bytes=5 * 2**40, seconds={"queued": 0.5})
-    ledger.finish("J", "failed", {"code": "incomplete", "detail": "Two are missing."}, received=3)
+    error = {"code": "incomplete", "detail": "Two are missing."}
+    ledger.update("J", state="failed", error=error, finished_at=ledger_module.now(), received=3)
     job = ledger.job("J")
     assert (job["patient_name"], job["bytes"], job["received"]) == ("MÜLLER 山田", 5 * 2**40, 3)
     assert (job["state"], job["seconds"]) == ("failed", {"queued": 0.5})
@@ -117,7 +127,7 @@ def three(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     for day, (job_id, accessions) in enumerate([("J1", "A"), ("J2", "AB"), ("J3", "B")], start=1):
         monkeypatch.setattr(ledger_module, "now", lambda day=day: f"2026-01-0{day}T00:00:00.000000Z")
         opened(ledger, job_id, *accessions)
-    ledger.finish("J2", "done", None)
+    ledger.update("J2", state="done", finished_at="2026-01-03T00:00:00.000000Z")
     return ledger
 
 
@@ -139,29 +149,94 @@ def test_the_list_is_newest_first_and_meets_every_condition(
     assert ids(three.list_jobs(**wanted)) == found
 
 
-def test_a_cancel_is_asked_for_where_the_job_still_runs(three: Ledger) -> None:
+def test_a_cancel_is_asked_for_where_the_job_still_runs(three: Ledger, living: set[str]) -> None:
+    living.update(("J1", "J3"))
     assert three.request_cancel("J1")["state"] == "queued"
     assert three.request_cancel("J2")["state"] == "done"
     assert three.cancel_requested(["J1", "J2", "J3"]) == {"J1"}
 
 
-def test_abandon_finishes_the_dead_jobs_of_its_own_work_dir_alone(three: Ledger, file: Path) -> None:
-    other = Ledger(f"sqlite:///{file}", Path("/elsewhere"))
+def test_a_cancel_ends_a_job_that_nobody_runs(three: Ledger, file: Path) -> None:
+    job = three.request_cancel("J1")
+    assert (job["state"], job["error"]["code"], job["finished_at"] is None) == ("cancelled", "cancelled", False)
+    elsewhere = Ledger(f"sqlite:///{file}", lambda: "ELSEWHERE", set)
+    assert elsewhere.request_cancel("J3")["state"] == "queued"
+    silence(three, "J3")
+    assert elsewhere.request_cancel("J3")["state"] == "cancelled"
+    elsewhere.close()
+
+
+def silence(ledger: Ledger, *job_ids: str, seconds: float = 121) -> None:
+    """As if nobody had written to the rows for so long."""
+    rows = ledger_module.jobs.update().where(ledger_module.jobs.c.id.in_(job_ids))
+    ledger._database.do(lambda connection: connection.execute(rows.values(alive_at=ledger._database.now - seconds)))
+
+
+def test_the_dead_jobs_of_its_own_work_dir_alone_are_finished(three: Ledger, file: Path, living: set[str]) -> None:
+    other = Ledger(f"sqlite:///{file}", lambda: "ELSEWHERE", set)
     opened(other, "O")
-    assert sorted(three.abandon(["J3"])) == ["J1"]
+    living.add("J3")
+    assert three.abandon() == ["J1"]
     dead = three.job("J1")
     assert (dead["state"], dead["error"]["code"]) == ("failed", "internal")
     assert RFC_3339_UTC.fullmatch(dead["finished_at"])
     assert [three.job(one)["state"] for one in ("J2", "J3", "O")] == ["done", "queued", "queued"]
-    assert three.abandon(["J3"]) == []
+    assert three.abandon() == []
     other.close()
 
 
-def test_the_instances_of_a_job_are_remembered(three: Ledger) -> None:
+def test_whoever_sees_a_row_that_is_silent_finishes_it(three: Ledger, file: Path) -> None:
+    other = Ledger(f"sqlite:///{file}", lambda: "ELSEWHERE", set)
+    silence(three, "J1", "J2", "J3", seconds=100)
+    assert other.abandon() == []
+    silence(three, "J1", "J2", "J3")
+    assert (other.job("J1")["state"], other.job("J1")["error"]["code"]) == ("failed", "internal")
+    assert other.abandon() == ["J3"]
+    assert other.job("J2")["state"] == "done"
+    other.close()
+
+
+def test_after_the_ledger_was_away_silence_proves_nothing(three: Ledger, file: Path) -> None:
+    other = Ledger(f"sqlite:///{file}", lambda: "ELSEWHERE", set)
+    silence(three, "J1")
+    with pytest.raises(LedgerUnavailable):
+        other._database.do(lambda connection: connection.execute(sa.text("SELECT nonsense")))
+    assert other.abandon() == []
+    assert other.job("J1")["state"] == "queued"
+    assert other.request_cancel("J1")["state"] == "queued"
+    other.close()
+
+
+def test_the_instances_of_a_job_are_remembered_once(three: Ledger) -> None:
     uids = ("1.2", "1.2.840.10008.5.1.4.1.1.2", "1.3", "1.4", "1.2.840.10008.1.2")
-    three.hand_out("J1", [Instance(Path("/w/f"), *uids, bytes=7, version=(7, 0)).row("on disc")])
-    with three._engine.connect() as connection:
-        assert connection.execute(ledger_module.instances.select()).all() == [("J1", *uids, 7, "on disc")]
+    row = Instance(Path("/w/f"), *uids, bytes=7, version=(7, 0)).row("on disc")
+    three.hand_out("J1", [row])
+    three.hand_out("J1", [row])
+    written = three._database.do(lambda connection: connection.execute(tables.instances.select()).all())
+    assert written == [("J1", *uids, 7, "on disc")]
+
+
+def test_a_ledger_of_an_older_version_gets_the_columns_that_it_lacks(ledger: Ledger, file: Path) -> None:
+    opened(ledger, "J")
+    with sqlite3.connect(file) as connection:
+        connection.execute("ALTER TABLE jobs DROP COLUMN host")
+        connection.execute("ALTER TABLE jobs DROP COLUMN alive_at")
+    connection.close()
+    newer = Ledger(f"sqlite:///{file}", lambda: "W", set)
+    assert ids(newer.list_jobs()) == ["J"]
+    assert newer.abandon() == ["J"]
+    opened(newer, "K")
+    newer.close()
+
+
+def test_a_disk_that_is_full_is_told_as_such(ledger: Ledger) -> None:
+    opened(ledger, "J")
+    pages = ledger._database.do(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar_one())
+    limit = f"PRAGMA max_page_count={pages}"
+    sa.event.listen(ledger._database._engine, "connect", lambda connection, _: connection.execute(limit))
+    ledger.close()
+    with pytest.raises(DiskFull, match=r"storage\.ledger"):
+        deque(opened(ledger, str(number)) for number in range(100))
 
 
 def test_the_file_is_its_owners_alone(ledger: Ledger, file: Path) -> None:
@@ -172,16 +247,27 @@ def test_the_file_is_its_owners_alone(ledger: Ledger, file: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nonsense", "sqlite:////proc/none/jobs.db", "nosuchdatabase://h/db", "sqlite+nosuchdriver:////proc/none/f"],
+    ["", "nonsense", "sqlite://", "nosuchdatabase://h/db", "postgresql+nosuchdriver://h/db", "mysql+pymysql://h:x/db"],
 )
-def test_a_ledger_that_cannot_be_opened_is_a_configuration_error(url: str) -> None:
+def test_a_url_that_can_never_work_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"storage\.ledger"):
-        Ledger(url, Path("/w"))
+        Ledger(url, lambda: "W", set)
+
+
+def test_a_ledger_that_cannot_be_opened_now_is_unavailable_until_it_can(tmp_path: Path) -> None:
+    (tmp_path / "place").touch()
+    ledger = Ledger(f"sqlite:///{tmp_path}/place/jobs.db", lambda: "W", set)
+    for ask in (ledger.check, ledger.list_jobs, ledger.abandon, lambda: ledger.job("J"), lambda: opened(ledger, "J")):
+        with pytest.raises(LedgerUnavailable, match=r"storage\.ledger"):
+            ask()
+    (tmp_path / "place").unlink()
+    assert ledger.job(opened(ledger, "J"))["state"] == "queued"
+    ledger.close()
 
 
 def test_a_ledger_that_cannot_be_opened_shows_no_secret() -> None:
     with pytest.raises(ConfigurationError) as raised:
-        Ledger("nosuchdatabase://mkiso:s3cr3t@h/db", Path("/w"))
+        Ledger("nosuchdatabase://mkiso:s3cr3t@h/db", lambda: "W", set)
     assert "s3cr3t" not in str(raised.value)
 
 
@@ -195,6 +281,6 @@ def test_two_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
         one.stdin.flush()
     assert [(one.communicate()[1], one.returncode) for one in both] == [(b"", 0)] * 2
     for number in range(10):
-        ledger = Ledger(f"sqlite:///{tmp_path}/{number}.db", Path("/w"))
+        ledger = Ledger(f"sqlite:///{tmp_path}/{number}.db", lambda: "W", set)
         assert sorted(ids(ledger.list_jobs())) == ["J", "K"]
         ledger.close()

@@ -3,36 +3,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mkiso.errors import Busy, Internal, JobExists
+from mkiso.errors import Busy, JobExists
 from mkiso.web import live as live_module
-from mkiso.web.live import LEFT, STOPPED, STOPPING, LiveJobs
+from mkiso.web.live import LEFT, STOPPING, LiveJobs
 
 Wait = Callable[[Callable[[], object]], None]
 
 
-class Requests:
-    """The ledger's part: which jobs somebody asked to stop; it may not answer for a while."""
-
-    def __init__(self) -> None:
-        self.requested: set[str] = set()
-        self.failures = 0
-
-    def cancel_requested(self, job_ids: object) -> set[str]:
-        if self.failures > 0:
-            self.failures -= 1
-            raise Internal("The ledger does not answer.")
-        return self.requested & set(job_ids)
-
-
 @pytest.fixture
-def requests() -> Requests:
-    return Requests()
-
-
-@pytest.fixture
-def live(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveJobs]:
+def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveJobs]:
     monkeypatch.setattr(live_module, "TICK", 0.005)
-    jobs = LiveJobs(requests, most=4)
+    jobs = LiveJobs(most=4)
     yield jobs
     for job_id in ("J", "K"):
         jobs.stop(job_id)
@@ -46,34 +27,31 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_a_job_that_somebody_asked_to_stop_is_cancelled_alone(
-    live: LiveJobs, requests: Requests, eventually: Wait
-) -> None:
-    job, other = live.start("J", None), live.start("K", None)
-    requests.requested.add("J")
-    eventually(lambda: job.reason == STOPPED)
-    assert other.reason is None
-
-
-def test_a_ledger_that_does_not_answer_for_a_while_does_not_end_the_watch(
-    live: LiveJobs, requests: Requests, eventually: Wait
-) -> None:
-    requests.failures = 2
-    job = live.start("J", None)
-    requests.requested.add("J")
-    eventually(lambda: job.reason == STOPPED)
-
-
-def test_a_client_that_left_ends_its_job(
-    live: LiveJobs, requests: Requests, ends: tuple[socket.socket, socket.socket], eventually: Wait
+def test_a_client_that_left_ends_its_job_alone(
+    live: LiveJobs, ends: tuple[socket.socket, socket.socket], eventually: Wait
 ) -> None:
     ours, theirs = ends
-    job, marker = live.start("J", ours), live.start("K", None)
-    requests.requested.add("K")
-    eventually(lambda: marker.reason)
-    assert job.reason is None
+    others, _ = pair = socket.socketpair()
+    job, other = live.start("J", ours), live.start("K", others)
+    assert (job.reason, other.reason) == (None, None)
     theirs.close()
     eventually(lambda: job.reason == LEFT)
+    assert other.reason is None
+    for one in pair:
+        one.close()
+
+
+def test_a_look_that_fails_does_not_end_the_watch(live: LiveJobs, eventually: Wait) -> None:
+    looks = iter([ValueError("unexpected")])
+
+    def must_stop() -> bool:
+        for error in looks:
+            raise error
+        return True
+
+    live.must_stop = must_stop
+    job = live.start("J", None)
+    eventually(lambda: job.reason == STOPPING)
 
 
 def test_a_stopping_service_cancels_every_job(live: LiveJobs, eventually: Wait) -> None:

@@ -1,26 +1,43 @@
 import errno
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from mkiso.errors import Cancelled, Incomplete
-from mkiso.ledger import record as record_module
+from mkiso.cancellation import STOPPED, Cancellation
+from mkiso.errors import Cancelled, Incomplete, JobExists, LedgerUnavailable
+from mkiso.ledger import ledger as ledger_module
+from mkiso.ledger import pulse as pulse_module
+from mkiso.ledger import tables
 from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.pulse import Pulse
 from mkiso.ledger.record import JobRecord, as_mkiso_error
+from mkiso.retrieve.instances import Instance
+
+Wait = Callable[[Callable[[], object]], None]
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(f"sqlite:///{tmp_path}/jobs.db", Path("/w"))
-    opened.open_job("J", "iso", ("MR.001",), requester="x")
+    opened = Ledger(f"sqlite:///{tmp_path}/jobs.db", lambda: "W", lambda: {"J"})
     yield opened
     opened.close()
 
 
+@contextmanager
+def recorded(ledger: Ledger, cancellation: Cancellation | None = None) -> Iterator[JobRecord]:
+    with JobRecord(Pulse(ledger), "J", cancellation or Cancellation()) as record:
+        record.open("iso", ("MR.001",), requester="x")
+        yield record
+
+
 def test_a_job_that_was_completed_is_done(ledger: Ledger) -> None:
-    with JobRecord(ledger, "J") as record:
+    with recorded(ledger) as record:
         record.enter("querying", patient_name="JOHN DOE")
         assert ledger.job("J")["state"] == "querying"
         record.complete()
@@ -43,7 +60,7 @@ def test_a_job_that_was_completed_is_done(ledger: Ledger) -> None:
     ],
 )
 def test_whatever_ends_a_job_ends_its_row(raised: BaseException, state: str, code: str, ledger: Ledger) -> None:
-    with pytest.raises(type(raised)), JobRecord(ledger, "J"):
+    with pytest.raises(type(raised)), recorded(ledger):
         raise raised
     job = ledger.job("J")
     assert (job["state"], job["error"]["code"]) == (state, code)
@@ -51,7 +68,7 @@ def test_whatever_ends_a_job_ends_its_row(raised: BaseException, state: str, cod
 
 
 def test_a_job_that_was_not_completed_is_not_done(ledger: Ledger) -> None:
-    with JobRecord(ledger, "J"):
+    with recorded(ledger):
         pass
     assert ledger.job("J")["state"] == "cancelled"
 
@@ -60,19 +77,124 @@ def test_an_internal_error_names_the_job() -> None:
     assert "J-17" in as_mkiso_error(ValueError("x"), "J-17").detail
 
 
-def test_received_never_goes_down(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_module, "PROGRESS_INTERVAL", 0)
-    seen = []
-    with JobRecord(ledger, "J") as record:
-        for count in (0, 3, 2, 5, 4):
+def test_received_never_goes_down(ledger: Ledger, eventually: Wait) -> None:
+    with recorded(ledger) as record:
+        for count, told in ((0, 0), (3, 3), (2, 3), (5, 5), (4, 5)):
             record.progress(count)
-            seen.append(ledger.job("J")["received"])
-    assert [*seen, ledger.job("J")["received"]] == [0, 3, 3, 5, 5, 5]
+            record.enter("retrieving")
+            assert ledger.job("J")["received"] == told
+        record.progress(6)
+        eventually(lambda: ledger.job("J")["received"] == 6)
+
+
+def test_a_job_of_an_id_that_exists_leaves_the_others_row_alone(ledger: Ledger) -> None:
+    with recorded(ledger) as record:
+        with pytest.raises(JobExists), recorded(ledger):
+            pass
+        record.enter("querying")
+        assert ledger.job("J")["state"] == "querying"
+        record.complete()
+    assert ledger.job("J")["state"] == "done"
+
+
+def test_a_cancel_that_somebody_asked_for_reaches_the_job(ledger: Ledger, eventually: Wait) -> None:
+    cancellation = Cancellation()
+    with recorded(ledger, cancellation):
+        ledger.request_cancel("J")
+        eventually(lambda: cancellation.reason == STOPPED)
+
+
+def test_more_instances_than_one_transaction_takes_are_all_remembered(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse_module, "CHUNK", 2)
+    rows = [Instance(Path("/w/f"), f"1.{n}", "2", "3", "4", "5", 7, (7, 0)).row("on disc") for n in range(5)]
+    with recorded(ledger) as record:
+        record.hand_out(rows)
+        record.complete()
+    query = sa.select(tables.instances.c.sop_instance_uid)
+    written = ledger._database.do(lambda connection: connection.execute(query).scalars().all())
+    assert sorted(written) == [row["sop_instance_uid"] for row in rows]
+
+
+def test_a_row_that_lives_is_touched_and_comes_back_where_it_was_taken_for_dead(
+    ledger: Ledger, eventually: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse_module, "BEAT", 0.05)
+    other = Ledger(str(ledger._database._engine.url), lambda: "ELSEWHERE", set)
+    with recorded(ledger) as record:
+        record.enter("retrieving")
+        others_view = {"state": "failed", "finished_at": ledger_module.now(), "error": ledger_module.DIED}
+        other.update("J", **others_view)
+        other._database.do(lambda connection: connection.execute(tables.jobs.update().values(alive_at=0)))
+        eventually(lambda: ledger.job("J")["state"] == "retrieving")
+        assert (ledger.job("J")["error"], ledger.job("J")["finished_at"]) == (None, None)
+        assert other.abandon() == []
+        other.update("J", **others_view)
+        record.complete()
+    assert (ledger.job("J")["state"], ledger.job("J")["error"]) == ("done", None)
+    other.close()
+
+
+def test_progress_waits_for_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorded(ledger) as record, monkeypatch.context() as patched:
+        patched.setattr(Pulse, "_wait", lambda *_: pytest.fail("it waits"))
+        record.progress(1)
+        record.note(expected=2)
+        record.hand_out([])
+
+
+@pytest.fixture
+def hanging(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """A ledger that takes nothing before the end of the test, and longer than anybody waits."""
+    over = threading.Event()
+    update = ledger.update
+    monkeypatch.setattr(pulse_module, "LIMIT", 600)
+    monkeypatch.setattr(pulse_module, "RETRY", 600)
+    monkeypatch.setattr(ledger, "update", lambda *words, **fields: over.wait(600) and update(*words, **fields))
+    yield ledger
+    over.set()
+
+
+def test_a_cancel_ends_the_wait_for_a_ledger_that_hangs(hanging: Ledger, eventually: Wait) -> None:
+    cancellation = Cancellation()
+    record = JobRecord(Pulse(hanging), "J", cancellation)
+    record.open("iso", ("MR.001",), requester="x")
+    entering = threading.Thread(target=record.enter, args=("querying",), daemon=True)
+    entering.start()
+    assert entering.is_alive()
+    cancellation.cancel("On request.")
+    eventually(lambda: not entering.is_alive())
+
+
+def test_a_state_is_written_though_the_ledger_was_away_when_it_changed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, eventually: Wait
+) -> None:
+    monkeypatch.setattr(pulse_module, "PAUSE", 0.01)
+    monkeypatch.setattr(pulse_module, "RETRY", 0.01)
+    away = threading.Event()
+    away.set()
+    update = ledger.update
+
+    def unavailable(*words: Any, **fields: Any) -> None:
+        if away.is_set():
+            raise LedgerUnavailable("It is away.")
+        update(*words, **fields)
+
+    monkeypatch.setattr(ledger, "update", unavailable)
+    with recorded(ledger) as record:
+        record.enter("querying", patient_name="JOHN DOE")
+        record.enter("retrieving")
+        record.complete()
+    assert ledger.job("J")["state"] == "queued"
+    away.clear()
+    eventually(lambda: ledger.job("J")["state"] == "done")
+    assert ledger.job("J")["patient_name"] == "JOHN DOE"
 
 
 def test_the_log_tells_the_end_without_the_patients_name(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with JobRecord(ledger, "J") as record:
+    with recorded(ledger) as record:
         record.enter("querying", patient_name="JOHN DOE", patient_id="PAT008")
         record.complete()
     (ended,) = caplog.records

@@ -20,6 +20,7 @@ from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery
 from mkiso.retrieve.studies import Study
 from mkiso.web import answers, create_app
+from mkiso.workspace import job_directory
 from tests.unit.test_errors import CLASSES, TABLE
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
@@ -458,7 +459,8 @@ def test_a_job_that_is_not_there_is_not_found(job_id: str, accept: str, client: 
 
 def test_a_cancel_asks_the_ledger(client: FlaskClient) -> None:
     record(client, ID, "MR.001")
-    assert client.post(f"/api/jobs/{ID}/cancel").json["id"] == ID
+    with job_directory(client.application.extensions["mkiso"][0].config.storage.work_dir, ID):
+        assert client.post(f"/api/jobs/{ID}/cancel").json["state"] == "queued"
     assert ledger(client).cancel_requested([ID]) == {ID}
     missing = client.post("/api/jobs/123e4567-e89b-12d3-a456-426614174999/cancel")
     assert (missing.status_code, missing.json["code"]) == (404, "job_not_found")

@@ -14,7 +14,7 @@ import pytest
 
 from mkiso.errors import Cancelled, ConfigurationError, DiskFull, PacsTimeout
 from mkiso.process import OWNER
-from mkiso.workspace import ensure_work_dir, job_directory, require_space, sweep
+from mkiso.workspace import ensure_work_dir, identity, job_directory, living_jobs, require_space, sweep
 
 JOB = "123e4567-e89b-12d3-a456-426614174000"
 HOLD = """
@@ -89,6 +89,7 @@ def test_two_jobs_of_one_id_do_not_share_a_directory(jobs: Path) -> None:
 def test_a_job_whose_process_died_is_swept(jobs: Path) -> None:
     with left_by_a_dead_job(jobs) as directory:
         assert (directory / "received" / "image").exists()
+        assert living_jobs(jobs) == set()
         assert sweep(jobs) == [JOB]
     assert list(jobs.iterdir()) == []
     assert sweep(jobs) == []
@@ -111,7 +112,8 @@ def test_a_sweep_kills_what_a_dead_job_left_running_and_nothing_else(jobs: Path)
 def test_a_living_job_is_left_alone(where: str, jobs: Path) -> None:
     running = job_directory(jobs, JOB) if where == "here" else job_of_another_process(jobs)
     with running, program_of(jobs / f"dicomdir_{JOB}") as program:
-        assert sweep(jobs, abandon=lambda living: sorted({"dead", JOB} - living)) == ["dead"]
+        assert sweep(jobs) == []
+        assert living_jobs(jobs) == {JOB}
         assert program.poll() is None
         assert (jobs / f"dicomdir_{JOB}" / "received").is_dir()
 
@@ -247,3 +249,38 @@ def test_a_sweep_beside_jobs_that_end_leaves_nothing(jobs: Path) -> None:
     for maker in makers:
         maker.join()
     assert list(jobs.iterdir()) == []
+
+
+IDENTIFY = """
+import sys
+from pathlib import Path
+from mkiso.workspace import identity
+print("ready", flush=True)
+sys.stdin.readline()
+print(identity(Path(sys.argv[1])))
+"""
+
+
+def test_a_work_dir_has_one_identity_whoever_asks_first(tmp_path: Path) -> None:
+    argv = (sys.executable, "-c", IDENTIFY, str(tmp_path))
+    asking = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [one.stdout.readline() for one in asking] == ["ready\n"] * 4
+    for one in asking:
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    assert {one.communicate()[0].strip() for one in asking} == {identity(tmp_path)}
+    assert [(file.name, file.stat().st_mode & 0o777) for file in tmp_path.iterdir()] == [("identity", 0o600)]
+    assert uuid.UUID(identity(tmp_path))
+
+
+def test_two_work_dirs_have_two_identities(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    assert identity(one) != identity(two)
+
+
+def test_an_identity_that_cannot_be_kept_is_nobodys(tmp_path: Path) -> None:
+    assert identity(tmp_path / "gone") != identity(tmp_path / "gone")
+    (tmp_path / "identity").write_text("")
+    assert identity(tmp_path) != identity(tmp_path)
