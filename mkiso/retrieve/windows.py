@@ -99,6 +99,6 @@ class Inflated:
             raise Unwalkable from None
         self._compressed = self._inflate.unconsumed_tail
         self._inflated += len(piece)
-        if  (ended and not piece and not self._inflate.eof):
+        if self._inflated > MOST_INFLATED or (ended and not piece and not self._inflate.eof):
             raise Unwalkable
         return piece
