@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mkiso.cancellation import LEFT, Cancellation
-from mkiso.errors import Cancelled, DiskFull, Internal, MkisoError
+from mkiso.errors import Cancelled, ConfigurationError, DiskFull, Internal, MkisoError
 from mkiso.ledger.ledger import now
 from mkiso.ledger.pulse import Pulse, Row
 from mkiso.log import log_once
@@ -92,7 +92,7 @@ def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
     """The error that a caller is told, whatever was raised; an internal one names the job."""
     if isinstance(error, Internal) and job_id not in error.detail:
         error.detail += f" This was job {job_id}."
-    if isinstance(error, MkisoError):
+    if isinstance(error, MkisoError) and not isinstance(error, ConfigurationError):
         return error
     if isinstance(error, GeneratorExit):
         return Cancelled(LEFT)

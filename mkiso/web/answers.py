@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from mkiso.accession import parse_list
 from mkiso.config import LayoutName
-from mkiso.errors import BadRequest, Busy, Internal, MkisoError, Unauthorized
+from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, MkisoError, Unauthorized
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.ledger.record import as_mkiso_error
@@ -133,9 +133,9 @@ def _iso_headers(response: Response, file_name: str | None) -> Response:
 def register(app: Flask) -> None:
     """Answer every error from one place, and mark every answer."""
     app.register_error_handler(MkisoError, error)
-    app.register_error_handler(Internal, _unexpected)
+    for unexpected in (Internal, ConfigurationError, Exception):
+        app.register_error_handler(unexpected, _unexpected)
     app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _unexpected)
     app.after_request(_mark)
 
 

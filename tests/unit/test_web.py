@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from mkiso.cancellation import Cancellation
 from mkiso.config import Config, parse
 from mkiso.dcmtk.sent import Outcome, Sent
-from mkiso.errors import AccessionNotFound, Busy, Incomplete, Internal, JobExists
+from mkiso.errors import AccessionNotFound, Busy, ConfigurationError, Incomplete, Internal, JobExists
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed
 from mkiso.ledger.record import JobRecord
@@ -341,6 +341,15 @@ def test_what_was_not_foreseen_is_internal_names_the_job_and_shows_nothing_of_th
     assert "/w" not in answer.text
 
 
+def test_a_configuration_that_cannot_be_used_any_more_is_internal_and_shows_no_path(
+    client: FlaskClient, installation: Jobs
+) -> None:
+    installation.fails = ConfigurationError("storage.work_dir: /srv/mkiso is open to other users.")
+    answer = client.get(DOWNLOADS[0])
+    assert (answer.status_code, answer.json["code"]) == (500, "internal")
+    assert "/srv" not in answer.text
+
+
 @pytest.mark.parametrize("url", [DOWNLOADS[0], next(iter(RELAYS))])
 @pytest.mark.parametrize("kind", [ValueError, Internal])
 @pytest.mark.parametrize("recorded", [True, False])
@@ -355,8 +364,8 @@ def test_an_internal_error_is_logged_once(
     def fail(installation: Installation, order: Order, *_more: object) -> None:
         if not recorded:
             raise kind("It broke.")
-        record(client, order.job_id, "MR.001")
-        with JobRecord(installation.ledger, order.job_id):
+        with JobRecord(installation.pulse, order.job_id, Cancellation()) as opened:
+            opened.open("iso", ("MR.001",), requester="x")
             raise kind("It broke.")
 
     monkeypatch.setattr(answers, "make_disc", fail)
