@@ -141,7 +141,7 @@ def _popen(
     except OSError as error:
         tool = Path(argv[0]).name
         raise Internal(
-            f"The program {tool} cannot be run ({error.strerror}). Install it, or set tools.* in the configuration."
+            f"The program {tool} cannot be run ({error.strerror}). Look whether tools.* names it."
         ) from error
 
 

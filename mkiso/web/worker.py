@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -22,6 +23,7 @@ TOO_LARGE = {
     http.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     http.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
 }
+PAUSE = 0.1
 log = logging.getLogger("mkiso.web")
 
 
@@ -41,6 +43,15 @@ class Worker(gthread.ThreadWorker):
         if not keep:
             conn.sock.part()
         return keep
+
+    def accept(self, listener: Any) -> None:
+        """A connection for which no file descriptor is left waits; it would end the worker, and its jobs."""
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            time.sleep(PAUSE)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """What went wrong before the application had the request, or behind its back, in the contract's JSON.

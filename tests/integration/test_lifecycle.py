@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mkiso.process import OWNER
 from tests.integration.conftest import Site
 from tests.support.archive import running_archive
 from tests.support.ports import free_ports
-from tests.support.service import Service, instances_of, instances_on, read_disc, running_service, settings
+from tests.support.service import MKISO, Service, instances_of, instances_on, read_disc, running_service, settings
 from tests.support.studies import RICHARD, Study, ct_study
 from tests.support.tools import wait_until
 
@@ -283,6 +283,22 @@ def test_a_worker_that_was_suspended_calls_no_archive_slow(tmp_path: Path) -> No
         waiting.join()
         assert slow.answer.status_code == 200, slow.answer.text
         assert slow.left() == []
+
+
+def test_a_worker_without_descriptors_left_leaves_nothing_behind_and_lives_on(tmp_path: Path) -> None:
+    few = ("/usr/bin/prlimit", "--nofile=80:80", MKISO)
+    with slow_service(tmp_path, program=few, server={"workers": 1}) as slow, ExitStack() as clients:
+        (worker,) = slow.service.workers()
+        waiting = slow.ask(str(uuid.uuid4()))
+        host, port = slow.service.url.removeprefix("http://").split(":")
+        while worker.num_fds() < 80:
+            clients.enter_context(socket.create_connection((host, int(port))))
+        waiting.join()
+        assert slow.answer is None or slow.answer.json()["code"] == "internal"
+        wait_until(lambda: slow.left() == [], 5, lambda: f"{slow.left()}")
+        clients.close()
+        assert slow.service.get("/mkiso.php?accession_number=SLOW.001").status_code == 200
+        assert slow.service.workers() == [worker]
 
 
 def test_sigterm_lets_a_running_job_end(tmp_path: Path) -> None:

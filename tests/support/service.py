@@ -79,7 +79,7 @@ def running_service(
     """`mkiso serve` with this configuration, answering; told to stop at the end, where it still runs."""
     directory.mkdir(exist_ok=True)
     file, log = directory / "mkiso.yaml", directory / "service.log"
-    configuration = {"server": {"bind": f"{LOCALHOST}:{port}"}, **configuration}
+    configuration = configuration | {"server": {"bind": f"{LOCALHOST}:{port}"} | configuration.get("server", {})}
     file.write_text(yaml.safe_dump(configuration))
     with log.open("ab") as output:
         process = subprocess.Popen(
