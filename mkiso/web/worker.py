@@ -47,7 +47,7 @@ class Worker(gthread.ThreadWorker):
 
         gunicorn would log what it read, in which there may be a token.
         """
-        if isinstance(exc, http.ParseException):
+        if req is None or isinstance(exc, http.ParseException):
             status = TOO_LARGE.get(type(exc), HTTPStatus.BAD_REQUEST)
             detail = "This is no request as HTTP has it, or it is too large. Send the parameters of the URL alone."
             told: MkisoError = BadRequest(detail, error=status.phrase.lower())
