@@ -17,7 +17,9 @@ from mkiso.errors import BadRequest, MkisoError
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
 from mkiso.web.connection import READ_LIMIT, Client
+from mkiso.web.live import THREADS_KEPT_FREE
 
+HESITATION = 0.02
 TOO_LARGE = {
     http.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     http.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -26,6 +28,12 @@ log = logging.getLogger("mkiso.web")
 
 
 class Worker(gthread.ThreadWorker):
+    def accept(self, listener: Any) -> None:
+        """Take a connection; who has as many as there may be jobs lets a worker with more room be first."""
+        if self.nr_conns >= self.cfg.threads - THREADS_KEPT_FREE:
+            time.sleep(HESITATION)
+        super().accept(listener)
+
     def handle(self, conn: Any) -> Any:
         """A connection's turn in a thread: none before its first byte, and all the waiting for its end in it.
 
