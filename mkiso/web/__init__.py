@@ -7,10 +7,9 @@ from flask import Flask
 from mkiso.config import Config
 from mkiso.installation import Installation
 from mkiso.web import access, answers, api, health, orders
-from mkiso.web.live import LiveJobs
+from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs
 
 LARGEST_BODY, MOST_FIELDS = 64 * 1024, 100
-THREADS_KEPT_FREE = 4  # of each worker, for what is no job
 
 
 def create_app(config: Config) -> Flask:

@@ -8,6 +8,7 @@ import fcntl
 import math
 import select
 import socket
+import struct
 import termios
 import time
 from contextlib import suppress
@@ -45,20 +46,14 @@ class Client(socket.socket):
         if self.gettimeout() is not None:
             super().sendall(data, flags)
             return
-        try:
-            self.settimeout(min(TICK, self.patience))
-            self._send_patiently(memoryview(data), flags)
-        finally:
-            self.setblocking(True)
-
-    def _send_patiently(self, rest: memoryview, flags: int) -> None:
-        waiting, taken = 0, time.monotonic()
+        rest, waiting, taken = memoryview(data), 0, time.monotonic()
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(int(TICK * 10**6), 10**6)))
         while rest:
             try:
                 rest = rest[self.send(rest, flags) :]
                 taken = time.monotonic()
-            except TimeoutError:
-                # The system says that there is room only when much has been taken: a slow reader shows here.
+            except BlockingIOError:
+                # The system tells of room only when much has been taken: a slow reader shows here.
                 before, waiting = waiting, self._waiting()
                 if waiting != before:
                     taken = time.monotonic()

@@ -18,6 +18,7 @@ from mkiso.errors import Busy, JobExists
 from mkiso.web.connection import has_left
 
 TICK = 0.25
+THREADS_KEPT_FREE = 4  # of each worker, for what is no job
 STOPPING = "The service is being stopped. Ask again when it is back."
 log = logging.getLogger("mkiso.web")
 

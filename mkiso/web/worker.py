@@ -18,7 +18,9 @@ from mkiso.errors import BadRequest, MkisoError
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
 from mkiso.web.connection import READ_LIMIT, Client
+from mkiso.web.live import THREADS_KEPT_FREE
 
+HESITATION = 0.02
 TOO_LARGE = {
     http.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     http.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -28,6 +30,12 @@ log = logging.getLogger("mkiso.web")
 
 
 class Worker(gthread.ThreadWorker):
+    def accept(self, listener: Any) -> None:
+        """Take a connection; who has as many as there may be jobs lets a worker with more room be first."""
+        if self.nr_conns >= self.cfg.threads - THREADS_KEPT_FREE:
+            time.sleep(HESITATION)
+        super().accept(listener)
+
     def handle(self, conn: Any) -> Any:
         """A connection's turn in a thread: none before its first byte, and all the waiting for its end in it.
 
@@ -58,7 +66,7 @@ class Worker(gthread.ThreadWorker):
 
         gunicorn would log what it read, in which there may be a token.
         """
-        if isinstance(exc, http.ParseException):
+        if req is None or isinstance(exc, http.ParseException):
             status = TOO_LARGE.get(type(exc), HTTPStatus.BAD_REQUEST)
             detail = "This is no request as HTTP has it, or it is too large. Send the parameters of the URL alone."
             told: MkisoError = BadRequest(detail, error=status.phrase.lower())

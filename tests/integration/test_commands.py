@@ -96,7 +96,7 @@ def test_check_passes_where_everything_is_there(config_file: Path) -> None:
 
 def test_check_names_what_is_missing(site: Site, tmp_path: Path) -> None:
     nobody = free_ports(1)[0]
-    peers = {name: {"host": "127.0.0.1", "port": nobody} for name in ("relay", "cd_publisher")}
+    peers = {name: {"ae_title": "X", "host": "127.0.0.1", "port": nobody} for name in ("relay", "cd_publisher")}
     viewer = {"viewer_dir": str(tmp_path / "no-viewer")}
     file = written(tmp_path, site.settings(destinations=peers, media=viewer, tools={"dcmtk_dir": str(tmp_path)}))
     done = mkiso("check", "--config", file)

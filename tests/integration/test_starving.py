@@ -50,7 +50,7 @@ def serving(site: Site, program: Any = None, through: str = "TCP", **server: Any
 
 
 def connected(service: Service) -> socket.socket:
-    return socket.create_connection((LOCALHOST, int(service.url.rpartition(":")[2])))
+    return socket.create_connection((LOCALHOST, int(service.url.rpartition(":")[2])), timeout=20)
 
 
 def asked(service: Service, path: str, more: bytes = b"") -> socket.socket:
@@ -161,8 +161,9 @@ def test_requests_that_never_end_are_ended(begin: Callable[[socket.socket], None
 
 
 def test_clients_that_do_not_say_goodbye_do_not_hold_the_worker(site: Site) -> None:
-    with serving(site) as service, ExitStack() as held:
-        for _ in range(40):
+    waiting = "from gunicorn import util; util.close_graceful.__defaults__ = (600, 65536); "
+    with serving(site, waiting + PROGRAM) as service, ExitStack() as held:
+        for _ in range(2 * THREADS):
             staying = held.enter_context(connected(service))
             staying.sendall(b"no request\r\n\r\n")
             assert staying.recv(12) == b"HTTP/1.1 400"
@@ -200,9 +201,9 @@ def test_nginx_refuses_as_the_service_does(site: Site) -> None:
             assert is_served(service)
 
 
-@pytest.mark.parametrize("more", [b"what nobody reads", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2000])
-def test_a_client_that_had_sent_more_than_was_read_is_seen_to_leave(more: bytes, tmp_path: Path) -> None:
+def test_a_client_that_had_sent_more_than_was_read_is_seen_to_leave(tmp_path: Path) -> None:
     port = free_ports(1)[0]
+    more = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2000
     with slow_archive(tmp_path, 0.2) as (archive, receiver, _):
         configuration = settings(tmp_path, archive, {"RECEIVER": receiver}, server=small(f"{LOCALHOST}:{port}"))
         with running_service(tmp_path, port, configuration) as service:

@@ -1,0 +1,76 @@
+import json
+import logging
+import socket
+from types import SimpleNamespace
+
+import pytest
+from gunicorn.http import errors as http
+from gunicorn.workers.gthread import ThreadWorker
+
+from mkiso.errors import Cancelled
+from mkiso.web import worker as worker_module
+from mkiso.web.worker import Worker
+
+
+@pytest.fixture
+def worker() -> Worker:
+    """A worker of 16 threads that was never started."""
+    made = Worker.__new__(Worker)
+    made.cfg = SimpleNamespace(threads=16)
+    return made
+
+
+@pytest.mark.parametrize(("connections", "happens"), [(11, ["accept"]), (12, ["wait", "accept"])])
+def test_a_worker_full_of_jobs_lets_another_be_first(
+    connections: int, happens: list[str], worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr(worker_module, "time", SimpleNamespace(sleep=lambda _: happened.append("wait")))
+    monkeypatch.setattr(ThreadWorker, "accept", lambda _self, _listener: happened.append("accept"))
+    worker.nr_conns = connections
+    worker.accept(None)
+    assert happened == happens
+
+
+def answered(worker: Worker, request: object, error: Exception) -> tuple[int, dict[str, object]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker.handle_error(request, ours, ("127.0.0.1", 1), error)
+        head, _, body = theirs.recv(1 << 16).partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (http.InvalidHeader("s3cr3t"), 400, "bad request"),
+        (http.LimitRequestLine(9000, 8190), 414, "request-uri too long"),
+        (http.LimitRequestHeaders("s3cr3t"), 431, "request header fields too large"),
+        (ValueError("s3cr3t"), 400, "bad request"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_without_a_word_of_it(
+    error: Exception, status: int, text: str, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    given, told = answered(worker, None, error)
+    assert (given, told["error"], told["code"]) == (status, text, "bad_request")
+    (logged,) = caplog.records
+    assert logged.fields == {"status": status, "reason": type(error).__name__, "address": "127.0.0.1"}
+    assert logged.exc_info is None
+    assert "s3cr3t" not in caplog.text + str(told)
+
+
+def test_what_fails_behind_the_applications_back_is_internal_and_logged_without_the_query(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = SimpleNamespace(path="/mkiso.php", uri="/mkiso.php?token=s3cr3t", method="GET")
+    status, told = answered(worker, request, ValueError("/w/received"))
+    assert (status, told["code"], told["job_id"]) == (500, "internal", None)
+    assert "/w" not in str(told)
+    (logged,) = caplog.records
+    assert (logged.levelno, logged.fields) == (logging.ERROR, {"path": "/mkiso.php"})
+    assert "s3cr3t" not in caplog.text
+
+
+def test_an_error_of_the_contract_keeps_its_status(worker: Worker) -> None:
+    assert answered(worker, SimpleNamespace(path="/"), Cancelled("It was stopped."))[0] == 410
