@@ -421,16 +421,16 @@ def test_silence_is_told_by_the_databases_clock(ledger: Ledger) -> None:
     assert ledger.abandon() == []
 
 
-def test_a_full_disk_of_the_ledger_is_told_as_such(small_disk: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize("found", ["open", "closed", "absent"])
+def test_a_full_disk_of_the_ledger_is_told_as_such(found: str, small_disk: Path) -> None:  # noqa: F811
     ledger = Ledger(f"sqlite:///{small_disk}/ledger.db", lambda: "W", set)
-    opened(ledger, "A")
+    if found != "absent":
+        opened(ledger, "A")
+    if found == "closed":
+        ledger.close()
     with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
         while True:
             filler.write(bytes(1 << 10))
     with pytest.raises(DiskFull, match=r"storage\.ledger"):
         deque(opened(ledger, "A", destination="x" * 5000) for _ in range(1000))
     ledger.close()
-    new = Ledger(f"sqlite:///{small_disk}/new.db", lambda: "W", set)
-    with pytest.raises(DiskFull, match=r"storage\.ledger"):
-        opened(new, "A")
-    new.close()
