@@ -395,7 +395,9 @@ def test_what_no_column_takes_is_cut(ledger: Ledger) -> None:
     assert {len(job["destination"]), len(job["patient_name"])} == {tables.LONGEST_TEXT}
     assert job["error"]["detail"] == "ab?c" + long
     columns = ("sop_class_uid", "series_uid", "study_uid", "transfer_syntax", "outcome")
-    rows = [{"sop_instance_uid": "1" * length, **dict.fromkeys(columns, odd + long), "bytes": 1} for length in (2, 99)]
+    rows = [
+        {"sop_instance_uid": "1" * length, **dict.fromkeys(columns, odd + long), "bytes": 1} for length in (2, 99, 100)
+    ]
     ledger.hand_out(job_id, rows)
     query = sa.select(tables.instances.c.sop_instance_uid).order_by(tables.instances.c.sop_instance_uid)
     found = ledger._database.do(lambda connection: connection.execute(query).scalars().all())
