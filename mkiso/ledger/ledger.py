@@ -82,9 +82,10 @@ class Ledger:
 
         Where that is remembered already, nothing happens.
         """
-        values = [fitting(instances, {"job_id": job_id, **row}) for row in rows]
+        fitted = (fitting(instances, {"job_id": job_id, **row}) for row in rows)
+        values = {row["sop_instance_uid"]: row for row in fitted}
         with suppress(IntegrityError):
-            self._database.do(lambda connection: connection.execute(instances.insert(), values))
+            self._database.do(lambda connection: connection.execute(instances.insert(), list(values.values())))
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One JOB of the contract; JobNotFound. Where its process is gone, it is finished by this."""

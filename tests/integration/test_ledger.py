@@ -395,7 +395,9 @@ def test_what_no_column_takes_is_cut(ledger: Ledger) -> None:
     assert {len(job["destination"]), len(job["patient_name"])} == {tables.LONGEST_TEXT}
     assert job["error"]["detail"] == "ab?c" + long
     columns = ("sop_class_uid", "series_uid", "study_uid", "transfer_syntax", "outcome")
-    rows = [{"sop_instance_uid": "1" * length, **dict.fromkeys(columns, odd + long), "bytes": 1} for length in (2, 99)]
+    rows = [
+        {"sop_instance_uid": "1" * length, **dict.fromkeys(columns, odd + long), "bytes": 1} for length in (2, 99, 100)
+    ]
     ledger.hand_out(job_id, rows)
     query = sa.select(tables.instances.c.sop_instance_uid).order_by(tables.instances.c.sop_instance_uid)
     found = ledger._database.do(lambda connection: connection.execute(query).scalars().all())
@@ -421,16 +423,16 @@ def test_silence_is_told_by_the_databases_clock(ledger: Ledger) -> None:
     assert ledger.abandon() == []
 
 
-def test_a_full_disk_of_the_ledger_is_told_as_such(small_disk: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize("found", ["open", "closed", "absent"])
+def test_a_full_disk_of_the_ledger_is_told_as_such(found: str, small_disk: Path) -> None:  # noqa: F811
     ledger = Ledger(f"sqlite:///{small_disk}/ledger.db", lambda: "W", set)
-    opened(ledger, "A")
+    if found != "absent":
+        opened(ledger, "A")
+    if found == "closed":
+        ledger.close()
     with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
         while True:
             filler.write(bytes(1 << 10))
     with pytest.raises(DiskFull, match=r"storage\.ledger"):
         deque(opened(ledger, "A", destination="x" * 5000) for _ in range(1000))
     ledger.close()
-    new = Ledger(f"sqlite:///{small_disk}/new.db", lambda: "W", set)
-    with pytest.raises(DiskFull, match=r"storage\.ledger"):
-        opened(new, "A")
-    new.close()
