@@ -25,16 +25,23 @@ TOO_LARGE = {
     http.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     http.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
 }
-PAUSE = 0.1
 log = logging.getLogger("mkiso.web")
 
 
 class Worker(gthread.ThreadWorker):
     def accept(self, listener: Any) -> None:
-        """Take a connection; who has as many as there may be jobs lets a worker with more room be first."""
+        """Take a connection; who has as many as there may be jobs lets a worker with more room be first.
+
+        One for which no file descriptor is left waits: gunicorn would end the worker, and its jobs.
+        """
         if self.nr_conns >= self.cfg.threads - THREADS_KEPT_FREE:
             time.sleep(HESITATION)
-        super().accept(listener)
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            time.sleep(HESITATION)
 
     def handle(self, conn: Any) -> Any:
         """A connection's turn in a thread: none before its first byte, and all the waiting for its end in it.
@@ -51,15 +58,6 @@ class Worker(gthread.ThreadWorker):
         if not keep:
             conn.sock.part()
         return keep
-
-    def accept(self, listener: Any) -> None:
-        """A connection for which no file descriptor is left waits; it would end the worker, and its jobs."""
-        try:
-            super().accept(listener)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            time.sleep(PAUSE)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """What went wrong before the application had the request, or behind its back, in the contract's JSON.
