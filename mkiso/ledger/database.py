@@ -150,25 +150,28 @@ def _clock(backend: str) -> sa.ColumnElement[int]:
 
 
 def _make_tables(engine: sa.Engine) -> None:
-    """Another process may be making them, or turning the WAL on, at this moment: then what failed is there soon."""
+    """Another process may be making them at this moment: then what failed is there soon."""
     if _is_sqlite(engine) and engine.url.database:
         _make_private(Path(engine.url.database))
-    for _ in range(TRIES - 1):
-        try:
-            return _make_what_is_absent(engine)
-        except DBAPIError:
-            time.sleep(0.1)
-    return _make_what_is_absent(engine)
+    for tries_left in reversed(range(TRIES)):
+        with engine.connect() as connection:
+            try:
+                with connection.begin():
+                    _make_what_is_absent(connection)
+                return
+            except DBAPIError:
+                if not tries_left:
+                    raise
+        time.sleep(0.1)
 
 
-def _make_what_is_absent(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
-        metadata.create_all(connection)
-        known = {column["name"] for column in sa.inspect(connection).get_columns(jobs.name)}
-        for column in jobs.columns:
-            if column.name not in known:
-                kind = column.type.compile(engine.dialect)
-                connection.execute(sa.text(f"ALTER TABLE {jobs.name} ADD COLUMN {column.name} {kind}"))
+def _make_what_is_absent(connection: sa.Connection) -> None:
+    metadata.create_all(connection)
+    known = {column["name"] for column in sa.inspect(connection).get_columns(jobs.name)}
+    for column in jobs.columns:
+        if column.name not in known:
+            kind = column.type.compile(connection.dialect)
+            connection.execute(sa.text(f"ALTER TABLE {jobs.name} ADD COLUMN {column.name} {kind}"))
 
 
 def _make_private(file: Path) -> None:
@@ -184,7 +187,8 @@ def _is_sqlite(engine: sa.Engine) -> bool:
 
 def _concurrent(connection: Any, _record: object) -> None:
     """Readers beside a writer, and no wait for the disk at each commit."""
-    connection.execute("PRAGMA journal_mode=WAL")
+    with suppress(sqlite3.OperationalError):  # another process turns it on at this moment
+        connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
 

@@ -227,6 +227,9 @@ def test_a_service_starts_while_its_ledger_is_away(tmp_path: Path) -> None:
         running.kill()
         with slow_service(tmp_path, url, delay=0) as slow:
             require_no_jobs(slow)
+            argv = (*PROGRAM, "iso", "SLOW.001", "-o", tmp_path / "x.iso", "--config", slow.service.config_file)
+            command = run(argv)
+            assert (command.returncode, "mkiso: ledger unavailable: " in command.stderr) == (1, True)
             running.start()
             require_jobs(slow)
 
@@ -247,9 +250,6 @@ def require_no_jobs(slow: Slow) -> None:
     log = slow.service.log.read_text()
     assert "WARNING the ledger does not answer" in log
     assert SECRET not in log
-    argv = (*PROGRAM, "iso", "SLOW.001", "-o", slow.directory / "x.iso", "--config", slow.service.config_file)
-    command = run(argv)
-    assert (command.returncode, "mkiso: ledger unavailable: " in command.stderr) == (1, True)
 
 
 def require_jobs(slow: Slow) -> None:

@@ -145,10 +145,14 @@ def frozen(process: Listener) -> Iterator[None]:
     """A server that hangs: its kernel takes connections and what is sent, and nobody reads it."""
     leader = psutil.Process(process.pid)
     stopped = [leader, *leader.children(recursive=True)]
-    for one in stopped:
-        one.suspend()
+    _each(stopped, psutil.Process.suspend)
     try:
         yield
     finally:
-        for one in stopped:
-            one.resume()
+        _each(stopped, psutil.Process.resume)
+
+
+def _each(processes: Sequence[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            act(process)
