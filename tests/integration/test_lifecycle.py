@@ -287,7 +287,7 @@ def test_a_worker_that_was_suspended_calls_no_archive_slow(tmp_path: Path) -> No
 
 def test_a_worker_without_descriptors_left_leaves_nothing_behind_and_lives_on(tmp_path: Path) -> None:
     few = ("/usr/bin/prlimit", "--nofile=80:80", MKISO)
-    with slow_service(tmp_path, program=few, server={"workers": 1}) as slow, ExitStack() as clients:
+    with slow_service(tmp_path, delay=0.1, program=few, server={"workers": 1}) as slow, ExitStack() as clients:
         (worker,) = slow.service.workers()
         waiting = slow.ask(str(uuid.uuid4()))
         host, port = slow.service.url.removeprefix("http://").split(":")
