@@ -99,12 +99,17 @@ class Child:
         return self.rc
 
     def read(self, size: int, check: Callable[[], None]) -> bytes:
-        """What the program has written, up to `size` bytes, asking `check` until there is any; b"" at its end."""
-        poll = select.poll()
+        """The next `size` bytes that the program writes, fewer at its end, asking `check` while they come."""
+        poll, parts = select.poll(), []
         poll.register(self.stdout, select.POLLIN)
-        while not poll.poll(SLICE * 1000):
-            check()
-        return self.stdout.read(size)
+        while size:
+            while not poll.poll(SLICE * 1000):
+                check()
+            if not (part := self.stdout.read(size)):
+                break
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
     def end(self) -> None:
         """Kill the whole group. Nothing that these programs could still save is wanted."""

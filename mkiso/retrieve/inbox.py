@@ -25,6 +25,7 @@ class Inbox:
         self._files: dict[str, Instance] = {}
         self._torn: dict[str, tuple[int, int]] = {}
         self.keys: set[Key] = set()
+        self.received = 0  # how many of the expected ones are there
         self.quiet = Stopwatch()
 
     @property
@@ -34,11 +35,6 @@ class Inbox:
         for name in sorted(self._files):
             arrived[self._files[name].key].append(self._files[name])
         return dict(arrived)
-
-    @property
-    def received(self) -> int:
-        """How many of the expected instances are there."""
-        return len(self._wanted & self.keys)
 
     @property
     def damaged(self) -> int:
@@ -59,6 +55,7 @@ class Inbox:
         """Count these files no longer, whatever they hold."""
         self._files = {name: one for name, one in self._files.items() if name not in names}
         self.keys = {one.key for one in self._files.values()}
+        self.received = len(self._wanted & self.keys)
 
     def forget_changed(self) -> None:
         """Forget what was written to, or went, since it was found whole."""
@@ -88,4 +85,5 @@ class Inbox:
         self._files[name] = instance
         if instance.key in self._wanted and instance.key not in self.keys:
             self.quiet = Stopwatch()
+            self.received += 1
         self.keys.add(instance.key)

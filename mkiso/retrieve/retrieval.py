@@ -28,6 +28,7 @@ from mkiso.retrieve.studies import Study, keys_of
 from mkiso.workspace import Workspace, require_space
 
 POLL = 0.02
+WATCH = 0.1
 NAMED = 10
 log = logging.getLogger("mkiso.retrieve.retrieval")
 
@@ -109,7 +110,7 @@ class Retrieval:
 
     def _watch(self, receiver: RunningReceiver, mover: Child, moving: Stopwatch) -> None:
         retrieve = self.config.retrieve
-        while not mover.ends_within(self._tick(receiver)):
+        while not mover.ends_within(max(WATCH, self._tick(receiver))):
             self._require_time(moving)
             if self._inbox.quiet.seconds() > retrieve.stall_timeout:
                 raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
