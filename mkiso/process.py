@@ -23,6 +23,9 @@ from mkiso.clock import Stopwatch
 from mkiso.errors import Internal
 
 ENVIRONMENT = {"TCP_NODELAY": "1", "LC_ALL": "C", "HOME": "/nonexistent"}
+# These know few attributes, and read no data sets: a small dictionary saves each 12 ms of its start.
+QUERYING = ("echoscu", "findscu", "movescu", "storescp")
+QUERY_DICTIONARY = Path(__file__).parent / "dcmtk" / "query.dic"
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "DCMDICTPATH", "TMPDIR", "TZ")
 RM = "/bin/rm"
 OWNER = "MKISO_JOB_DIRECTORY"
@@ -99,17 +102,12 @@ class Child:
         return self.rc
 
     def read(self, size: int, check: Callable[[], None]) -> bytes:
-        """The next `size` bytes that the program writes, fewer at its end, asking `check` while they come."""
-        poll, parts = select.poll(), []
+        """What the program has written, up to `size` bytes, asking `check` until there is any; b"" at its end."""
+        poll = select.poll()
         poll.register(self.stdout, select.POLLIN)
-        while size:
-            while not poll.poll(SLICE * 1000):
-                check()
-            if not (part := self.stdout.read(size)):
-                break
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+        while not poll.poll(SLICE * 1000):
+            check()
+        return self.stdout.read(size)
 
     def end(self) -> None:
         """Kill the whole group. Nothing that these programs could still save is wanted."""
@@ -122,9 +120,11 @@ class Child:
                 pipe.close()
 
 
-def _environment(cwd: Path | None) -> dict[str, str]:
+def _environment(program: str, cwd: Path | None) -> dict[str, str]:
     """What a program may know: its owner, and of our own surroundings only what it needs to run."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    if Path(program).name in QUERYING:
+        inherited["DCMDICTPATH"] = str(QUERY_DICTIONARY)
     return inherited | ENVIRONMENT | ({OWNER: str(cwd)} if cwd else {})
 
 
@@ -138,7 +138,7 @@ def _popen(
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env=_environment(cwd),
+            env=_environment(argv[0], cwd),
             bufsize=0,
             umask=PRIVATE,
             start_new_session=True,

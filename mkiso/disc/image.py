@@ -18,7 +18,7 @@ from mkiso.process import Child, run, said, spawned
 from mkiso.retrieve.instances import Instance
 
 SECTOR = 2048
-CHUNK = 1 << 18
+CHUNK = 1 << 19
 PIPE = 1 << 20
 LARGEST_FILE = (1 << 32) - 1
 SIZING_LIMIT = 600.0

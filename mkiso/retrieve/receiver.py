@@ -51,9 +51,9 @@ class RunningReceiver:
         """What peers send now: `storescp --fork` has a process for each association, which holds its file open."""
         self.require_alive()
         names = set()
-        for process in psutil.Process(self._child.pid).children():
+        for pid in Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text().split():
             with suppress(psutil.Error):
-                names |= {Path(file.path).name for file in process.open_files()}
+                names |= {Path(file.path).name for file in psutil.Process(int(pid)).open_files()}
         return names - {self._log.name}
 
     def ran_out_of_space(self) -> bool:
@@ -82,7 +82,7 @@ def started_receiver(
 
 def _listens(pid: int, port: int) -> bool:
     try:
-        connections = psutil.Process(pid).net_connections(kind="tcp")
+        connections = psutil.Process(pid).net_connections(kind="tcp4")
     except psutil.Error:
         return False
     return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)

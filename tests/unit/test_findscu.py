@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmwrite
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 from pytest_subprocess import FakeProcess
 
@@ -11,7 +13,7 @@ from mkiso.dcmtk import findscu
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder, answered, find_argv, instance_uids
 from mkiso.errors import PacsRejected, PacsTimeout, PacsUnreachable
-from mkiso.process import ToolTimeout
+from mkiso.process import QUERY_DICTIONARY, ToolTimeout
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 BIN = Path("/opt/dcmtk")
@@ -234,3 +236,11 @@ def test_an_archive_that_is_silent_is_unreachable_before_and_late_after_the_asso
     monkeypatch.setattr(findscu, "run", late)
     with pytest.raises(error):
         finder.studies("MR.001")
+
+
+@pytest.mark.parametrize("key", sorted({*STUDY_KEYS, *SERIES_KEYS, *IMAGE_KEYS}))
+def test_the_small_dictionary_knows_what_is_asked_for(key: str) -> None:
+    known = {line.split("\t")[2]: line.split("\t")[:2] for line in QUERY_DICTIONARY.read_text().splitlines()[3:]}
+    keyword = key.partition("=")[0]
+    tag = Tag(keyword)
+    assert known[keyword] == [f"({tag.group:04x},{tag.element:04x})", dictionary_VR(tag)]

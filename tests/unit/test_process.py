@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from mkiso.errors import Internal
-from mkiso.process import KEPT_OF_LOG, Child, ToolTimeout, remove_tree, run, said, spawned
+from mkiso.process import KEPT_OF_LOG, QUERY_DICTIONARY, Child, ToolTimeout, remove_tree, run, said, spawned
 
 Wait = Callable[[Callable[[], object]], None]
 FOREVER = 60.0
@@ -226,3 +226,16 @@ def no_descriptor_left() -> Iterator[None]:
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize(
+    ("name", "small"), [("findscu", True), ("storescp", True), ("storescu", False), ("env", False)]
+)
+def test_only_a_program_that_reads_no_data_sets_has_the_small_dictionary(
+    name: str, small: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DCMDICTPATH", raising=False)
+    (tmp_path / name).symlink_to("/usr/bin/env")
+    told = run((str(tmp_path / name),), timeout=FOREVER).stdout
+    assert (f"DCMDICTPATH={QUERY_DICTIONARY}\n" in told, "DCMDICTPATH" in told) == (small, small)
+    assert QUERY_DICTIONARY.exists()
