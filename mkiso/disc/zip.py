@@ -56,7 +56,7 @@ def zipping(media: Media, grafts: Sequence[Graft], check: Check) -> Iterator[Pro
         members = found(with_viewer(media, grafts))
         size = archive_size(members, now)
     except (OSError, ValueError) as error:
-        raise faulty(repr(error)) from error
+        raise faulty(f"{error} {error.args}") from error
     require_room(size, media)
     with closing(_archive(members, now, check)) as chunks:
         yield Product(size, chunks)

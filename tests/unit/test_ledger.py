@@ -223,6 +223,8 @@ def test_a_ledger_of_an_older_version_gets_the_columns_that_it_lacks(ledger: Led
     with sqlite3.connect(file) as connection:
         connection.execute("ALTER TABLE jobs DROP COLUMN host")
         connection.execute("ALTER TABLE jobs DROP COLUMN alive_at")
+        connection.execute("ALTER TABLE jobs DROP COLUMN format")
+        connection.execute("ALTER TABLE jobs DROP COLUMN medium")
     connection.close()
     newer = Ledger(f"sqlite:///{file}", lambda: "W", set)
     assert ids(newer.list_jobs()) == ["J"]
