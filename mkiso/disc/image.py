@@ -54,8 +54,8 @@ def require_small_files(instances: Sequence[Instance]) -> None:
     for instance in instances:
         if instance.bytes > LARGEST_FILE:
             raise DiscTooLarge(
-                f"The instance {instance.sop_instance_uid} has {instance.bytes} bytes; a disc takes files below"
-                " 4 GiB. Send the study to another archive instead.",
+                f"The instance {instance.sop_instance_uid} has {instance.bytes} bytes; an ISO takes files below"
+                " 4 GiB. Ask for a ZIP (format=zip) instead.",
                 size=instance.bytes,
                 limit=LARGEST_FILE,
             )

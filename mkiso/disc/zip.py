@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from mkiso.disc.product import CHUNK, Check, Product, faulty, require_room
 # In the old fields the largest values mean that the true ones are in ZIP64's (4.4.1.4).
 LARGEST_OFFSET = (1 << 32) - 1
 MOST_MEMBERS = (1 << 16) - 1
-HEADER = 64  # at least what a member's local header takes, without its name
+HEADER = 64  # a member's local header takes less, without its name
 FILE, DIRECTORY = stat.S_IFREG | 0o444, stat.S_IFDIR | 0o555
 
 
@@ -67,8 +68,8 @@ def found(grafts: Iterable[Graft]) -> list[Member]:
     members = [member for name, path in grafts for member in _below(name, path)]
     names = [member.name for member in members]
     folders = {name[:end] for name in names for end, letter in enumerate(name) if letter == "/"}
-    if len(names) != len(set(names)) or folders & set(names):
-        raise FileExistsError(f"several files are named {max(folders & set(names) or names, key=names.count)}")
+    if doubled := [name for name, count in Counter(names).items() if count > 1 or name in folders]:
+        raise FileExistsError(f"several files are to be at {doubled[0]}")
     return members
 
 
@@ -97,7 +98,7 @@ def archive_size(members: Sequence[Member], now: datetime) -> int:
 
 def _archive(members: Sequence[Member], now: datetime, check: Check) -> Generator[bytes]:
     """The archive's bytes; the library raises ValueErrors where a member is not what its header tells."""
-    at = members[0] if members else None
+    at: Member | None = None
 
     def content(member: Member) -> Content:
         nonlocal at
