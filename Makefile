@@ -1,7 +1,7 @@
 # The commands of README.md. Each sets up what it needs.
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
-TEST_SYSTEM = $(DEMO_SYSTEM) libarchive-tools mariadb-server nginx-light openssl orthanc postgresql
+TEST_SYSTEM = $(DEMO_SYSTEM) libarchive-tools mariadb-server nginx-light openssl orthanc p7zip-full postgresql unzip
 PYTHON = .venv/bin/python
 
 .PHONY: setup setup-demo setup-tests demo test smoke-test serve lint bench clean

@@ -1,4 +1,4 @@
-"""The benchmark: 3, 200 and 2,000 images by the notes' flow, at the floor, and by mkiso over HTTP, in one run.
+"""The benchmark: 3, 200 and 2,000 images by the notes' flow, at the floor, and by mkiso over HTTP, ISO and ZIP.
 
 `python -m benchmarks.bench [--only 3,200,2000] [--repeat N]`, on a quiet machine with 6 GB free under /var/tmp.
 It never signals anything but what it started.
@@ -111,6 +111,7 @@ def _bench(directory: Path, sizes: Sequence[int], repeat: int) -> None:
             "notes": shell_flow("notes.sh", directory, pacs_port, "NOTES", ae_titles["NOTES"]),
             "floor": shell_flow("floor.sh", directory, pacs_port, "FLOOR", ae_titles["FLOOR"]),
             "mkiso": http_flow(service),
+            "zip": http_flow(service, "zip"),
         }
         load = " ".join(f"{one:.2f}" for one in os.getloadavg())
         measured = [_measure(_case(pacs, images), flows, service, repeat) for images in sizes]

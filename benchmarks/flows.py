@@ -1,4 +1,4 @@
-"""The three ways to a disc that are compared, each run once from a study in the archive to its last byte."""
+"""The ways to a disc that are compared, each run once from a study in the archive to its last byte."""
 
 import os
 import subprocess
@@ -68,14 +68,14 @@ def shell_flow(script: str, work: Path, pacs_port: int, ae_title: str, port: int
     return run
 
 
-def http_flow(service: Service) -> Flow:
+def http_flow(service: Service, disc_format: str = "iso") -> Flow:
     """curl and a running service; RuntimeError where the disc is not whole."""
 
     def run(case: Case) -> Run:
         job_id = str(uuid.uuid4())
         case.settle()
         workers = service.memory()
-        seconds, written, said = _measured((*CURL, service.url(case.accession, job_id)), dict(os.environ))
+        seconds, written, said = _measured((*CURL, service.url(case.accession, job_id, disc_format)), dict(os.environ))
         status, size, first_byte = said.split()
         job = service.job(job_id)
         if status != "200" or int(size) != job["bytes"] or job["state"] != "done" or job["received"] != case.images:

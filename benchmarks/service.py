@@ -30,8 +30,8 @@ class Service:
     port: int
     work_dir: Path
 
-    def url(self, accession: str, job_id: str) -> str:
-        return f"http://{LOCALHOST}:{self.port}{_path(accession, job_id)}"
+    def url(self, accession: str, job_id: str, disc_format: str) -> str:
+        return f"http://{LOCALHOST}:{self.port}{_path(accession, job_id)}&format={disc_format}"
 
     def workers(self) -> list[int]:
         return [child.pid for child in psutil.Process(self.process.pid).children()]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from mkiso.cancellation import Cancellation
 from mkiso.config import LayoutName
-from mkiso.disc.image import Image, mastering, require_small_files
-from mkiso.disc.layouts import LAYOUTS
+from mkiso.disc.image import mastering, require_small_files
+from mkiso.disc.layouts import LAYOUTS, Graft
+from mkiso.disc.product import Format, Product, medium
+from mkiso.disc.zip import zipping
 from mkiso.errors import BadRequest, Cancelled
 from mkiso.installation import Installation
 from mkiso.ledger.record import JobRecord
@@ -36,14 +38,15 @@ class Order:
     accessions: tuple[str, ...]
     requester: str
     layout: LayoutName = "legacy"
+    format: Format = "iso"
     single: bool = False
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def file_name(self, patient_name: str) -> str:
-        """The name of the disc's ISO (contract, "File names")."""
+        """The name of the disc's file (contract, "File names")."""
         if self.single:
-            return single_file_name(self.accessions[0])
-        return disc_file_name(patient_name, self.accessions)
+            return single_file_name(self.accessions[0], self.format)
+        return disc_file_name(patient_name, self.accessions, self.format)
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,12 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
     """
     if order.layout not in LAYOUTS:
         raise BadRequest(f"This version makes no disc with the layout {order.layout}. Leave layout out.")
-    with Job(installation, order, cancellation, kind="iso", layout=order.layout) as job:
+    with Job(installation, order, cancellation, kind="iso", layout=order.layout, format=order.format) as job:
         studies = job.look_up()
         instances = job.retrieve(studies)
-        image = job.master(instances)
+        product = job.master(instances)
         job.record.hand_out(one.row("on disc") for one in instances)
-        return Disc(order.file_name(job.patient_name), image, job)
+        return Disc(order.file_name(job.patient_name), product, job)
 
 
 def relay(installation: Installation, order: Order, destination: str, cancellation: Cancellation) -> Relayed:
@@ -158,17 +161,21 @@ class Job:
         self.record.enter("verifying")
         return retrieval.proven()
 
-    def master(self, instances: list[Instance]) -> Image:
+    def master(self, instances: list[Instance]) -> Product:
         """The disc's layout, its exact size and its first bytes."""
-        genisoimage, media = self._config.tools.genisoimage, self._config.media
-        require_small_files(instances)
+        if self._order.format == "iso":
+            require_small_files(instances)
         grafts = LAYOUTS[self._order.layout](instances, self._workspace.disc)
         self.record.enter("mastering")
-        image = self._acquired.enter_context(
-            mastering(genisoimage, media, grafts, self._workspace.path, self.cancellation.check)
-        )
-        self.record.note(bytes=image.size)
-        return image
+        product = self._acquired.enter_context(self._made(grafts))
+        self.record.note(bytes=product.size, medium=medium(product.size))
+        return product
+
+    def _made(self, grafts: list[Graft]) -> AbstractContextManager[Product]:
+        media, check = self._config.media, self.cancellation.check
+        if self._order.format == "zip":
+            return zipping(media, grafts, check)
+        return mastering(self._config.tools.genisoimage, media, grafts, self._workspace.path, check)
 
     def relay_to(self, name: str) -> Relay:
         """The way to a destination that answers; what fails here has moved nothing. Raises DestinationUnreachable."""
@@ -211,11 +218,11 @@ class Job:
 class Disc:
     """A proven disc: its name, its size in bytes, and its bytes, once. `close` ends what is left of the job."""
 
-    def __init__(self, file_name: str, image: Image, job: Job) -> None:
+    def __init__(self, file_name: str, product: Product, job: Job) -> None:
         self.file_name = file_name
-        self.size = image.size
+        self.size = product.size
         self._held = job.keep_open()
-        self._chunks = self._stream(image, job)
+        self._chunks = self._stream(product, job)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
@@ -225,12 +232,12 @@ class Disc:
             self._chunks.close()
         self._held.close()
 
-    def _stream(self, image: Image, job: Job) -> Generator[bytes]:
-        """The last chunk leaves when genisoimage has ended well and the job is cleaned up, and not before."""
+    def _stream(self, product: Product, job: Job) -> Generator[bytes]:
+        """The last chunk leaves when the disc was made to its end and the job is cleaned up, and not before."""
         last = b""
         with self._held:
             try:
-                for chunk in image.chunks():
+                for chunk in product.chunks():
                     job.cancellation.check()
                     if last:
                         yield last

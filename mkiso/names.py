@@ -9,7 +9,6 @@ from anyascii import anyascii
 from pydicom.valuerep import PersonName
 
 LONGEST_FILE_NAME = 120
-SUFFIX = ".iso"
 
 
 def display_name(name: str) -> str:
@@ -36,17 +35,17 @@ def page_name(name: str) -> str:
     return f"{shown} ({ideographic})" if ideographic and ideographic != shown else shown
 
 
-def single_file_name(accession: str) -> str:
-    """The name of the ISO of one accession number: that number as it was given."""
-    return accession + SUFFIX
+def single_file_name(accession: str, ending: str = "iso") -> str:
+    """The name of the disc of one accession number: that number as it was given."""
+    return f"{accession}.{ending}"
 
 
-def disc_file_name(patient_name: str, accessions: Sequence[str]) -> str:
+def disc_file_name(patient_name: str, accessions: Sequence[str], ending: str = "iso") -> str:
     """`PATIENTNAME-ACCESSIONS.iso` of ASCII letters and digits, at most 120 characters, of each part at least half."""
     name, numbers = _letters_and_digits(_first_group(patient_name)), _letters_and_digits("".join(accessions))
-    room = LONGEST_FILE_NAME - len(SUFFIX) - 1
+    room = LONGEST_FILE_NAME - len(f"-.{ending}")
     name = name[: max(room // 2, room - len(numbers))]
-    return f"{name}-{numbers[: room - len(name)]}{SUFFIX}"
+    return f"{name}-{numbers[: room - len(name)]}.{ending}"
 
 
 def _first_group(name: str) -> str:

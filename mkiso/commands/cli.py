@@ -53,13 +53,16 @@ def serve(config_file: str | None) -> None:
 @cli.command()
 @config_option
 @click.argument("accessions", nargs=-1, required=True, metavar="A [B …]")
-@click.option("-o", "output", required=True, metavar="FILE", help="the ISO; - is standard output")
+@click.option("-o", "output", required=True, metavar="FILE", help="the ISO or ZIP; - is standard output")
 @click.option("--layout", type=click.Choice(["legacy", "pdi"]), help="default: media.layout")
-def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layout: Any) -> None:
+@click.option("--format", "chosen", type=click.Choice(["iso", "zip"]), help="default: zip where FILE ends in .zip")
+def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layout: Any, chosen: Any) -> None:
     """Write one disc with the studies of the accession numbers."""
     installation = _installation(config_file)
     numbers = _accessions(installation, accessions)
-    order = Order(numbers, _requester("iso"), layout or installation.config.media.layout, len(numbers) == 1)
+    layout = layout or installation.config.media.layout
+    chosen = chosen or ("zip" if output.lower().endswith(".zip") else "iso")
+    order = Order(numbers, _requester("iso"), layout, chosen, len(numbers) == 1)
     with (
         _written(output) as write,
         _interruptible() as cancellation,

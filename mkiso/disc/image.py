@@ -7,31 +7,28 @@ something is wrong, so that any word of it is an error.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mkiso.config import Media
-from mkiso.disc.layouts import Graft
+from mkiso.disc.layouts import Graft, with_viewer
+from mkiso.disc.product import CHUNK, Check, Product, faulty, require_room
 from mkiso.errors import DiscTooLarge, Internal
 from mkiso.process import Child, run, said, spawned
 from mkiso.retrieve.instances import Instance
 
 SECTOR = 2048
-CHUNK = 1 << 19
 PIPE = 1 << 20
 LARGEST_FILE = (1 << 32) - 1
 SIZING_LIMIT = 600.0
 END_LIMIT = 60.0
 
-Check = Callable[[], None]
-
 
 def master_argv(
     genisoimage: Path, media: Media, grafts: Sequence[Graft], options: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """The viewer's files at the root, taken in without a copy, and what a layout grafts."""
-    viewer = [("", media.viewer_dir.resolve())] if media.viewer_dir else []
+    """What lies at the root, and what is grafted beside it: see `with_viewer`."""
     return (
         str(genisoimage),
         "-quiet",
@@ -44,7 +41,7 @@ def master_argv(
         media.volume_id,
         *options,
         "-graft-points",
-        *(f"{_escaped('/' + name)}={_escaped(str(path))}" for name, path in [*viewer, *grafts]),
+        *(f"{_escaped('/' + name)}={_escaped(str(path))}" for name, path in with_viewer(media, grafts)),
     )
 
 
@@ -57,8 +54,8 @@ def require_small_files(instances: Sequence[Instance]) -> None:
     for instance in instances:
         if instance.bytes > LARGEST_FILE:
             raise DiscTooLarge(
-                f"The instance {instance.sop_instance_uid} has {instance.bytes} bytes; a disc takes files below"
-                " 4 GiB. Send the study to another archive instead.",
+                f"The instance {instance.sop_instance_uid} has {instance.bytes} bytes; an ISO takes files below"
+                " 4 GiB. Ask for a ZIP (format=zip) instead.",
                 size=instance.bytes,
                 limit=LARGEST_FILE,
             )
@@ -74,64 +71,30 @@ def image_size(genisoimage: Path, media: Media, grafts: Sequence[Graft], check: 
     if result.rc != 0 or result.stderr.strip():
         raise _faulty(result.rc, result.stderr)
     size = int(result.stdout) * SECTOR
-    if media.max_size is not None and size > media.max_size:
-        raise DiscTooLarge(
-            f"The disc would have {size} bytes, and media.max_size allows {media.max_size}. Ask for fewer studies.",
-            size=size,
-            limit=media.max_size,
-        )
+    require_room(size, media)
     return size
 
 
-class Image:
-    """An image that is being written by genisoimage; its first bytes are there already."""
-
-    def __init__(self, child: Child, size: int, log: Path, check: Check) -> None:
-        self.size = size
-        self._child = child
-        self._log = log
-        self._check = check
-        self._first = child.read(CHUNK, check)
-        if not self._first:
-            self._verify(0)
-
-    def chunks(self) -> Iterator[bytes]:
-        """The image's bytes, never more than its size; `check` is asked while they are waited for.
-
-        Whoever passes them on keeps the last chunk back until this has ended: it raises Internal where
-        genisoimage left something out, or gives another number of bytes than it said.
-        """
-        chunk, given = self._first, len(self._first)
-        while chunk:
-            if given > self.size:
-                raise _faulty(self._child.rc, f"more than the {self.size} bytes came that it had told")
-            yield chunk
-            chunk = self._child.read(CHUNK, self._check)
-            given += len(chunk)
-        self._verify(given)
-
-    def _verify(self, given: int) -> None:
-        rc, complaints = self._child.wait(END_LIMIT, self._check), said(self._log)
-        if rc != 0 or complaints.strip():
-            raise _faulty(rc, complaints)
-        if given != self.size:
-            raise _faulty(rc, f"{given} bytes came instead of {self.size}")
+def _written(child: Child, log: Path, check: Check) -> Iterator[bytes]:
+    """The image's bytes; `check` is asked while they come. Raises Internal where genisoimage left something out."""
+    while chunk := child.read(CHUNK, check):
+        yield chunk
+    rc, complaints = child.wait(END_LIMIT, check), said(log)
+    if rc != 0 or complaints.strip():
+        raise _faulty(rc, complaints)
 
 
 @contextmanager
 def mastering(
     genisoimage: Path, media: Media, grafts: Sequence[Graft], directory: Path, check: Check
-) -> Iterator[Image]:
+) -> Iterator[Product]:
     """genisoimage running, ended with the block; its size is asked for while it starts. Raises as image_size."""
     log = directory / "genisoimage.log"
     with spawned(master_argv(genisoimage, media, grafts), cwd=directory, log=log, piped=True) as child:
         with suppress(OSError):  # above the system's limit for users; only speed is lost
             fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, PIPE)
-        yield Image(child, image_size(genisoimage, media, grafts, check), log, check)
+        yield Product(image_size(genisoimage, media, grafts, check), _written(child, log, check))
 
 
-def _faulty(rc: int | None, complaints: str) -> Internal:
-    """What genisoimage says holds paths of the host: it is for the log."""
-    error = Internal("The disc could not be mastered. The service's log says which file is at fault.")
-    error.add_note(f"genisoimage ended with status {rc}: {complaints.strip()}")
-    return error
+def _faulty(rc: int, complaints: str) -> Internal:
+    return faulty(f"genisoimage ended with status {rc}: {complaints.strip()}")

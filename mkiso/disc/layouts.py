@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mkiso.config import Media
 from mkiso.retrieve.instances import Instance
 
 Graft = tuple[str, Path]
@@ -22,3 +23,8 @@ def legacy(instances: Sequence[Instance], stage: Path) -> list[Graft]:
 
 
 LAYOUTS: dict[str, Layout] = {"legacy": legacy}
+
+
+def with_viewer(media: Media, grafts: Sequence[Graft]) -> list[Graft]:
+    """What a layout grafts, and the viewer's files at the root, taken in without a copy."""
+    return [*([("", media.viewer_dir.resolve())] if media.viewer_dir else []), *grafts]

@@ -40,6 +40,8 @@ jobs = sa.Table(
     sa.Column("requester", sa.Text, nullable=False),
     sa.Column("created_at", sa.String(27), nullable=False, index=True),
     sa.Column("finished_at", sa.String(27)),
+    sa.Column("format", sa.String(4)),
+    sa.Column("medium", sa.String(8)),
     sa.Column("seconds", sa.JSON, nullable=False, default=dict),
     **UNICODE,
 )

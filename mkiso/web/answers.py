@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from mkiso.accession import parse_list
 from mkiso.config import LayoutName
+from mkiso.disc.product import Format
 from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, MkisoError, Unauthorized
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, make_disc, relay
@@ -65,15 +66,12 @@ def parse_job_id(text: str) -> str:
 
 
 def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
-    """Run the job, and answer with the ISO once its first bytes are there. HEAD moves nothing."""
-    layout = argument("layout")
-    if layout is None:
-        layout = installation().config.media.layout
-    if layout not in get_args(LayoutName):
-        raise BadRequest("layout is legacy or pdi.")
-    order = Order(accessions, requester(), cast(LayoutName, layout), single, g.job_id)
+    """Run the job, and answer with the ISO or ZIP once its first bytes are there. HEAD moves nothing."""
+    layout = cast(LayoutName, _choice("layout", get_args(LayoutName), installation().config.media.layout))
+    chosen = cast(Format, _choice("format", get_args(Format), "iso"))
+    order = Order(accessions, requester(), layout, chosen, single, g.job_id)
     if request.method == "HEAD":
-        return _iso_headers(Response(iter(())), order.file_name("") if single else None)
+        return _disc_headers(Response(iter(())), chosen, order.file_name("") if single else None)
     client: Client | None = request.environ.get("gunicorn.socket")
     live, config = live_jobs(), installation().config
     cancellation = live.start(order.job_id, client)
@@ -88,7 +86,7 @@ def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
         cancellation.on_cancel(lambda: break_connection(client))
     response = Response(cast(Any, stream), direct_passthrough=True)
     response.content_length = made.size
-    return _iso_headers(response, made.file_name)
+    return _disc_headers(response, chosen, made.file_name)
 
 
 def relayed(accessions: tuple[str, ...], destination: str) -> Response:
@@ -122,9 +120,17 @@ def _relay_answer(order: Order, done: Relayed) -> Response:
     return jsonify(told)
 
 
-def _iso_headers(response: Response, file_name: str | None) -> Response:
+def _choice(name: str, values: tuple[str, ...], default: str) -> str:
+    """A parameter that is one of a few words; BadRequest."""
+    value = argument(name)
+    if value is not None and value not in values:
+        raise BadRequest(f"{name} is {' or '.join(values)}.")
+    return default if value is None else value
+
+
+def _disc_headers(response: Response, chosen: Format, file_name: str | None) -> Response:
     """File names are ASCII by their rules, so that RFC 6266's `filename*` has nothing to add."""
-    response.mimetype = "application/octet-stream"
+    response.mimetype = "application/zip" if chosen == "zip" else "application/octet-stream"
     quoted = f'; filename="{file_name}"' if file_name else ""
     response.headers["Content-Disposition"] = f"attachment{quoted}"
     return response

@@ -160,9 +160,10 @@ def test_a_client_that_leaves_while_it_waits_ends_the_job(tmp_path: Path) -> Non
         wait_until(lambda: slow.left() == [], 5, lambda: f"{slow.left()}")
 
 
-def test_a_client_that_leaves_while_it_reads_ends_the_job(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chosen", ["iso", "zip"])
+def test_a_client_that_leaves_while_it_reads_ends_the_job(chosen: str, site: Site, tmp_path: Path) -> None:
     with running_service(tmp_path, free_ports(1)[0], site.settings()) as service:
-        with service.get("/mkiso.php?accession_number=BENCH.200", stream=True) as answer:
+        with service.get(f"/mkiso.php?accession_number=BENCH.200&format={chosen}", stream=True) as answer:
             next(answer.iter_content(1024))
             job_id = answer.headers["X-Job-Id"]
         url = f"/api/jobs/{job_id}"
@@ -170,10 +171,11 @@ def test_a_client_that_leaves_while_it_reads_ends_the_job(site: Site, tmp_path: 
         wait_until(lambda: list(tmp_path.glob("work/dicomdir_*")) == [], 5, str)
 
 
-def test_a_cancel_breaks_a_disc_that_nobody_reads(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chosen", ["iso", "zip"])
+def test_a_cancel_breaks_a_disc_that_nobody_reads(chosen: str, site: Site, tmp_path: Path) -> None:
     with (
         running_service(tmp_path, free_ports(1)[0], site.settings()) as service,
-        service.get("/mkiso.php?accession_number=BENCH.200", stream=True) as answer,
+        service.get(f"/mkiso.php?accession_number=BENCH.200&format={chosen}", stream=True) as answer,
     ):
         job_id = answer.headers["X-Job-Id"]
         requests.post(f"{service.url}/api/jobs/{job_id}/cancel", timeout=10)
@@ -181,16 +183,20 @@ def test_a_cancel_breaks_a_disc_that_nobody_reads(site: Site, tmp_path: Path) ->
         wait_until(lambda: service.get(url).json()["finished_at"] is not None, 10, lambda: service.get(url).text)
         job = service.get(url).json()
         assert (job["state"], job["error"]["code"]) == ("cancelled", "cancelled")
+        assert list(tmp_path.glob("work/dicomdir_*")) == []
 
 
-def test_a_file_that_shrinks_while_it_is_streamed_breaks_the_connection(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chosen", ["iso", "zip"])
+def test_a_file_that_shrinks_while_it_is_streamed_breaks_the_connection(
+    chosen: str, site: Site, tmp_path: Path
+) -> None:
     viewer = tmp_path / "viewer"
     viewer.mkdir()
     (viewer / "zz.bin").write_bytes(bytes(200_000_000))
     media = {"viewer_dir": str(viewer)}
     with (
         running_service(tmp_path, free_ports(1)[0], site.settings(media=media)) as service,
-        service.get("/mkiso.php?accession_number=SR.001", stream=True) as answer,
+        service.get(f"/mkiso.php?accession_number=SR.001&format={chosen}", stream=True) as answer,
     ):
         assert answer.status_code == 200
         (viewer / "zz.bin").write_bytes(b"")

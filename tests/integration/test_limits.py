@@ -12,6 +12,7 @@ import pytest
 from mkiso import errors
 from mkiso.cancellation import Cancellation
 from mkiso.config import parse
+from mkiso.disc.product import Format
 from mkiso.errors import MkisoError
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
@@ -24,9 +25,9 @@ from tests.support.ports import free_ports
 from tests.support.studies import RICHARD, ct_study
 
 
-def refusal(installation: Installation, kind: type[MkisoError], accession: str = "CT.001") -> Any:
+def refusal(installation: Installation, kind: type[MkisoError], chosen: Format = "iso") -> Any:
     with pytest.raises(kind) as caught:
-        make_disc(installation, Order((accession,), "test"), Cancellation())
+        make_disc(installation, Order(("CT.001",), "test", format=chosen), Cancellation())
     installation.ledger.close()
     return caught.value
 
@@ -77,8 +78,9 @@ def test_the_second_receiver_serves_while_the_first_is_taken(site: Site) -> None
     installation.ledger.close()
 
 
-def test_a_disc_above_the_limit_is_refused_before_a_byte(site: Site) -> None:
-    error = refusal(Installation(site.config(media={"max_size": "1MB"})), errors.DiscTooLarge)
+@pytest.mark.parametrize("chosen", ["iso", "zip"])
+def test_a_disc_above_the_limit_is_refused_before_a_byte(chosen: Format, site: Site) -> None:
+    error = refusal(Installation(site.config(media={"max_size": "1MB"})), errors.DiscTooLarge, chosen)
     assert error.fields["limit"] == 1_000_000 < error.fields["size"]
 
 
@@ -128,11 +130,12 @@ def test_a_query_of_endless_answers_leaves_what_is_kept_free(behaviour: str, tmp
         assert "storage.min_free" in refusal(Installation(parse(settings)), errors.DiskFull).detail
 
 
-def test_a_viewer_file_that_would_be_left_out_fails_the_disc(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chosen", ["iso", "zip"])
+def test_a_viewer_file_that_would_be_left_out_fails_the_disc(chosen: Format, site: Site, tmp_path: Path) -> None:
     viewer = tmp_path / "viewer"
     viewer.mkdir()
     (viewer / "gone.exe").symlink_to(tmp_path / "nowhere")
-    error = refusal(Installation(site.config(media={"viewer_dir": str(viewer)})), errors.Internal)
+    error = refusal(Installation(site.config(media={"viewer_dir": str(viewer)})), errors.Internal, chosen)
     assert str(tmp_path) not in error.detail
     assert any("gone.exe" in note for note in error.__notes__)
 

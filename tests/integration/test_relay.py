@@ -93,6 +93,7 @@ def test_every_kind_of_instance_arrives_whole(tool: str, route: Route, tmp_path:
     assert done.destination == f"127.0.0.1:{route.port}"
     assert elements(directory.iterdir()) == elements(route.studies[MIXED].files)
     assert (route.job["state"], route.job["files_sent"], route.job["files_failed"]) == ("done", 11, 0)
+    assert (route.job["format"], route.job["medium"]) == (None, None)
     assert route.outcomes() == ["acknowledged"] * 11
 
 

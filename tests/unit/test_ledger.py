@@ -20,7 +20,7 @@ from mkiso.retrieve.instances import Instance
 JOB_FIELDS = {
     *("id", "kind", "state", "accessions", "patient_id", "patient_name", "studies", "layout", "destination"),
     *("expected", "received", "bytes", "files_sent", "files_failed", "error", "requester", "created_at"),
-    *("finished_at", "seconds"),
+    *("finished_at", "format", "medium", "seconds"),
 }
 STATES = ["queued", "querying", "retrieving", "verifying", "mastering", "sending", "done", "failed", "cancelled"]
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -87,6 +87,8 @@ def test_a_new_job_has_every_field_of_the_contract_and_no_other(ledger: Ledger) 
         "error": None,
         "requester": "his@10.0.0.1",
         "finished_at": None,
+        "format": None,
+        "medium": None,
         "seconds": {},
     }
 
@@ -221,6 +223,8 @@ def test_a_ledger_of_an_older_version_gets_the_columns_that_it_lacks(ledger: Led
     with sqlite3.connect(file) as connection:
         connection.execute("ALTER TABLE jobs DROP COLUMN host")
         connection.execute("ALTER TABLE jobs DROP COLUMN alive_at")
+        connection.execute("ALTER TABLE jobs DROP COLUMN format")
+        connection.execute("ALTER TABLE jobs DROP COLUMN medium")
     connection.close()
     newer = Ledger(f"sqlite:///{file}", lambda: "W", set)
     assert ids(newer.list_jobs()) == ["J"]

@@ -53,10 +53,10 @@ def test_a_disc_of_a_list_is_named_after_its_patient_and_its_numbers(
     assert disc_file_name(name, accessions) == file_name
 
 
-@given(hostile, st.lists(hostile, min_size=1, max_size=20))
-def test_a_hostile_name_makes_a_plain_file_name(name: str, accessions: list[str]) -> None:
-    file_name = disc_file_name(name, accessions)
-    assert re.fullmatch(r"[A-Za-z0-9]+-[A-Za-z0-9]+\.iso", file_name)
+@given(st.sampled_from(("iso", "zip")), hostile, st.lists(hostile, min_size=1, max_size=20))
+def test_a_hostile_name_makes_a_plain_file_name(ending: str, name: str, accessions: list[str]) -> None:
+    file_name = disc_file_name(name, accessions, ending)
+    assert re.fullmatch(rf"[A-Za-z0-9]+-[A-Za-z0-9]+\.{ending}", file_name)
     assert len(file_name) <= 120
 
 
@@ -69,3 +69,4 @@ def test_a_long_name_is_cut_to_120_characters_with_something_left_of_each_part(l
 
 def test_a_disc_of_one_number_is_named_after_it_as_it_was_given() -> None:
     assert single_file_name("MR.001-a/b") == "MR.001-a/b.iso"
+    assert single_file_name("MR.001-a/b", "zip") == "MR.001-a/b.zip"

@@ -281,6 +281,8 @@ def test_head_tells_what_is_wrong_with_a_request_too(client: FlaskClient) -> Non
         ("/api/iso/relay?accession_numbers=A&destination=%ED%A0%80", "bad_request", "bad request"),
         (f"{STUDIES}&%FE=1", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&layout=", "bad_request", "bad request"),
+        *((f"{url}&format={one}", "bad_request", "bad request") for url in DOWNLOADS for one in ("tar", "ZIP", "")),
+        (f"{DOWNLOADS[0]}&format=zip&format=zip", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&job=", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&job=17", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&job=../../{ID}", "bad_request", "bad request"),
@@ -300,6 +302,18 @@ def test_a_request_that_makes_no_sense_is_refused(
 def test_a_caller_may_choose_the_layout(given: str, ordered: str, client: FlaskClient, installation: Jobs) -> None:
     client.get(DOWNLOADS[0] + given)
     assert installation.orders[0].layout == ordered
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("url", DOWNLOADS)
+def test_a_caller_may_choose_the_format(url: str, method: str, client: FlaskClient, installation: Jobs) -> None:
+    for given, mimetype in (("", "octet-stream"), ("&format=iso", "octet-stream"), ("&format=zip", "zip")):
+        answer = client.open(url + given, method=method)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, f"application/{mimetype}")
+        ending = given.removeprefix("&format=") or "iso"
+        told = answer.headers["Content-Disposition"]
+        assert f'.{ending}"' in told or (method, told) == ("HEAD", "attachment")
+    assert [order.format for order in installation.orders] == ([] if method == "HEAD" else ["iso", "iso", "zip"])
 
 
 @pytest.mark.parametrize("url", [DOWNLOADS[0], next(iter(RELAYS))])

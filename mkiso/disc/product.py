@@ -1,0 +1,68 @@
+"""A disc as it is made, an ISO or a ZIP: as many bytes as were told, or an error; and the medium that it fits on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Literal
+
+from mkiso.config import Media
+from mkiso.errors import DiscTooLarge, Internal
+
+Format = Literal["iso", "zip"]
+Check = Callable[[], None]
+CHUNK = 1 << 19
+# A blank medium's bytes, of the smaller kind where there are two: CD-R of 80 minutes, with 75 sectors of 2048 bytes a
+# second (ECMA-394), DVD+R of 2,295,104 sectors, DVD-R DL of 4,171,712 and BD-R of 12,219,392.
+CAPACITIES = {"CD": 737_280_000, "DVD": 4_700_372_992, "DVD DL": 8_543_666_176, "BD": 25_025_314_816}
+
+
+def medium(size: int) -> str | None:
+    """The smallest medium that holds so many bytes; None beyond all of them."""
+    return next((name for name, capacity in CAPACITIES.items() if size <= capacity), None)
+
+
+def require_room(size: int, media: Media) -> None:
+    """Raise DiscTooLarge above `media.max_size`."""
+    if media.max_size is not None and size > media.max_size:
+        raise DiscTooLarge(
+            f"The disc would have {size} bytes, and media.max_size allows {media.max_size}. Ask for fewer studies.",
+            size=size,
+            limit=media.max_size,
+        )
+
+
+def faulty(complaints: str) -> Internal:
+    """What a disc's maker complains of holds paths of the host: it is for the log."""
+    error = Internal("The disc could not be mastered. The service's log says which file is at fault.")
+    error.add_note(complaints)
+    return error
+
+
+class Product:
+    """A disc that is being made; its first bytes are there already. Raises Internal where there are none."""
+
+    def __init__(self, size: int, chunks: Iterator[bytes]) -> None:
+        self.size = size
+        self._chunks = chunks
+        self._first = next(chunks, b"")
+        if not self._first:
+            raise self._wrong(0)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The disc's bytes, never more than its size.
+
+        Whoever passes them on keeps the last chunk back until this has ended: it raises what went wrong
+        while they were made, and Internal where they are not as many as were told.
+        """
+        given = 0
+        for chunk in chain((self._first,), self._chunks):
+            given += len(chunk)
+            if given > self.size:
+                raise self._wrong(given)
+            yield chunk
+        if given != self.size:
+            raise self._wrong(given)
+
+    def _wrong(self, given: int) -> Internal:
+        return faulty(f"{given} bytes came instead of {self.size}")
