@@ -69,7 +69,7 @@ def take_out(record: Record) -> None:
 
 def put_in(record: Record, own: Own) -> None:
     """Fill the empty keys of a record with an instance's own values."""
-    for tag in _keys(record):
+    for tag in _keys(record) if own else ():
         if not record.value(tag) and own.get(tag):
             record.put(tag, own[tag])
 

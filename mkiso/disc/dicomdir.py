@@ -7,7 +7,7 @@ it refuses is tried once more where it may invent, and what it invented is repla
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,15 +36,15 @@ class Dicomdir:
 
 
 @dataclass
-class _Chunk:
-    """What dcmmkdir made of some files: their own records with those above them, and what it said of the others."""
+class _Made:
+    """What dcmmkdir made of files: the records of each, from its patient's to its own, and what it said of others."""
 
     found: dict[str, tuple[Record, ...]] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
 
-    def add(self, other: _Chunk) -> None:
-        self.found.update(other.found)
-        self.said.update(other.said)
+    def add(self, other: _Made) -> None:
+        self.found |= other.found
+        self.said |= other.said
 
 
 def make_dicomdir(indexer: Indexer, files: Sequence[str], directory: Path, check: Check) -> Dicomdir:
@@ -55,26 +55,16 @@ def make_dicomdir(indexer: Indexer, files: Sequence[str], directory: Path, check
     """
     with tempfile.TemporaryDirectory(prefix="records-", dir=directory) as work:
         chunks = _Chunks(indexer, directory, Path(work), check)
-        strict = chunks.made(files, invent=False)
-        owns = _own_values(indexer.stage, [file for file in files if file not in strict.found], check)
-        invented = chunks.made([file for file, own in owns.items() if own.get(PATIENT_ID)], invent=True)
-    for records in invented.found.values():
-        for record in records:
-            take_out(record)
-    tree = _Tree([*strict.found.values(), *invented.found.values()])
-    found, said = strict.found | invented.found, strict.said | invented.said
-    refused = {file: _refusal(file, found, said) or tree.add(found[file], owns.get(file, {})) for file in files}
+        made = chunks.made(files, invent=False)
+        owns = _own_values(indexer.stage, [file for file in files if file not in made.found], check)
+        made.add(_without_inventions(chunks.made([file for file in owns if owns[file].get(PATIENT_ID)], invent=True)))
+    tree = _Tree(made.found.values())
+    refused = {file: tree.add(made.found[file], owns.get(file, {})) for file in files if file in made.found}
+    left_out = {file: refused.get(file, made.said.get(file, REFUSED)) for file in files}
+    not_indexed = {file: why for file, why in left_out.items() if why is not None}
     completed = tuple(complete(tree.root, owns))
     (indexer.stage / NAME).write_bytes(written(tree.root, indexer.file_set_id))
-    return Dicomdir(
-        tuple(file for file in files if refused[file] is None),
-        {file: why for file, why in refused.items() if why is not None},
-        completed,
-    )
-
-
-def _refusal(file: str, found: Mapping[str, object], said: Mapping[str, str]) -> str | None:
-    return None if file in found else said.get(file, REFUSED)
+    return Dicomdir(tuple(file for file in files if file not in not_indexed), not_indexed, completed)
 
 
 def _own_values(stage: Path, files: Iterable[str], check: Check) -> dict[str, Own]:
@@ -83,6 +73,13 @@ def _own_values(stage: Path, files: Iterable[str], check: Check) -> dict[str, Ow
         check()
         owns[file] = own_values(stage / file) or {}
     return owns
+
+
+def _without_inventions(made: _Made) -> _Made:
+    for records in made.found.values():
+        for record in records:
+            take_out(record)
+    return made
 
 
 @dataclass(frozen=True)
@@ -94,15 +91,15 @@ class _Chunks:
     work: Path
     check: Check
 
-    def made(self, files: Sequence[str], *, invent: bool) -> _Chunk:
-        whole = _Chunk()
+    def made(self, files: Sequence[str], *, invent: bool) -> _Made:
+        whole = _Made()
         parts = [files[at : at + CHUNK] for at in range(0, len(files), CHUNK)]
         with ThreadPoolExecutor(PROCESSES) as pool:
             for part in pool.map(lambda part: self._made(part, invent), parts):
                 whole.add(part)
         return whole
 
-    def _made(self, files: Sequence[str], invent: bool) -> _Chunk:
+    def _made(self, files: Sequence[str], invent: bool) -> _Made:
         """One chunk. Of files that crash dcmmkdir, halves: a single one takes no other with it."""
         self.check()
         product = self.work / f"{files[0].replace('/', '_')}-{len(files)}-{invent:d}.dicomdir"
@@ -110,12 +107,12 @@ class _Chunks:
             said = index(self.indexer, files, product, invent=invent, directory=self.directory, check=self.check)
         except Crashed:
             return self._halves(files, invent)
-        return _Chunk(dict(_leaves(_read(product), ())), said)
+        return _Made(dict(_leaves(_read(product), ())), said)
 
-    def _halves(self, files: Sequence[str], invent: bool) -> _Chunk:
+    def _halves(self, files: Sequence[str], invent: bool) -> _Made:
         if len(files) == 1:
-            return _Chunk(said={files[0]: "dcmmkdir crashes on it"})
-        halves = _Chunk()
+            return _Made(said={files[0]: "dcmmkdir crashes on it"})
+        halves = _Made()
         for half in (files[: len(files) // 2], files[len(files) // 2 :]):
             halves.add(self._made(half, invent))
         return halves
