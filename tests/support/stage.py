@@ -5,6 +5,8 @@ from io import BytesIO
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import CTImageStorage, GrayscaleSoftcopyPresentationStateStorage
 
 from tests.support import datasets
 from tests.support.datasets import Patient
@@ -47,3 +49,19 @@ def staged_series(stage: Path, count: int) -> list[str]:
         )
         for number, one in enumerate(range(100_001, 100_001 + count))
     ]
+
+
+def presentation(common: Dataset, series: int, number: int) -> Dataset:
+    """A Greyscale Softcopy Presentation State that refers to the study's first image (PS3.3 A.33.1)."""
+    dataset = datasets.report(common, series, number)
+    del dataset.ContentSequence
+    image, images = Dataset(), Dataset()
+    image.ReferencedSOPClassUID = CTImageStorage
+    image.ReferencedSOPInstanceUID = datasets.uid(common.StudyInstanceUID, 1, 1)
+    images.SeriesInstanceUID = datasets.uid(common.StudyInstanceUID, 1)
+    images.ReferencedImageSequence = Sequence([image])
+    dataset.ReferencedSeriesSequence = Sequence([images])
+    dataset.SOPClassUID, dataset.Modality = GrayscaleSoftcopyPresentationStateStorage, "PR"
+    dataset.ContentLabel, dataset.ContentDescription, dataset.ContentCreatorName = "WINDOW", "", ""
+    dataset.PresentationCreationDate, dataset.PresentationCreationTime = "20240301", "101500"
+    return dataset
