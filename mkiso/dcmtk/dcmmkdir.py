@@ -86,6 +86,6 @@ def complaints(log: str, stage: Path, files: Iterable[str]) -> dict[str, str]:
         file = what.removeprefix(f"file {stage}/")
         if line.startswith("E: ") and last in known:
             told.setdefault(last, what.removesuffix(" in file"))
-        elif line.startswith("W: ") and file != what and file in known and last.endswith("already exists"):
+        elif line.startswith("W: ") and file in known:
             told.setdefault(file, last)
     return told

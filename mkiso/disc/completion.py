@@ -68,7 +68,7 @@ def take_out(record: Record) -> None:
 def put_in(record: Record, own: Own) -> None:
     """Fill the empty keys of a record with an instance's own values."""
     for tag in _keys(record) if own else ():
-        if not record.value(tag) and own.get(tag):
+        if _lacks(record, tag) and own.get(tag):
             record.put(tag, own[tag])
 
 
@@ -88,15 +88,19 @@ def _keys(record: Record) -> Iterator[int]:
     return (tag for tag in KEYS.get(record.type, (INSTANCE_NUMBER,)) if tag in record.elements)
 
 
+def _lacks(record: Record, tag: int) -> bool:
+    return tag in record.elements and not record.value(tag)
+
+
 def _days(study: Record, owns: Iterable[Own]) -> Iterator[Completed]:
     """StudyDate and StudyTime, of the same origin; StudyID from AccessionNumber, which has the same VR."""
     told = [(own.get(day, b""), own.get(time, b"")) for day, time in DAYS for own in owns]
-    if not study.value(STUDY_DATE):
+    if _lacks(study, STUDY_DATE):
         yield _completed(study, STUDY_DATE, next((day for day, _ in told if DAY.fullmatch(day)), NO_DAY))
-    if not study.value(STUDY_TIME):
+    if _lacks(study, STUDY_TIME):
         day = study.value(STUDY_DATE)
         yield _completed(study, STUDY_TIME, next((time for same, time in told if same == day and time), NO_TIME))
-    if not study.value(STUDY_ID) and study.value(ACCESSION):
+    if _lacks(study, STUDY_ID) and study.value(ACCESSION):
         yield _completed(study, STUDY_ID, study.value(ACCESSION))
 
 
@@ -105,7 +109,7 @@ def _numbers(entity: Sequence[Record], tag: int) -> Iterator[Completed]:
     taken = {record.value(tag).lstrip(b"0") for record in entity}
     free = (number for number in (str(one).encode() for one in count(1)) if number not in taken)
     for record in entity:
-        if tag in record.elements and not record.value(tag):
+        if _lacks(record, tag):
             yield _completed(record, tag, next(free))
 
 

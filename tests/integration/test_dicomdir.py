@@ -208,6 +208,7 @@ def test_numbers_that_are_missing_do_not_start_again_in_each_chunk(stage: Path, 
     ("values", "why"),
     [
         ({"PatientID": ""}, "PatientID"),
+        ({"PatientID": "\0\0"}, "patient"),
         ({"PatientID": None, "StudyDate": ""}, "PatientID"),
         ({"StudyInstanceUID": ""}, "StudyInstanceUID"),
         ({"SeriesInstanceUID": ""}, "SeriesInstanceUID"),
@@ -336,3 +337,27 @@ def test_a_cancel_ends_it_and_its_programs(stage: Path, make: Callable[..., Dico
     with pytest.raises(Cancelled):
         make(files, instead(tmp_path, f"touch {began}; sleep 600"), check)
     assert not (stage / "DICOMDIR").exists()
+
+
+def test_a_job_that_was_cancelled_before_starts_nothing(
+    stage: Path, make: Callable[..., Dicomdir], tmp_path: Path
+) -> None:
+    cancellation, began = Cancellation(), tmp_path / "began"
+    cancellation.cancel("enough")
+    with pytest.raises(Cancelled):
+        make(staged_series(stage, 1), instead(tmp_path, f"touch {began}"), cancellation.check)
+    assert not began.exists()
+
+
+def test_a_cancel_is_seen_while_headers_are_read(stage: Path, make: Callable[..., Dicomdir], tmp_path: Path) -> None:
+    files, cancellation = [put(stage, number, b"no DICOM") for number in range(5)], Cancellation()
+    asked: list[None] = []
+
+    def check() -> None:
+        asked.append(None)
+        if len(asked) > 4:
+            cancellation.cancel("enough")
+        cancellation.check()
+
+    with pytest.raises(Cancelled):
+        make(files, instead(tmp_path, 'echo "E: no good files" >&2; exit 1'), check)

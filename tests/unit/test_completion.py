@@ -141,6 +141,7 @@ def test_an_instances_own_values_are_read_as_they_stand_there(tmp_path: Path) ->
     assert [own.get(tag) for tag in wanted] == [b"20240301", b"", b"S1", b"20200101", b"PAT001", b"3", b"4", None]
 
 
+@pytest.mark.filterwarnings("ignore:The value length")
 def test_a_number_that_is_none_and_a_text_that_is_too_long_fail_nothing(tmp_path: Path) -> None:
     one = datasets.ct(datasets.study(JOHN, "CT.001"), 1, 1, side=16)
     file = written(tmp_path / "one", one)

@@ -111,11 +111,11 @@ def test_a_torn_dicomdir_is_malformed_wherever_it_ends() -> None:
             read(whole[:end])
 
 
-@pytest.mark.parametrize("places", [(0, 2), (2, 1), (5, 3), (8, 8)])
-def test_a_record_that_is_reached_twice_or_never_is_malformed(places: tuple[int, int]) -> None:
+@pytest.mark.parametrize("places", [(0, 2), (2, 1), (5, 3), (8, 8), (0, None), (4, None)])
+def test_a_record_that_is_reached_twice_or_never_is_malformed(places: tuple[int, int | None]) -> None:
     whole = bytearray(written(tree(), "CD1"))
     items = dcmread(BytesIO(bytes(whole))).DirectoryRecordSequence
-    of, to = (items[place].seq_item_tell for place in places)
+    of, to = (0 if place is None else items[place].seq_item_tell for place in places)
     next_offset = of + 8 + 8
     assert whole[next_offset - 8 : next_offset - 4] == b"\x04\x00\x00\x14"
     whole[next_offset : next_offset + 4] = to.to_bytes(4, "little")
