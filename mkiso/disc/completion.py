@@ -32,7 +32,7 @@ NAMES = {
     INSTANCE_NUMBER: "InstanceNumber",
 }
 KEYS = {"PATIENT": (), "STUDY": (STUDY_DATE, STUDY_TIME, STUDY_ID), "SERIES": (SERIES_NUMBER,)}
-MAY_BE_EMPTY = "RAW DATA"  # PS3.3 F.5.36: InstanceNumber is of type 2 there
+MAY_BE_EMPTY = "RAW DATA"  # PS3.3 F.5.28: InstanceNumber is of type 2 there
 READ = [tag for pair in DAYS for tag in pair] + [PATIENT_ID, STUDY_ID, SERIES_NUMBER, INSTANCE_NUMBER]
 LONGEST = 64
 

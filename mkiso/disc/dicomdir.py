@@ -134,7 +134,7 @@ def _leaves(entity: Iterable[Record], above: tuple[Record, ...]) -> Iterator[tup
 
 
 class _Tree:
-    """The joined records: each patient, study, series and instance once, with the first one's keys."""
+    """The joined records: each patient, study, series and instance once, with the first one's keys (PS3.3 F.5)."""
 
     def __init__(self, paths: Iterable[Sequence[Record]]) -> None:
         """`paths` tell which record of a patient, study or series counts."""
