@@ -1,7 +1,8 @@
 # The commands of README.md. Each sets up what it needs.
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
-TEST_SYSTEM = $(DEMO_SYSTEM) libarchive-tools mariadb-server nginx-light openssl orthanc p7zip-full postgresql unzip
+TEST_SYSTEM = $(DEMO_SYSTEM) dicom3tools libarchive-tools mariadb-server nginx-light openssl orthanc p7zip-full \
+    postgresql unzip
 PYTHON = .venv/bin/python
 
 .PHONY: setup setup-demo setup-tests demo test smoke-test serve lint bench clean
@@ -42,6 +43,7 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.bench
 	$(PYTHON) -m benchmarks.relay
 	$(PYTHON) -m benchmarks.walk
+	$(PYTHON) -m benchmarks.dicomdir
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

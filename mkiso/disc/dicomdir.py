@@ -1,0 +1,177 @@
+"""The DICOMDIR of a disc: made by dcmmkdir in chunks, whose records are joined (PS3.10 8.6, PS3.3 F).
+
+dcmmkdir compares each file to all of its series, so that it is slow on a long one; chunks are not. What
+it refuses is tried once more where it may invent, and what it invented is replaced (`completion`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mkiso.dcmtk.dcmmkdir import Crashed, Indexer, index
+from mkiso.disc.completion import PATIENT_ID, Completed, Own, complete, own_values, put_in, take_out
+from mkiso.disc.records import SOP_INSTANCE, Malformed, Record, read, written
+from mkiso.errors import Internal
+
+NAME = "DICOMDIR"
+CHUNK, PROCESSES = 128, 2
+KEYS = {"PATIENT": PATIENT_ID, "STUDY": 0x0020000D, "SERIES": 0x0020000E}
+REFUSED = "dcmmkdir refuses it"
+
+Check = Callable[[], None]
+Key = tuple[str, bytes]
+
+
+@dataclass(frozen=True)
+class Dicomdir:
+    """What a DICOMDIR holds: the files that it refers to, why it does not to others, and what it had to make up."""
+
+    indexed: tuple[str, ...]
+    not_indexed: dict[str, str]
+    completed: tuple[Completed, ...]
+
+
+@dataclass
+class _Made:
+    """What dcmmkdir made of files: the records of each, from its patient's to its own, and what it said of others."""
+
+    found: dict[str, tuple[Record, ...]] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: _Made) -> None:
+        self.found |= other.found
+        self.said |= other.said
+
+
+def make_dicomdir(indexer: Indexer, files: Sequence[str], directory: Path, check: Check) -> Dicomdir:
+    """Write the stage's DICOMDIR, of these files below it and in their order, within the job's `directory`.
+
+    It refers to nothing but what is `indexed`: what is not may be moved. `check` is asked from two threads.
+    Raises Internal where dcmmkdir could not do its work, ToolTimeout, and whatever `check` raises.
+    """
+    with tempfile.TemporaryDirectory(prefix="records-", dir=directory) as work:
+        chunks = _Chunks(indexer, directory, Path(work), check)
+        made = chunks.made(files, invent=False)
+        owns = _own_values(indexer.stage, [file for file in files if file not in made.found], check)
+        made.add(_without_inventions(chunks.made([file for file in owns if owns[file].get(PATIENT_ID)], invent=True)))
+    tree = _Tree(made.found.values())
+    refused = {file: tree.add(made.found[file], owns.get(file, {})) for file in files if file in made.found}
+    left_out = {file: refused.get(file, made.said.get(file, REFUSED)) for file in files}
+    not_indexed = {file: why for file, why in left_out.items() if why is not None}
+    completed = tuple(complete(tree.root, owns))
+    (indexer.stage / NAME).write_bytes(written(tree.root, indexer.file_set_id))
+    return Dicomdir(tuple(file for file in files if file not in not_indexed), not_indexed, completed)
+
+
+def _own_values(stage: Path, files: Iterable[str], check: Check) -> dict[str, Own]:
+    owns = {}
+    for file in files:
+        check()
+        owns[file] = own_values(stage / file) or {}
+    return owns
+
+
+def _without_inventions(made: _Made) -> _Made:
+    for records in made.found.values():
+        for record in records:
+            take_out(record)
+    return made
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """dcmmkdir on many files: some at a time, and as many at once as there are PROCESSES."""
+
+    indexer: Indexer
+    directory: Path
+    work: Path
+    check: Check
+
+    def made(self, files: Sequence[str], *, invent: bool) -> _Made:
+        whole = _Made()
+        parts = [files[at : at + CHUNK] for at in range(0, len(files), CHUNK)]
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            for part in pool.map(lambda part: self._made(part, invent), parts):
+                whole.add(part)
+        return whole
+
+    def _made(self, files: Sequence[str], invent: bool) -> _Made:
+        """One chunk. Of files that crash dcmmkdir, halves: a single one takes no other with it."""
+        self.check()
+        product = self.work / f"{files[0].replace('/', '_')}-{len(files)}-{invent:d}.dicomdir"
+        try:
+            said = index(self.indexer, files, product, invent=invent, directory=self.directory, check=self.check)
+        except Crashed:
+            return self._halves(files, invent)
+        return _Made(dict(_leaves(_read(product), ())), said)
+
+    def _halves(self, files: Sequence[str], invent: bool) -> _Made:
+        if len(files) == 1:
+            return _Made(said={files[0]: "dcmmkdir crashes on it"})
+        halves = _Made()
+        for half in (files[: len(files) // 2], files[len(files) // 2 :]):
+            halves.add(self._made(half, invent))
+        return halves
+
+
+def _read(dicomdir: Path) -> list[Record]:
+    try:
+        return read(dicomdir.read_bytes()) if dicomdir.exists() else []
+    except Malformed as error:
+        raise Internal("The disc's DICOMDIR could not be made: dcmmkdir left a torn one.") from error
+
+
+def _leaves(entity: Iterable[Record], above: tuple[Record, ...]) -> Iterator[tuple[str, tuple[Record, ...]]]:
+    """Each file's own record behind those above it."""
+    for record in entity:
+        if record.file:
+            yield record.file, (*above, record)
+        yield from _leaves(record.below, (*above, record))
+
+
+class _Tree:
+    """The joined records: each patient, study, series and instance once, with the first one's keys (PS3.3 F.5)."""
+
+    def __init__(self, paths: Iterable[Sequence[Record]]) -> None:
+        """`paths` tell which record of a patient, study or series counts."""
+        self.root: list[Record] = []
+        self._branches: dict[Key, Record] = {}
+        self._above: dict[Key, Key | None] = {}
+        for *branches, _leaf in paths:
+            for branch in branches:
+                self._branches.setdefault(_key(branch), branch)
+        for branch in self._branches.values():
+            branch.below = []
+
+    def add(self, path: Sequence[Record], own: Own) -> str | None:
+        """Hang in an instance behind those before it; why not, where it contradicts one of them."""
+        *branches, leaf = path
+        keys = [_key(branch) for branch in branches]
+        lineage = list(zip([*keys, ("instance", leaf.value(SOP_INSTANCE))], [None, *keys], strict=True))
+        if contradiction := self._contradiction(lineage):
+            return contradiction
+        records = [*(self._branches[key] for key in keys), leaf]
+        for record, (key, parent) in zip(records, lineage, strict=True):
+            put_in(record, own)
+            if key not in self._above:
+                self._above[key] = parent
+                (self._branches[parent].below if parent else self.root).append(record)
+        return None
+
+    def _contradiction(self, lineage: Sequence[tuple[Key, Key | None]]) -> str | None:
+        if lineage[-1][0] in self._above:
+            return "an instance with its SOP Instance UID is indexed already"
+        for key, parent in lineage:
+            if not key[1]:
+                return f"its {key[0]} has no identifier"
+            if self._above.get(key, parent) != parent:
+                return f"its {key[0]} belongs to another {parent[0] if parent else 'file-set'}, too"
+        return None
+
+
+def _key(record: Record) -> Key:
+    return record.type.lower(), record.value(KEYS[record.type])

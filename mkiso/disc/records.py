@@ -1,0 +1,186 @@
+"""A DICOMDIR's records, read and written (PS3.3 F.3): explicit little endian, lengths instead of delimiters.
+
+A record's elements are kept as the bytes they came in; only offsets are written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from struct import Struct, error
+
+from mkiso import __version__
+
+NEXT, IN_USE, LOWER, TYPE = 0x00041400, 0x00041410, 0x00041420, 0x00041430
+FILE_ID, SOP_INSTANCE = 0x00041500, 0x00041511
+FILE_SET_ID, FIRST, LAST, CONSISTENT, RECORDS = 0x00041130, 0x00041200, 0x00041202, 0x00041212, 0x00041220
+META_LENGTH = 0x00020000
+BEFORE_META, ITEM = 132, 0xFFFEE000
+LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+# 2.25 and a UUID of mkiso's own (PS3.5 B.2).
+IMPLEMENTATION = "2.25.140055411852988176683907551369266825300"
+DIRECTORY_STORAGE, EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.3.10", "1.2.840.10008.1.2.1"
+
+_HEADER, _ITEM, _LONG = Struct("<HH2sH"), Struct("<HHL"), Struct("<L")
+
+
+class Malformed(ValueError):
+    """No DICOMDIR as dcmmkdir writes them."""
+
+
+@dataclass
+class Record:
+    """A directory record: its elements, each whole, by tag and in their order, and the records below it."""
+
+    elements: dict[int, bytes]
+    below: list[Record] = field(default_factory=list)
+
+    @property
+    def type(self) -> str:
+        return self.text(TYPE)
+
+    @property
+    def file(self) -> str:
+        """The referenced file, as a path below the file-set's root."""
+        return self.text(FILE_ID).replace("\\", "/")
+
+    def value(self, tag: int) -> bytes:
+        """An element's value without its padding; empty where there is none."""
+        element = self.elements.get(tag, b"")
+        return element[12 if element[4:6] in LONG_VRS else 8 :].strip(b"\0 ")
+
+    def text(self, tag: int) -> str:
+        return self.value(tag).decode("latin-1")
+
+    def put(self, tag: int, value: bytes) -> None:
+        """Give an element that is there another value of its VR."""
+        self.elements[tag] = element(tag, self.elements[tag][4:6], value)
+
+
+def element(tag: int, vr: bytes, value: bytes) -> bytes:
+    """An element in its encoding, padded to an even length (PS3.5 6.2, 7.1.2)."""
+    value += (b"\0" if vr in {b"UI", b"OB"} else b" ") * (len(value) % 2)
+    if vr in LONG_VRS:
+        return _HEADER.pack(tag >> 16, tag & 0xFFFF, vr, 0) + _LONG.pack(len(value)) + value
+    return _HEADER.pack(tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+def read(data: bytes) -> list[Record]:
+    """The records of the root directory entity, with all below them; Malformed where a record is reached not once."""
+    try:
+        meta = _elements(data, BEFORE_META, BEFORE_META + 12)
+        start = BEFORE_META + 12 + _number(meta[META_LENGTH])
+        head = _elements(data, start, len(data))
+        end_of_head = start + sum(len(one) for one in head.values())
+        records = dict(_items(data, end_of_head - len(head[RECORDS]) + 12, end_of_head))
+        return _linked(records, _number(head[FIRST]))
+    except (KeyError, error) as wrong:
+        raise Malformed from wrong
+
+
+def _elements(data: bytes, at: int, end: int) -> dict[int, bytes]:
+    found = {}
+    while at < end:
+        group, number, vr, length = _HEADER.unpack_from(data, at)
+        begin, at = at, at + 8 + length
+        if vr in LONG_VRS:
+            at = begin + 12 + _LONG.unpack_from(data, begin + 8)[0]
+        if at > end:
+            raise Malformed
+        found[group << 16 | number] = data[begin:at]
+    return found
+
+
+def _items(data: bytes, at: int, end: int) -> Iterator[tuple[int, Record]]:
+    """The records by their offsets."""
+    while at < end:
+        group, number, length = _ITEM.unpack_from(data, at)
+        if group << 16 | number != ITEM or at + 8 + length > end:
+            raise Malformed
+        yield at, Record(_elements(data, at + 8, at + 8 + length))
+        at += 8 + length
+
+
+def _linked(records: dict[int, Record], first: int) -> list[Record]:
+    """Hang each record where the offsets say; what is reached is taken out, so that nothing is reached twice."""
+    root: list[Record] = []
+    entities = [(first, root)]
+    while entities:
+        offset, entity = entities.pop()
+        while offset:
+            record = records.pop(offset)
+            entity.append(record)
+            entities.append((_number(record.elements[LOWER]), record.below))
+            offset = _number(record.elements[NEXT])
+    if records:
+        raise Malformed
+    return root
+
+
+def _number(element: bytes) -> int:
+    return int(_LONG.unpack_from(element, 8)[0])
+
+
+def written(root: Sequence[Record], file_set_id: str) -> bytes:
+    """A DICOMDIR with these records, always the same for the same ones: its UID is made from them."""
+    head = _head(file_set_id, root, {}, 0)
+    at = BEFORE_META + len(_meta(b"")) + len(head)
+    offsets: dict[int, int] = {}
+    for record in flat(root):
+        offsets[id(record)] = at
+        at += 8 + sum(map(len, record.elements.values()))
+    _link(root, offsets)
+    items = b"".join(_item(record) for record in flat(root))
+    content = _head(file_set_id, root, offsets, len(items)) + items
+    return bytes(128) + b"DICM" + _meta(content) + content
+
+
+def flat(records: Sequence[Record]) -> Iterator[Record]:
+    """These records, each followed by those below it."""
+    for record in records:
+        yield record
+        yield from flat(record.below)
+
+
+def _link(entity: Sequence[Record], offsets: dict[int, int]) -> None:
+    for number, record in enumerate(entity, 1):
+        following = offsets[id(entity[number])] if number < len(entity) else 0
+        record.put(NEXT, _LONG.pack(following))
+        record.put(LOWER, _LONG.pack(offsets[id(record.below[0])] if record.below else 0))
+        _link(record.below, offsets)
+
+
+def _item(record: Record) -> bytes:
+    elements = b"".join(record.elements.values())
+    return _ITEM.pack(ITEM >> 16, ITEM & 0xFFFF, len(elements)) + elements
+
+
+def _head(file_set_id: str, root: Sequence[Record], offsets: dict[int, int], length: int) -> bytes:
+    first, last = (offsets.get(id(root[at]), 0) if root else 0 for at in (0, -1))
+    return b"".join(
+        (
+            element(FILE_SET_ID, b"CS", file_set_id.encode("ascii")),
+            element(FIRST, b"UL", _LONG.pack(first)),
+            element(LAST, b"UL", _LONG.pack(last)),
+            element(CONSISTENT, b"US", bytes(2)),
+            element(RECORDS, b"SQ", b"")[:8] + _LONG.pack(length),
+        )
+    )
+
+
+def _meta(content: bytes) -> bytes:
+    """The file meta information (PS3.10 7.1), always of one length: a UUID that begins with c has 39 digits."""
+    number = uuid.UUID(hex="c" + hashlib.sha256(content).hexdigest()[:31], version=5).int
+    meta = b"".join(
+        (
+            element(0x00020001, b"OB", b"\0\1"),
+            element(0x00020002, b"UI", DIRECTORY_STORAGE.encode()),
+            element(0x00020003, b"UI", f"2.25.{number}".encode()),
+            element(0x00020010, b"UI", EXPLICIT_LITTLE_ENDIAN.encode()),
+            element(0x00020012, b"UI", IMPLEMENTATION.encode()),
+            element(0x00020013, b"SH", f"MKISO_{__version__}"[:16].encode()),
+        )
+    )
+    return element(META_LENGTH, b"UL", _LONG.pack(len(meta))) + meta
