@@ -137,7 +137,7 @@ class ReceiverUnavailable(MkisoError):
 
 
 class NotConfigured(MkisoError):
-    code, http_status, error = "not_configured", 501, "not configured"
+    code, http_status, exit_code, error = "not_configured", 501, 2, "not configured"
 
 
 class DiscTooLarge(MkisoError):

@@ -50,7 +50,14 @@ def test_no_code_is_unknown_to_the_contract() -> None:
 
 @pytest.mark.parametrize("code", sorted(CLASSES))
 def test_a_command_ends_with_2_for_usage_and_configuration_and_else_with_1(code: str) -> None:
-    usage = ("configuration", "bad_request", "missing_accession", "empty_accession", "invalid_accession")
+    usage = (
+        "configuration",
+        "not_configured",
+        "bad_request",
+        "missing_accession",
+        "empty_accession",
+        "invalid_accession",
+    )
     assert CLASSES[code].exit_code == (2 if code in (*usage, "too_many_accessions") else 1)
 
 
