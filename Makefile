@@ -26,7 +26,7 @@ demo: setup-demo
 	@$(PYTHON) -m tests.demo
 
 test: setup-tests
-	$(PYTHON) -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTHON) -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 smoke-test: setup-tests
 	@$(PYTHON) -m tests.smoke
