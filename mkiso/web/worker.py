@@ -12,7 +12,7 @@ from typing import Any
 
 from gunicorn import util
 from gunicorn.http import errors as http
-from gunicorn.workers import gthread
+from gunicorn.workers import base, gthread
 
 from mkiso.errors import BadRequest, MkisoError
 from mkiso.ledger.record import as_mkiso_error
@@ -42,6 +42,10 @@ class Worker(gthread.ThreadWorker):
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             time.sleep(HESITATION)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Cancel the jobs and end. gunicorn's own would first wait for a lock that the interrupted thread may hold."""
+        base.Worker.handle_quit(self, sig, frame)
 
     def handle(self, conn: Any) -> Any:
         """A connection's turn in a thread: none before its first byte, and all the waiting for its end in it.

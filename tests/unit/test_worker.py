@@ -1,6 +1,8 @@
 import json
 import logging
+import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +32,21 @@ def test_a_worker_full_of_jobs_lets_another_be_first(
     worker.nr_conns = connections
     worker.accept(None)
     assert happened == happens
+
+
+def test_a_signal_in_the_middle_of_a_submit_cancels_the_jobs_and_ends_the_worker(worker: Worker) -> None:
+    asked: list[Worker] = []
+    worker.cfg.worker_int = asked.append
+    worker.tpool = ThreadPoolExecutor(1)
+    with worker.tpool._shutdown_lock, ThreadPoolExecutor(1) as main:
+        ended = main.submit(worker.handle_quit, signal.SIGQUIT, None)
+        try:
+            assert isinstance(ended.exception(10), SystemExit)
+        finally:
+            worker.tpool._shutdown_lock.release()
+            ended.exception(10)
+            worker.tpool._shutdown_lock.acquire()
+    assert asked == [worker]
 
 
 def answered(worker: Worker, request: object, error: Exception) -> tuple[int, dict[str, object]]:
