@@ -11,7 +11,7 @@ from mkiso.errors import DiscTooLarge, Internal
 
 Format = Literal["iso", "zip"]
 Check = Callable[[], None]
-CHUNK = 1 << 19
+CHUNK = 1 << 18
 # A blank medium's bytes, of the smaller kind where there are two: CD-R of 80 minutes, with 75 sectors of 2048 bytes a
 # second (ECMA-394), DVD+R of 2,295,104 sectors, DVD-R DL of 4,171,712 and BD-R of 12,219,392.
 CAPACITIES = {"CD": 737_280_000, "DVD": 4_700_372_992, "DVD DL": 8_543_666_176, "BD": 25_025_314_816}

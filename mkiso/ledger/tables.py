@@ -88,6 +88,8 @@ def fitting(table: sa.Table, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
+        if value.isascii() and "\0" not in value:
+            return value
         return value.replace("\0", "").encode(errors="replace").decode()
     if isinstance(value, Mapping):
         return {name: _clean(one) for name, one in value.items()}
