@@ -7,7 +7,7 @@ from pytest_subprocess import FakeProcess
 from mkiso.dcmtk.dcmmkdir import Crashed, Indexer, complaints, index, index_argv
 from mkiso.errors import Internal
 
-INDEXER = Indexer(Path("/opt/dcmtk"), Path("/work/stage"), "CD1")
+INDEXER = Indexer(Path("/opt/dcmtk"), Path("/w/stage"), "CD1")
 FILES = [f"IMAGES/S0000001/I{number:07}" for number in (1, 2)]
 
 
@@ -21,16 +21,16 @@ def argv(directory: Path, invent: bool = False) -> tuple[str, ...]:
 
 
 def test_the_argv_of_dcmmkdir() -> None:
-    assert index_argv(INDEXER, Path("/work/a.dicomdir"), Path("/work/a.list"), invent=False) == (
+    assert index_argv(INDEXER, Path("/w/a.dicomdir"), Path("/w/a.list"), invent=False) == (
         *("/opt/dcmtk/dcmmkdir", "-Pgp", "-Nxc", "-Nec", "-Nrc", "-nb"),
-        *("+id", "/work/stage", "+D", "/work/a.dicomdir", "+F", "CD1", "@/work/a.list"),
+        *("+id", "/w/stage", "+D", "/w/a.dicomdir", "+F", "CD1", "@/w/a.list"),
     )
 
 
 def test_the_argv_of_dcmmkdir_that_may_invent() -> None:
-    assert index_argv(INDEXER, Path("/work/a.dicomdir"), Path("/work/a.list"), invent=True) == (
+    assert index_argv(INDEXER, Path("/w/a.dicomdir"), Path("/w/a.list"), invent=True) == (
         *("/opt/dcmtk/dcmmkdir", "+I", "-Pgp", "-Nxc", "-Nec", "-Nrc", "-nb"),
-        *("+id", "/work/stage", "+D", "/work/a.dicomdir", "+F", "CD1", "@/work/a.list"),
+        *("+id", "/w/stage", "+D", "/w/a.dicomdir", "+F", "CD1", "@/w/a.list"),
     )
 
 
@@ -62,8 +62,8 @@ def test_what_it_says_against_a_file_is_told_without_the_path_of_the_host(captur
 
 def test_a_warning_about_a_file_that_it_takes_is_no_complaint() -> None:
     log = f"W: LittleEndianExplicit expected but JPEG2000 found: {FILES[0]}\n"
-    log += f"W: file /work/stage/{FILES[0]}: StudyDate (0008,0020) missing, using alternative: 20200101\n"
-    assert complaints(log, Path("/work/stage"), FILES) == {}
+    log += f"W: file /w/stage/{FILES[0]}: StudyDate (0008,0020) missing, using alternative: 20200101\n"
+    assert complaints(log, Path("/w/stage"), FILES) == {}
 
 
 def test_that_no_file_is_good_is_no_failure(fake: FakeProcess, tmp_path: Path) -> None:
@@ -73,11 +73,11 @@ def test_that_no_file_is_good_is_no_failure(fake: FakeProcess, tmp_path: Path) -
 
 
 def test_any_other_failure_is_internal_and_its_words_are_for_the_log(fake: FakeProcess, tmp_path: Path) -> None:
-    said = "F: dcmmkdir: error (No space left on device) writing file: /work/one.dicomdir\n"
+    said = "F: dcmmkdir: error (No space left on device) writing file: /w/one.dicomdir\n"
     fake.register(argv(tmp_path), stderr=said, returncode=1)
     with pytest.raises(Internal) as failure:
         indexed(tmp_path)
-    assert "/work" not in str(failure.value)
+    assert "/w" not in str(failure.value)
     assert "No space left" in failure.value.__notes__[0]
 
 
