@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 import pwd
-import shutil
 import signal
 import stat
 import time
@@ -146,7 +145,7 @@ def sweep(work_dir: Path) -> list[str]:
         swept = [path for path in _directories(work_dir) if _abandoned(path)]
         for path in swept:
             _end_programs(path)
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
     return [_job_id(path) for path in swept]
 
 
