@@ -124,6 +124,9 @@ class Destination(Section):
 
 class Media(Section):
     layout: LayoutName = "legacy"
+    pictures: Annotated[int, Field(ge=0, le=1000)] = 12
+    language: Literal["en", "id"] = "en"
+    uncompressed: bool = False
     viewer_dir: AbsolutePath | None = None
     volume_id: Annotated[str, Field(min_length=1), AfterValidator(_volume_id)] = "DICOM"
     institution: str = ""

@@ -40,6 +40,8 @@ class Instance:
     version: tuple[int, int]
     patient_id: str = ""
     data_set_at: int = 0
+    series_number: str = ""
+    instance_number: str = ""
 
     @property
     def key(self) -> Key:
@@ -121,7 +123,10 @@ def _walked(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
     else:
         walk_data_set(file, data_set_at, syntax, found)
     sop, sop_class, series, study = [_uid(found, tag) for tag in UIDS]
-    return Instance(path, sop, sop_class, series, study, syntax, version[0], version, _patient_id(found), data_set_at)
+    numbers = [_text(found, tag) for tag in (encoding.SERIES_NUMBER, encoding.INSTANCE_NUMBER)]
+    return Instance(
+        path, sop, sop_class, series, study, syntax, version[0], version, _patient_id(found), data_set_at, *numbers
+    )
 
 
 def _meta(file: Source, found: dict[int, bytes]) -> int:
@@ -136,6 +141,10 @@ def _uid(found: dict[int, bytes], tag: int) -> str:
     if not uid:
         raise Unwalkable
     return uid
+
+
+def _text(found: dict[int, bytes], tag: int) -> str:
+    return found.get(tag, b"").decode("ascii", "replace").strip("\0 ")
 
 
 def _patient_id(found: dict[int, bytes]) -> str:
