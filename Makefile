@@ -1,8 +1,8 @@
 # The commands of README.md. Each sets up what it needs.
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
-TEST_SYSTEM = $(DEMO_SYSTEM) dicom3tools libarchive-tools mariadb-server nginx-light openssl orthanc p7zip-full \
-    postgresql unzip
+TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools libarchive-tools libgdcm-tools mariadb-server nginx-light openssl \
+    orthanc p7zip-full postgresql unzip
 PYTHON = .venv/bin/python
 
 .PHONY: setup setup-demo setup-tests demo test smoke-test serve lint bench clean
