@@ -38,6 +38,10 @@ class Workspace:
     path: Path
 
     @property
+    def job_id(self) -> str:
+        return self.path.name.removeprefix(PREFIX)
+
+    @property
     def received(self) -> Path:
         return self.path / "received"
 
@@ -146,12 +150,12 @@ def sweep(work_dir: Path) -> list[str]:
         for path in swept:
             _end_programs(path)
             remove_tree(path)
-    return [_job_id(path) for path in swept]
+    return [Workspace(path).job_id for path in swept]
 
 
 def living_jobs(work_dir: Path) -> set[str]:
     """The ids of the jobs that have a directory and a process."""
-    return {_job_id(path) for path in _directories(work_dir) if not _abandoned(path)}
+    return {Workspace(path).job_id for path in _directories(work_dir) if not _abandoned(path)}
 
 
 def identity(work_dir: Path) -> str:
@@ -174,10 +178,6 @@ def identity(work_dir: Path) -> str:
         return str(uuid.UUID(file.read_text()))
     except (OSError, ValueError):
         return new
-
-
-def _job_id(path: Path) -> str:
-    return path.name.removeprefix(PREFIX)
 
 
 def _directories(work_dir: Path) -> list[Path]:
