@@ -29,6 +29,7 @@ PREFIX = "dicomdir_"
 OTHERS = 0o077
 NO_ROOM = 1 << 16
 IDENTITY = "identity"
+BECAME_FULL = "The disk of storage.work_dir became full. Make room, then ask again."
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _blaming_a_full_disk(work_dir: Path) -> Iterator[None]:
         yield
     except Exception as error:
         if getattr(error, "http_status", Internal.http_status) >= Internal.http_status and _free(work_dir) < NO_ROOM:
-            raise DiskFull("The disk of storage.work_dir became full. Make room, then ask again.") from error
+            raise DiskFull(BECAME_FULL) from error
         raise
 
 
@@ -132,6 +133,12 @@ def require_space(work_dir: Path, min_free: int) -> None:
             f"{free} bytes are free where the job directories are, and storage.min_free keeps {min_free}."
             " Make room, or lower it."
         )
+
+
+def require_room(directory: Path) -> None:
+    """Raise DiskFull where nothing more can be written: a program that failed there may have failed for that."""
+    if _free(directory) < NO_ROOM:
+        raise DiskFull(BECAME_FULL)
 
 
 def _free(work_dir: Path) -> int:
