@@ -21,6 +21,7 @@ from mkiso.accession import parse_list
 from mkiso.cancellation import Cancellation
 from mkiso.commands.check import checks
 from mkiso.commands.progress import shown_progress
+from mkiso.commands.verify import verify
 from mkiso.config import Config, find_file, load
 from mkiso.disc.product import medium
 from mkiso.errors import Cancelled, ConfigurationError, MkisoError
@@ -39,6 +40,9 @@ config_option = click.option("--config", "config_file", metavar="FILE", help="th
 @click.version_option(__version__)
 def cli() -> None:
     """DICOM discs from a PACS: complete, proven, streamed."""
+
+
+cli.add_command(verify)
 
 
 @cli.command()
