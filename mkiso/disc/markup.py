@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 REPLACEMENT = "\ufffd"
+HEADING = re.compile(r"<h([1-6])>(.*?)</h\1>", re.DOTALL)
 LONGEST_TEXT = 1_000
 LONG_WORD, A_PIECE = 16, 8
 
@@ -29,7 +30,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(text=shown_text, date=readable_date, link=link)
+    made.filters.update(text=shown_text, date=readable_date, link=link, body=body)
     return made
 
 
@@ -50,6 +51,18 @@ def _breakable(word: str) -> Markup:
     if len(word) <= LONG_WORD:
         return escape(word)
     return Markup("<wbr/>").join(word[at : at + A_PIECE] for at in range(0, len(word), A_PIECE))
+
+
+def body(fragment: str, level: int) -> Markup:
+    """A report's XHTML, its headings from this level on, none more than one below the heading before it."""
+    before = level - 1
+
+    def heading(found: re.Match[str]) -> str:
+        nonlocal before
+        before = max(level, min(int(found[1]) + level - 1, before + 1, 6))
+        return f"<h{before}>{found[2]}</h{before}>"
+
+    return Markup(HEADING.sub(heading, fragment))  # noqa: S704 (whitelisted where it was made)
 
 
 def readable_date(value: str) -> str:

@@ -42,14 +42,13 @@ class SeriesPage:
         return self.pictures[len(self.pictures) // 2] if self.pictures else None
 
     @property
-    def cells(self) -> tuple[Picture | Nothing, ...]:
-        """What stands in the table of pictures, in the order of the instances."""
-        return tuple(item for item in self.series.items if isinstance(item, Picture | Nothing))
+    def not_shown(self) -> tuple[Nothing, ...]:
+        return tuple(item for item in self.series.items if isinstance(item, Nothing))
 
     @property
-    def not_shown(self) -> Mapping[tuple[str, Why], int]:
-        """How many instances of a kind are not shown, and why."""
-        return Counter((item.kind, item.why) for item in self.series.items if isinstance(item, Nothing))
+    def kinds_not_shown(self) -> Mapping[tuple[str, Why], int]:
+        """How many instances of a kind are not shown for the same reason."""
+        return Counter((one.kind, one.why) for one in self.not_shown)
 
     @property
     def documents(self) -> tuple[Document, ...]:
