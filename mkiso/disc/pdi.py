@@ -14,8 +14,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from mkiso.config import Media
 from mkiso.dcmtk.dcmmkdir import Indexer
-from mkiso.disc.contents import Maker, show
+from mkiso.disc.contents import show
 from mkiso.disc.dicomdir import Dicomdir, make_dicomdir
+from mkiso.disc.making import Maker
 from mkiso.disc.pages import write_pages
 from mkiso.disc.readme import readme
 from mkiso.disc.shown import About, NotIndexed, Patient

@@ -113,7 +113,7 @@ def test_an_instance_that_came_into_the_archive_meanwhile_is_on_the_disc_too(bef
         assert instances_of([held.six]).items() <= found.items()
 
 
-def test_an_instance_of_two_studies_at_once_fails_the_disc(before: Start, held: Held) -> None:
+def test_an_instance_of_two_studies_at_once_fails_the_disc(before: Start) -> None:
     with before("normal") as it:
         error = it.refusal(errors.ConflictingInstances, "TWICE.001")
         assert error.fields["accession"] == "TWICE.001"

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from mkiso.verify import verify
 
 from mkiso.cancellation import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.process import OWNER
+from mkiso.verify.verify import verify
 from tests.integration.conftest import Site
 from tests.support.archive import running_archive
 from tests.support.dicomdirs import errors_of_dciodvfy, leaves_of_dcdirdmp, walked
