@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from threading import Event
 
 from pydicom.uid import ExplicitVRLittleEndian
@@ -20,13 +21,14 @@ from mkiso.disc.making import Maker
 from mkiso.disc.pages import write_pages
 from mkiso.disc.readme import readme
 from mkiso.disc.shown import About, NotIndexed, Patient
-from mkiso.disc.stage import Staged, set_aside, stage
-from mkiso.disc.tree import Setting, Tree
+from mkiso.disc.stage import IMAGES, Staged, set_aside, stage
+from mkiso.disc.tree import Graft, Setting, Tree
 from mkiso.disc.viewer import found_viewer
 from mkiso.errors import Cancelled
 from mkiso.retrieve.instances import Instance
 
 FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
+MOST_GRAFTS = 4_000  # of which each is two paths on a command line
 PROFILE = "STD-GEN-CD"  # PS3.11 D: every instance in explicit little endian
 log = logging.getLogger("mkiso.disc.pdi")
 
@@ -40,13 +42,20 @@ def pdi(instances: Sequence[Instance], setting: Setting) -> Tree:
     about = _about(staged, aside, setting)
     write_pages(patients, about, setting.stage)
     (setting.stage / "README.TXT").write_bytes(readme(about, patients))
-    return Tree([(entry.name, entry) for entry in sorted(setting.stage.iterdir())], len(aside))
+    return Tree(_grafts(staged, setting.stage), len(aside))
 
 
 def file_set_id(media: Media) -> str:
     """The volume ID, in the letters that a file-set ID may have (PS3.3 F.3.2.1, PS3.10 8.5)."""
     letters = re.sub(r"[^A-Z0-9_]", "_", media.volume_id.upper())[:16]
     return media.volume_id if FILE_SET_ID.fullmatch(media.volume_id) else letters
+
+
+def _grafts(staged: Sequence[Staged], stage: Path) -> list[Graft]:
+    """All that is staged. The folders of IMAGES in their order: genisoimage writes each where it is told of it."""
+    folders = [name for name in dict.fromkeys(one.file.rpartition("/")[0] for one in staged) if (stage / name).exists()]
+    names = [entry.name for entry in sorted(stage.iterdir()) if entry.name != IMAGES or len(folders) > MOST_GRAFTS]
+    return [(name, stage / name) for name in (*names, *(folders if len(folders) <= MOST_GRAFTS else ()))]
 
 
 def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dicomdir, tuple[Patient, ...]]:
