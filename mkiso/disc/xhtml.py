@@ -56,7 +56,7 @@ class _Rewriter(HTMLParser):
         return "".join(self._written).strip()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        name = "sup" if SUPERSCRIPT in attrs else HEADINGS.get(tag, tag)
+        name = "sup" if tag == "span" and SUPERSCRIPT in attrs else HEADINGS.get(tag, tag)
         if name in VOID:
             self._written.append(f"<{name} />")
         elif (name in KEPT or tag in HEADINGS or tag == "span") and len(self._open) < DEEPEST:
