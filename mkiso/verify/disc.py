@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from anyascii import anyascii
-
 from mkiso.disc.records import Malformed
 from mkiso.retrieve.instances import Instance, whole_within
 from mkiso.verify import directory, readme
 from mkiso.verify.layout import DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB
 from mkiso.verify.pages import Page, read_page
+from mkiso.verify.readme import in_ascii
 from mkiso.verify.trees import Tree, Unreadable
 
 LARGEST_DICOMDIR, LARGEST_README, LARGEST_PAGE = 1 << 29, 1 << 26, 1 << 26
@@ -41,7 +40,12 @@ class Disc:
         try:
             return directory.parse(self.content(name, LARGEST_DICOMDIR))
         except Malformed as error:
-            raise Unreadable("the DICOMDIR is no whole one of explicit little endian") from error
+            raise Unreadable("the DICOMDIR is torn, or not of explicit little endian with lengths") from error
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it is of the other layout, whose instances lie in a folder of that name."""
+        return self.tree.find(DICOMDIR) is None and DICOMDIR in map(str.upper, self.tree.folders)
 
     @property
     def has_directory(self) -> bool:
@@ -75,7 +79,7 @@ class Disc:
 
     def is_viewers(self, root: str) -> bool:
         """Whether README.TXT names something at the root as the viewer's."""
-        return anyascii(root).upper() in self._viewers_entries
+        return in_ascii(root).upper() in self._viewers_entries
 
     @cached_property
     def _viewers_entries(self) -> frozenset[str]:

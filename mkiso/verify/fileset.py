@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 
-from pydicom.uid import UID
+from pydicom.uid import RE_VALID_UID
 
 from mkiso.disc.records import DIRECTORY_STORAGE, EXPLICIT_LITTLE_ENDIAN, IN_USE, value
 from mkiso.verify import keys
 from mkiso.verify.directory import Entry, doubled
 from mkiso.verify.disc import Disc
-from mkiso.verify.layout import DICOMDIR, IMAGES, OTHER
+from mkiso.verify.layout import IMAGES, OTHER
 from mkiso.verify.report import Findings
 
 VERSION, SOP_CLASS, SOP_INSTANCE, SYNTAX, IMPLEMENTATION = 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012
 USED = 0xFFFF
+LONGEST_UID = 64
 
 
 def directory(disc: Disc) -> Findings:
     """That it is there and can be read: without, no other check of it is made."""
-    if disc.tree.find(DICOMDIR) is None and DICOMDIR in map(str.upper, disc.tree.folders):
-        yield "DICOMDIR is a folder: this disc is of the layout legacy, which other hospitals cannot import"
+    if disc.is_legacy:
+        yield "it is a folder: a disc of the layout legacy, which others cannot import; no other check was made"
         return ""
     return f"{len(disc.directory.entries)} records, {len(disc.directory.leaves)} of them of files"
 
@@ -38,9 +40,14 @@ def meta(disc: Disc) -> Findings:
     if text.get(SYNTAX) != EXPLICIT_LITTLE_ENDIAN:
         yield f"the transfer syntax is {text.get(SYNTAX)}"
     for tag, name in ((SOP_INSTANCE, "SOP Instance UID"), (IMPLEMENTATION, "Implementation Class UID")):
-        if not (text.get(tag) and UID(text[tag]).is_valid):
+        if not is_uid(text.get(tag, "")):
             yield f"the {name} is {text.get(tag)}"
     return text.get(SOP_INSTANCE, "")
+
+
+def is_uid(text: str) -> bool:
+    """PS3.5 9.1."""
+    return len(text) <= LONGEST_UID and bool(re.fullmatch(RE_VALID_UID, text))
 
 
 def offsets(disc: Disc) -> Findings:
@@ -54,12 +61,15 @@ def offsets(disc: Disc) -> Findings:
 
 def types(disc: Disc) -> Findings:
     """PS3.3 F.4."""
+    above_others = {entry.above.offset for entry in disc.directory.entries if entry.above}
     for entry in disc.directory.entries:
         above = entry.above.type if entry.above else ""
         if entry.type not in keys.KEYS:
             yield f"{entry.label}: its type is retired or unknown"
         elif above != keys.ABOVE.get(entry.type, keys.BELOW_SERIES):
             yield f"{entry.label} stands below {above or 'the root'}"
+        elif entry.type in keys.BRANCHES and entry.offset not in above_others:
+            yield f"{entry.label} has nothing below it"
     counts = Counter(entry.type for entry in disc.directory.entries)
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 

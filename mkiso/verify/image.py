@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from struct import unpack_from
-from typing import IO
+from typing import BinaryIO
 
 from pycdlib import PyCdlib
 from pycdlib.dr import DirectoryRecord
@@ -39,19 +39,23 @@ class _Names:
 @contextmanager
 def image_tree(path: Path) -> Iterator[Tree]:
     """An image's files. Raises Unreadable where its directories are damaged."""
-    with path.open("rb") as file, closing(PyCdlib()) as image:
+    with path.open("rb") as file:
         descriptor = os.pread(file.fileno(), SECTOR, DESCRIPTOR)
         if len(descriptor) < SECTOR:
             raise Unreadable("it is cut short in its volume descriptors")
-        try:
-            image.open_fp(file)
-            trees = dict(_trees(image))
-        except Exception as error:  # whatever a stranger's image makes of pycdlib
-            raise Unreadable(f"its directories cannot be read ({error or type(error).__name__})") from error
-        yield _tree(file, descriptor, trees)
+        yield _tree(file, descriptor, _read(file))
 
 
-def _tree(file: IO[bytes], descriptor: bytes, trees: dict[str, _Names]) -> Tree:
+def _read(file: BinaryIO) -> dict[str, _Names]:
+    image = PyCdlib()
+    try:
+        image.open_fp(file)
+        return dict(_trees(image))
+    except Exception as error:  # whatever a stranger's image makes of pycdlib
+        raise Unreadable(f"its directories cannot be read ({error or type(error).__name__})") from error
+
+
+def _tree(file: BinaryIO, descriptor: bytes, trees: dict[str, _Names]) -> Tree:
     names = trees.get(ROCK_RIDGE) or trees.get(JOLIET) or trees[ISO]
     size = os.fstat(file.fileno()).st_size
 

@@ -11,6 +11,7 @@ from mkiso.retrieve import encoding
 from mkiso.retrieve.instances import Instance, patient_id
 from mkiso.verify.directory import PATIENT_ID, SERIES, STUDY, Entry
 from mkiso.verify.disc import Disc
+from mkiso.verify.keys import BRANCHES
 from mkiso.verify.layout import DICOMDIR, IMAGES, OTHER, README
 from mkiso.verify.medium import COMPONENT, LEVELS
 from mkiso.verify.report import Findings
@@ -21,9 +22,12 @@ NOT_WHOLE = "is no whole DICOM file"
 
 def file_ids(disc: Disc) -> Findings:
     """PS3.10 8.2, 8.5."""
-    for entry in disc.directory.leaves:
+    for entry in disc.directory.entries:
         components = entry.record.text(FILE_ID).split("\\")
-        if len(components) > LEVELS or not all(map(COMPONENT.fullmatch, components)):
+        if entry.type in BRANCHES:
+            if components != [""]:
+                yield f"{entry.label} refers to a file"
+        elif len(components) > LEVELS or not all(map(COMPONENT.fullmatch, components)):
             yield f"{entry.label}: its file ID is not well formed"
     return f"{len(disc.directory.leaves)} file IDs"
 

@@ -39,7 +39,7 @@ def judged(name: str, look: Callable[[], Findings]) -> Check:
         found = end.value
     except (Unreadable, OSError) as error:
         faults, count = [*faults[: FIRST - 1], str(error)], count + 1
-    return Check(name, not count, _printable(_told(faults, count) if count else found))
+    return Check(name, not count, printable(_told(faults, count) if count else found))
 
 
 def _told(faults: Iterable[str], count: int) -> str:
@@ -51,7 +51,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names come from strangers: nothing of them commands a terminal."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 

@@ -28,6 +28,8 @@ OF_DIRECTORY: tuple[tuple[str, Look], ...] = (
 def verify(path: Path) -> list[Check]:
     """Every check of an ISO image, a ZIP, or a directory; those of a DICOMDIR where one can be read.
 
+    Of a disc of the layout `legacy` it is only said that it is one.
+
     Raises Unreadable where the path is none of these, or so damaged that it has no files.
     """
     try:
@@ -39,6 +41,8 @@ def verify(path: Path) -> list[Check]:
 
 def _checks(disc: Disc) -> Iterator[Check]:
     yield judged("DICOMDIR", partial(fileset.directory, disc))
+    if disc.is_legacy:
+        return
     for name, look in (*(OF_DIRECTORY if disc.has_directory else ()), *OF_FILES):
         yield judged(name, partial(look, disc))
 

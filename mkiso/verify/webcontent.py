@@ -16,7 +16,6 @@ PAGE, PICTURE, DOCUMENT = ".HTM", ".JPG", ".PDF"
 JPEG_BEGIN, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 PDF, PDF_BEGIN = b"%PDF-", 1024
 NONE = "'none'"
-ABOVE = ".."
 ODD = re.compile(r"[\0-\x20\x7f\\]")
 
 
@@ -91,17 +90,23 @@ def _fault_of_link(disc: Disc, page: str, link: str) -> str | None:
         parts = urlsplit(link)
     except ValueError:
         return "is no link"
-    path = unquote(parts.path)
+    path = unquote(parts.path, errors="surrogateescape")
     if ODD.search(link) or parts.scheme or parts.netloc or parts.query or path.startswith("/"):
         return "leads out of the disc, or is written oddly"
     if not path:
         return None
     target = normpath(f"{dirname(page)}/{path}").lstrip("/")
     if disc.is_viewers(target.partition("/")[0]):
-        return None if target in disc.tree.files else "leads to no file of the viewer"
-    if target.startswith(ABOVE) or disc.tree.find(target) is None:
-        return "leads to nothing on the disc"
-    return None if path == path.lower() else "is not in lower case"
+        return None if disc.tree.find(target) else "leads to no file of the viewer"
+    if path != path.lower():
+        return "is not in lower case"
+    return None if _is_there(disc, target) else "leads to nothing on the disc"
+
+
+def _is_there(disc: Disc, target: str) -> bool:
+    """In its own case, but where the whole medium knows capitals alone."""
+    in_capitals = all(name == name.upper() for name in disc.tree.below(WEB))
+    return target in disc.tree.files or (in_capitals and target.upper() in disc.tree.files)
 
 
 CHECKS = (
