@@ -43,8 +43,12 @@ def xml_text(value: Any) -> Any:
 
 def shown_text(value: str) -> Markup:
     """A text that reads in its own direction, and whose long words may break: a narrow screen need not scroll."""
-    clipped = value if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]}…"
-    return Markup("<bdi>{}</bdi>").format(Markup(" ").join(map(_breakable, clipped.split())))
+    return Markup("<bdi>{}</bdi>").format(Markup(" ").join(map(_breakable, clipped(value).split())))
+
+
+def clipped(text: str) -> str:
+    """No text of an instance, which may be endless where it is damaged, fills a page."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
 def _breakable(word: str) -> Markup:

@@ -89,7 +89,9 @@ def hostile(text: str) -> Patient:
 
 
 def hostile_about(text: str, **changes: Any) -> About:
-    return about(institution=text, contact=text, viewer=Viewer((text,), text), **changes)
+    """What is told beside, of hostile texts; a file's name holds any byte, and so any surrogate that stands for one."""
+    name = text.replace("\ud800", "")
+    return about(institution=text, contact=text, viewer=Viewer((name,), name), **changes)
 
 
 def put_files(patients: tuple[Patient, ...], stage: Path, content: bytes = b"\xff\xd8jpeg") -> None:
