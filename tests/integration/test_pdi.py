@@ -23,11 +23,12 @@ from mkiso.process import OWNER
 from mkiso.verify.verify import verify
 from tests.integration.conftest import Site
 from tests.support.archive import running_archive
+from tests.support.browser import accessibility_violations, chromium, watched_page
 from tests.support.dicomdirs import errors_of_dciodvfy, leaves_of_dcdirdmp, walked
 from tests.support.ports import free_ports
 from tests.support.pydicom_files import of_one_patient
 from tests.support.service import Service, config, instances_of, instances_on, read_disc, running_service
-from tests.support.studies import mixed_study
+from tests.support.studies import hostile_study, mixed_study
 from tests.support.tools import wait_until
 
 SINGLE = ("CT.001", "US.001", "SR.001", "PDF.001", "JPG.001", "LATIN.001", "UTF8.001", "GB.001", "IR87.001", "TWO.001")
@@ -142,6 +143,22 @@ def test_a_disc_of_pydicoms_own_files_holds_each_and_passes_every_check(tmp_path
     assert failures(made.iso) == []
     assert instances_on(made.disc).keys() == {file.stem for file in files}
     assert made.job["not_indexed"] == sum(path.startswith("OTHER/") for path in made.disc)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hostile_texts_are_texts_in_a_browser(tmp_path: Path) -> None:
+    study = hostile_study(tmp_path / "held")
+    made = made_from(tmp_path / "held", study.accession, tmp_path)
+    assert failures(made.iso) == []
+    pages = [file for path, file in made.disc.items() if path.lower().endswith(".htm")]
+    assert len(pages) == 6  # two overviews, one for phones, two series, a report
+    with chromium() as browser:
+        for file in pages:
+            with watched_page(browser) as watched:
+                watched.open(file)
+                assert "<script>alert(2)</script>" in watched.page.inner_text("body")
+                assert (watched.faults, watched.pictures_not_loaded()) == ([], [])
+            assert accessibility_violations(browser, file) == []
 
 
 HANGING = "#!/bin/sh\nexec sleep 600\n"
