@@ -22,7 +22,8 @@ LARGEST = 1 << 28  # bytes that are decoded for a picture: a frame by dcmj2pnm, 
 # How far apart the pixels' rows and columns are (PS3.3 10.7, C.7.6.3.1.7), as dcmj2pnm looks for it.
 SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
-WINDOWS = {"WindowCenter": STORED_WINDOW, "VOILUTSequence": STORED_TABLE}
+WINDOWS = ("WindowCenter", "WindowWidth", "VOILUTSequence")
+NARROWEST = 1  # PS3.3 C.11.2.1.2.1; dcmj2pnm makes a grey picture of another one
 KEYWORDS = (*SIZES, *SHAPES, *WINDOWS, "NumberOfFrames", "PhotometricInterpretation")
 RAW = frozenset(
     {
@@ -110,10 +111,12 @@ def _require_small(pixels: int) -> None:
 
 
 def _windows(header: Header) -> list[tuple[str, ...]]:
-    """The ways to look at it, the best one first. One that is stored may be of no use."""
+    """The ways to look at it, the best one first. What is stored may be of no use."""
     if not header.text("PhotometricInterpretation").startswith("MONOCHROME"):
         return [COLOUR]
-    return [*(window for keyword, window in WINDOWS.items() if header.has(keyword)), OWN_WINDOW]
+    window = [STORED_WINDOW] if header.has("WindowCenter") and header.decimal("WindowWidth") >= NARROWEST else []
+    table = [STORED_TABLE] if header.has("VOILUTSequence") else []
+    return [*window, *table, OWN_WINDOW]
 
 
 def _scale(header: Header) -> tuple[str, ...]:

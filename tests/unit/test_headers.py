@@ -63,6 +63,12 @@ def test_a_number(value: str, number: int, ct: Dataset, tmp_path: Path) -> None:
     assert header(tmp_path, ct, "StudyID").number("StudyID") == number
 
 
+@pytest.mark.parametrize(("value", "decimal"), [("1.5", 1.5), ("-40\\50", -40), ("", 0), ("x", 0)])
+def test_a_decimal(value: str, decimal: float, ct: Dataset, tmp_path: Path) -> None:
+    ct["StudyID"]._value = value
+    assert header(tmp_path, ct, "StudyID").decimal("StudyID") == decimal
+
+
 @pytest.mark.parametrize(
     ("value", "pair"), [("0.5\\0.25", (0.5, 0.25)), ("1\\2", (1, 2)), ("1", None), ("1\\2\\3", None), ("", None)]
 )
