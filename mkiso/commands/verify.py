@@ -24,5 +24,5 @@ def verify(file: Path, as_data: bool) -> None:
         checks = checks_of(file)
     except Unreadable as error:
         raise click.UsageError(printable(f"{file} cannot be read as a disc: {error}.")) from error
-    click.echo(as_json(file, checks) if as_data else as_lines(checks))
+    click.echo(as_json(str(file), checks) if as_data else as_lines(checks))
     sys.exit(0 if all(one.ok for one in checks) else 1)
