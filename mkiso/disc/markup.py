@@ -30,7 +30,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(text=shown_text, date=readable_date, link=link, body=body)
+    made.filters.update(text=shown_text, date=readable_date, time=readable_time, link=link, body=body)
     return made
 
 
@@ -75,6 +75,11 @@ def readable_date(value: str) -> str:
         return datetime.strptime(value.strip(), "%Y%m%d").date().isoformat()
     except ValueError:
         return value
+
+
+def readable_time(value: datetime) -> str:
+    """A time to the minute, and its zone where it has one."""
+    return value.strftime("%Y-%m-%d %H:%M %Z").strip()
 
 
 def link(name: str) -> str:
