@@ -510,6 +510,16 @@ def test_a_file_that_is_far_too_large_is_not_read(name: str, disc: Path) -> None
     assert not passes(disc)
 
 
+def test_a_directory_that_is_far_too_large_is_not_read(disc: Path) -> None:
+    file, root, size = as_iso(disc), 16 * 2048 + 156, 1 << 31
+    with file.open("r+b") as image:
+        image.seek(root + 10)
+        image.write(size.to_bytes(4, "little") + size.to_bytes(4, "big"))
+        image.truncate(2 * size)
+    with pytest.raises(Unreadable, match="a directory is too large"):
+        verify(file)
+
+
 def test_what_is_wrong_is_told_with_the_first_and_their_number(disc: Path) -> None:
     for number in range(5):
         added(f"x{number}\33[2J")(disc)
