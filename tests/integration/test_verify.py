@@ -41,7 +41,7 @@ OTHER = "OTHER/ST000001/SE000006/IM000001"
 STUDY_DATE, STUDY_TIME, STUDY_ID, STUDY = 0x00080020, 0x00080030, 0x00200010, 0x0020000D
 MODALITY, SERIES_NUMBER, SERIES_UID, INSTANCE_NUMBER = 0x00080060, 0x00200011, 0x0020000E, 0x00200013
 PATIENT_ID, PATIENT_NAME = 0x00100020, 0x00100010
-COMPLETION, LABEL, MIME_TYPE = 0x0040A491, 0x00700080, 0x00420012
+COMPLETION, CONCEPT, LABEL, MIME_TYPE = 0x0040A491, 0x0040A043, 0x00700080, 0x00420012
 SOP_CLASS, SYNTAX = 0x00041510, 0x00041512
 LEAVES, REFERENCED = "leaf records and IMAGES", "referenced files"
 
@@ -165,6 +165,12 @@ def an_empty_study(root: list[Record]) -> None:
     root[0].below[-1].put(STUDY, b"1.2.3")
 
 
+def a_key_object_without_a_title(root: list[Record]) -> None:
+    report = next(one for one in flat(root) if one.type == "SR DOCUMENT")
+    report.put(TYPE, b"KEY OBJECT DOC")
+    del report.elements[CONCEPT]
+
+
 def swapped(disc: Path) -> None:
     (disc / FIRST).rename(disc / "x")
     (disc / SECOND).rename(disc / FIRST)
@@ -254,6 +260,7 @@ BROKEN: list[tuple[str, Break, set[str]]] = [
     ("no InstanceNumber", valued("IMAGE", INSTANCE_NUMBER, b""), {"IMAGE"}),
     ("no CompletionFlag", lacking("SR DOCUMENT", COMPLETION), {"SR, KO, PR"}),
     ("no ContentLabel", valued("PRESENTATION", LABEL, b""), {"SR, KO, PR"}),
+    ("no title of a key object", records(a_key_object_without_a_title), {"SR, KO, PR"}),
     ("no MIME type", lacking("ENCAP DOC", MIME_TYPE), {"other records"}),
     ("a patient twice", split(0), {"unique identifiers", REFERENCED}),
     ("a study twice", split(1), {"unique identifiers"}),
@@ -304,6 +311,7 @@ BROKEN: list[tuple[str, Break, set[str]]] = [
     ("no web content", added("ihe_pdi/a.js", b""), {"web content"}),
     ("no XML", body("<br>"), {"XHTML"}),
     ("no UTF-8", added("ihe_pdi/a.htm", page("é").encode("latin-1")), {"XHTML"}),
+    ("UTF-16", added("ihe_pdi/a.htm", page("").partition("?>")[2].strip().encode("utf-16")), {"XHTML"}),
     ("another encoding", added("ihe_pdi/a.htm", page("").replace("UTF-8", "UTF-7")), {"XHTML"}),
     ("a comment", body("<!--> <script> -->"), {"XHTML"}),
     ("a CDATA section", body("<![CDATA[<script>alert(1)</script>]]>"), {"XHTML"}),
@@ -315,7 +323,8 @@ BROKEN: list[tuple[str, Break, set[str]]] = [
     ("a link out of the disc", linking("../../a.htm"), {"links"}),
     ("a link back into the disc", linking("../../disc/index.htm"), {"links"}),
     ("a link to nothing", linking("a.htm"), {"links"}),
-    ("a link in capitals", linking("IM000001.JPG"), {"links"}),
+    ("a link in capitals", linking("../INDEX.HTM"), {"links"}),
+    ("a link in capitals to nothing", linking("IM000001.JPG"), {"links"}),
     ("a link that Linux does not find", linking("../index.htm"), {"links"}),
     ("a link with a backslash", linking("..\\viewer.exe"), {"links"}),
     ("a link to no file of the viewer", linking("../m%C3%BCller%20docs/a"), {"links"}),
@@ -501,6 +510,16 @@ def test_a_file_that_is_far_too_large_is_not_read(name: str, disc: Path) -> None
     assert not passes(disc)
 
 
+def test_a_directory_that_is_far_too_large_is_not_read(disc: Path) -> None:
+    file, root, size = as_iso(disc), 16 * 2048 + 156, 1 << 31
+    with file.open("r+b") as image:
+        image.seek(root + 10)
+        image.write(size.to_bytes(4, "little") + size.to_bytes(4, "big"))
+        image.truncate(2 * size)
+    with pytest.raises(Unreadable, match="a directory is too large"):
+        verify(file)
+
+
 def test_what_is_wrong_is_told_with_the_first_and_their_number(disc: Path) -> None:
     for number in range(5):
         added(f"x{number}\33[2J")(disc)
@@ -572,9 +591,11 @@ def test_the_command_answers_as_json(disc: Path) -> None:
 
 
 @pytest.mark.usefixtures("nowhere")
-def test_the_command_ends_with_2_where_there_is_no_disc(tmp_path: Path) -> None:
+def test_what_cannot_be_read_as_a_disc_fails_and_what_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"garbage")
-    done = mkiso("verify", tmp_path / "x")
+    done = mkiso("verify", "--config", "/nowhere/mkiso.yaml", tmp_path / "x")
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert done.stdout.startswith(b"FAIL  medium: it cannot be read as a disc: it is neither an ISO image nor a ZIP")
+    done = mkiso("verify", tmp_path / "gone")
     assert (done.returncode, done.stdout) == (2, b"")
-    assert f"{tmp_path}/x cannot be read as a disc: it is neither an ISO image nor a ZIP".encode() in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert f"{tmp_path}/gone: there is no such file".encode() in done.stderr
