@@ -16,11 +16,13 @@ from pathlib import Path
 from pydicom import uid
 from pydicom.uid import UID
 
+from mkiso.contents.headers import Header
+from mkiso.contents.pixels import GDCM_DECODES, LOSSLESS, RAW, SIZES, pixel_bytes
 from mkiso.dcmtk import gdcmconv
 from mkiso.dcmtk.conversion import Converter
 from mkiso.dcmtk.decompressors import PROGRAMS, decompress
-from mkiso.disc.headers import Header
-from mkiso.disc.pixels import GDCM_DECODES, LOSSLESS, RAW, SIZES, pixel_bytes
+from mkiso.disc.tree import Setting
+from mkiso.disc.viewer import viewer_bytes
 from mkiso.errors import Internal
 from mkiso.process import ToolTimeout
 from mkiso.retrieve.instances import Instance, read_whole
@@ -31,6 +33,7 @@ Decompressor = Callable[[Converter, str, Path, Path], bool]
 PROCESSES = 2
 LIMIT = 600.0
 LARGEST = 1 << 30  # bytes of pixels; a program keeps them in memory, gdcmconv three times
+FOR_THE_REST = 1 << 25  # bytes of a disc's pages with their pictures, and of its directories
 LOSSY, YES = "LossyImageCompression", "01"
 KEYWORDS = (*SIZES, LOSSY)
 SHAPE = ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames")
@@ -47,15 +50,14 @@ class Uncompressed:
     left_compressed: int
 
 
-def uncompressed(
-    instances: Sequence[Instance], dcmtk_dir: Path, directory: Path, limit: int | None, check: Check
-) -> Uncompressed:
-    """Decompress what is compressed, in its place, for the job that has `directory`.
+def uncompressed(instances: Sequence[Instance], setting: Setting) -> Uncompressed:
+    """Decompress what is compressed, in its place; lossy ones only as far as `media.max_size` has room for them.
 
-    Lossy ones only as far as all instances together take at most `limit` bytes. `check` is asked from two
-    threads; raises what it raises, and DiskFull.
+    The job's `check` is asked from two threads. Raises what it raises, and DiskFull.
     """
-    converter = Converter(dcmtk_dir, directory, check, LIMIT, nice=False)
+    media, check = setting.config.media, setting.check
+    limit = None if media.max_size is None else media.max_size - viewer_bytes(media) - FOR_THE_REST
+    converter = Converter(setting.config.tools.dcmtk_dir, setting.workspace.path, check, LIMIT, nice=False)
     known = _each(converter, [(one, None) for one in instances if one.transfer_syntax in LOSSLESS])
     on_disc = [known.get(one.path, one) for one in instances]
     known |= _each(converter, _fitting(on_disc, limit, check))

@@ -13,11 +13,11 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
 from mkiso.cancellation import Cancellation
+from mkiso.contents import making, pictures
+from mkiso.contents.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why, series_of
+from mkiso.contents.xhtml import ELEMENTS
 from mkiso.dcmtk import gdcmconv
 from mkiso.dcmtk.dcmj2pnm import jpeg_size
-from mkiso.disc import making, pictures
-from mkiso.disc.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why, series_of
-from mkiso.disc.xhtml import ELEMENTS
 from mkiso.errors import Cancelled, DiskFull
 from tests.support import datasets
 from tests.support.contents import Showing, items
@@ -478,7 +478,7 @@ def test_a_picture_that_would_take_too_much_is_late(job: Showing, monkeypatch: p
 
 
 def test_a_report_that_would_take_too_much_is_late(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.disc.reports.LARGEST_REPORT", 100)
+    monkeypatch.setattr("mkiso.contents.reports.LARGEST_REPORT", 100)
     assert made(job, datasets.report(COMMON, 1, 1)) == [Nothing("1", "Basic Text SR Storage", Why.LATE)]
 
 

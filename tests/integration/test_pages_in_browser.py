@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from mkiso.disc.markup import NOT_XML
-from mkiso.disc.pages import write_pages
-from mkiso.disc.shown import About, NotIndexed, Patient, Viewer
+from mkiso.contents.shown import About, NotIndexed, Patient, Viewer
+from mkiso.pages.markup import NOT_XML
+from mkiso.pages.pages import write_pages
 from tests.support.browser import accessibility_violations, chromium, watched_page
 from tests.support.shown import HOSTILE, about, ct_jpeg, everything, hostile, hostile_about, patient, put_files, series
 

@@ -11,12 +11,15 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders import RLELosslessDecoder
 
 from mkiso.cancellation import Cancellation
+from mkiso.config import Config, Media, Tools
+from mkiso.contents.pixels import LOSSLESS, RAW
 from mkiso.dcmtk import gdcmconv
 from mkiso.disc import uncompressed as module
-from mkiso.disc.pixels import LOSSLESS, RAW
+from mkiso.disc.tree import Setting
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
 from mkiso.errors import Cancelled, DiskFull
 from mkiso.retrieve.instances import Instance, read_whole
+from mkiso.workspace import Workspace
 from tests.support import datasets
 from tests.support.stage import encoded
 from tests.support.studies import JOHN, mixed_study
@@ -57,7 +60,9 @@ class Job:
         self, limit: int | None = None, check: Callable[[], None] = lambda: None, dcmtk_dir: Path = DCMTK
     ) -> Uncompressed:
         """Whatever it does: each instance is there, in its place and its order, and as its file tells."""
-        result = uncompressed(self.instances, dcmtk_dir, self.directory, limit, check)
+        media = Media(uncompressed=True, max_size=None if limit is None else limit + module.FOR_THE_REST)
+        config = Config(media=media, tools=Tools(dcmtk_dir=dcmtk_dir))
+        result = uncompressed(self.instances, Setting(config, Workspace(self.directory), "iso", check))
         assert sorted(self.received.iterdir()) == sorted(one.path for one in self.instances)
         assert [one.path for one in result.instances] == [one.path for one in self.instances]
         assert [read_whole(one.path) for one in result.instances] == list(result.instances)

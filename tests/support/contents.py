@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from mkiso.disc.contents import show
-from mkiso.disc.making import Maker
-from mkiso.disc.shown import WEB, Item, Patient, series_of
+from mkiso.contents.contents import show
+from mkiso.contents.making import Maker
+from mkiso.contents.shown import WEB, Item, Patient, series_of
 from mkiso.disc.stage import Staged, stage
 from mkiso.retrieve.instances import read_whole
 from tests.support.stage import encoded
@@ -48,7 +48,7 @@ class Showing:
         """What is shown. Every file is that of an item, and nothing lies anywhere else afterwards."""
         maker = Maker(dcmtk_dir, self.directory, **values)  # type: ignore[arg-type]
         before = {one.instance.path: one.instance.path.read_bytes() for one in self.staged[:50]}
-        patients = show(self.staged, self.stage, maker, check)
+        patients = show([one.instance for one in self.staged], self.stage, maker, check)
         files = {item.file for item in items(patients) if hasattr(item, "file")}
         assert {path.name for path in self.web.iterdir()} == files
         assert {path.name for path in self.directory.iterdir()} <= {"inbox", "stage", "bin", "began", "log"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from mkiso.disc.headers import Header
+from mkiso.contents.headers import Header
 from tests.support import datasets
 from tests.support.stage import encoded
 from tests.support.studies import IR87, JOHN

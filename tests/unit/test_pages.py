@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mkiso.disc.markup import NOT_XML, body, readable_date, shown_text
-from mkiso.disc.pages import write_pages
-from mkiso.disc.shown import About, NotIndexed, Patient, Report, Study, Viewer, Why
+from mkiso.contents.shown import About, NotIndexed, Patient, Report, Study, Viewer, Why
+from mkiso.pages.markup import NOT_XML, body, readable_date, shown_text
+from mkiso.pages.pages import write_pages
 from mkiso.texts import texts
 from tests.support.shown import (
     BODY,

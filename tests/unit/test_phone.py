@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.disc import phone
-from mkiso.disc.pages import write_pages
-from mkiso.disc.phone import LARGEST, evenly
-from mkiso.disc.shown import WEB, Document, Patient, Report
+from mkiso.contents.shown import WEB, Document, Patient, Report
+from mkiso.pages import phone
+from mkiso.pages.pages import write_pages
+from mkiso.pages.phone import LARGEST, evenly
 from tests.support.shown import about, everything, patient, picture, put_files, series
 
 

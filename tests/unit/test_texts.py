@@ -7,7 +7,7 @@ import pytest
 
 import mkiso.disc
 from mkiso.config import Media
-from mkiso.disc.shown import Why
+from mkiso.contents.shown import Why
 from mkiso.texts import texts
 
 LANGUAGES: tuple[str, ...] = get_args(Media.model_fields["language"].annotation)

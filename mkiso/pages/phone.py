@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mkiso.disc.markup import xml_text
-from mkiso.disc.outline import ReportPage, SeriesPage
-from mkiso.disc.shown import Picture
+from mkiso.contents.shown import Picture
+from mkiso.pages.markup import xml_text
+from mkiso.pages.outline import ReportPage, SeriesPage
 
 LARGEST = 8_000_000
 ROOM_FOR_COUNTS = 500  # the sentence that says how many pictures are left out

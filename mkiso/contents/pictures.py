@@ -8,13 +8,13 @@ from pathlib import Path
 
 from pydicom import uid
 
+from mkiso.contents.choice import Wanted
+from mkiso.contents.headers import Header
+from mkiso.contents.making import Bench, Late
+from mkiso.contents.pixels import GDCM_DECODES, JPEG, RAW, SIZES, frame_bytes, pixel_bytes
+from mkiso.contents.shown import Nothing, Picture, Why
 from mkiso.dcmtk import gdcmconv
 from mkiso.dcmtk.dcmj2pnm import COLOUR, OWN_WINDOW, STORED_TABLE, STORED_WINDOW, View, make_picture, scaled_to
-from mkiso.disc.choice import Wanted
-from mkiso.disc.headers import Header
-from mkiso.disc.making import Bench, Late
-from mkiso.disc.pixels import GDCM_DECODES, JPEG, RAW, SIZES, frame_bytes, pixel_bytes
-from mkiso.disc.shown import Nothing, Picture, Why
 from mkiso.retrieve.instances import Instance
 from mkiso.workspace import require_room
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydicom import uid
 
-from mkiso.disc.headers import Header
+from mkiso.contents.headers import Header
 
 SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
 RAW = frozenset({uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian})

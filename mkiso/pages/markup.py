@@ -25,7 +25,7 @@ LONG_WORD, A_PIECE = 16, 8
 def environment() -> Environment:
     """Templates beside this module, in which an unknown name is an error and a text never is markup."""
     made = Environment(
-        loader=PackageLoader("mkiso.disc", "templates"),
+        loader=PackageLoader("mkiso.pages", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=xml_text,

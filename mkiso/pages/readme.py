@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from anyascii import anyascii
 
 import mkiso
-from mkiso.disc.markup import readable_time
-from mkiso.disc.shown import About, Patient
+from mkiso.contents.shown import About, Patient
+from mkiso.pages.markup import readable_time
 from mkiso.texts import texts
 
 WIDTH = 76
