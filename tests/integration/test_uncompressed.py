@@ -1,7 +1,7 @@
 """Instances decompressed by the real programs, compared to what they were."""
 
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,11 +93,15 @@ def whole(path: Path) -> Path | bytes:
     return encoded(found)
 
 
-def compressed_files() -> Iterable[Path]:
-    for name in sorted(set(get_testdata_files("*.dcm"))):
-        syntax = dcmread(name, specific_tags=[], force=True).file_meta.get("TransferSyntaxUID")
-        if syntax and syntax.is_compressed | syntax.is_deflated and Path(name).name != "UN_sequence.dcm":
-            yield Path(name)
+def compressed_files() -> list[Path]:
+    """Those that pydicom brings along, but for one that is no instance."""
+    files = (Path(name) for name in sorted(set(get_testdata_files())) if name.endswith(".dcm"))
+    return [path for path in files if is_compressed(path) and path.name != "UN_sequence.dcm"]
+
+
+def is_compressed(path: Path) -> bool:
+    syntax = dcmread(path, specific_tags=[], force=True).file_meta.get("TransferSyntaxUID")
+    return bool(syntax and (syntax.is_compressed or syntax.is_deflated))
 
 
 def by_gdcm(path: Path, directory: Path) -> bytes:
