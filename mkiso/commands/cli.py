@@ -23,6 +23,7 @@ from mkiso.commands.check import checks
 from mkiso.commands.progress import shown_progress
 from mkiso.commands.verify import verify
 from mkiso.config import Config, find_file, load
+from mkiso.disc.product import medium
 from mkiso.errors import Cancelled, ConfigurationError, MkisoError
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
@@ -76,6 +77,8 @@ def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layou
         for chunk in disc:
             write(chunk)
             progress.wrote(len(chunk), disc.size)
+    fits = medium(disc.size)
+    click.echo(f"{output}: {disc.size} bytes, {f'for a {fits}' if fits else 'larger than any disc'}", err=True)
 
 
 @cli.command()

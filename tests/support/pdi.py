@@ -9,10 +9,10 @@ from mkiso.config import Media, Tools
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.disc.dicomdir import make_dicomdir
 from mkiso.disc.image import mastering
-from mkiso.disc.layouts import Graft
 from mkiso.disc.product import Product
 from mkiso.disc.records import Record, element, read, taken_apart, written
 from mkiso.disc.stage import set_aside, stage
+from mkiso.disc.tree import Graft
 from mkiso.disc.zip import zipping
 from mkiso.retrieve.instances import read_whole
 from tests.support import datasets
