@@ -591,9 +591,11 @@ def test_the_command_answers_as_json(disc: Path) -> None:
 
 
 @pytest.mark.usefixtures("nowhere")
-def test_the_command_ends_with_2_where_there_is_no_disc(tmp_path: Path) -> None:
+def test_what_cannot_be_read_as_a_disc_fails_and_what_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"garbage")
-    done = mkiso("verify", tmp_path / "x")
+    done = mkiso("verify", "--config", "/nowhere/mkiso.yaml", tmp_path / "x")
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert done.stdout.startswith(b"FAIL  medium: it cannot be read as a disc: it is neither an ISO image nor a ZIP")
+    done = mkiso("verify", tmp_path / "gone")
     assert (done.returncode, done.stdout) == (2, b"")
-    assert f"{tmp_path}/x cannot be read as a disc: it is neither an ISO image nor a ZIP".encode() in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert f"{tmp_path}/gone: there is no such file".encode() in done.stderr
