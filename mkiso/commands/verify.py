@@ -15,9 +15,7 @@ from mkiso.verify.verify import verify as checks_of
 
 
 @click.command()
-@click.option(
-    "--config", "_config", metavar="FILE", hidden=True, help="taken as by every command; unused"
-)
+@click.option("--config", "_config", metavar="FILE", hidden=True, help="taken as by every command; unused")
 @click.option("--json", "as_data", is_flag=True, help="as a program reads it")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 def verify(file: Path, as_data: bool, _config: str | None) -> None:
