@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from mkiso.disc.readme import ascii_name
 from mkiso.disc.records import Malformed
+from mkiso.pages.readme import ascii_name
 from mkiso.retrieve.instances import Instance, whole_within
 from mkiso.verify import directory, readme
 from mkiso.verify.layout import DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from mkiso.disc.readme import ascii_name
 from mkiso.disc.stage import A_FOLDER
+from mkiso.pages.readme import ascii_name
 from mkiso.verify.directory import PREAMBLE, PREFIX
 from mkiso.verify.disc import Disc
 from mkiso.verify.layout import DICOMDIR, FOLDERS, IMAGES, MOVED, OTHER, README, ROOT_FILES, is_ours
