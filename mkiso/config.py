@@ -1,4 +1,4 @@
-"""The configuration: one YAML file to frozen models; the only import of yaml.
+"""The configuration: one YAML file to frozen models.
 
 Each model is a section of `etc/mkiso.yaml`, which documents every key. Durations are seconds, sizes bytes.
 """
@@ -9,9 +9,8 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,7 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from mkiso import problems
 from mkiso.errors import BadRequest, ConfigurationError, NotConfigured
+from mkiso.yaml_file import read_yaml
 
 SYSTEM_FILE = Path("/etc/mkiso/mkiso.yaml")
 CHECKOUT_FILE = Path(__file__).parent.parent / "etc" / "mkiso.yaml"
@@ -231,12 +232,7 @@ def find_file(option: str | None) -> Path:
 
 def load(path: Path) -> Config:
     """Read and check a configuration file; ConfigurationError names each key that is wrong."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML{_place(error)}.") from None
+    data = read_yaml(path)
     return parse({} if data is None else data, str(path))
 
 
@@ -253,18 +249,4 @@ def parse(data: object, source: str = "configuration") -> Config:
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
-        problems = "\n".join(_problem(one) for one in error.errors(include_input=False, include_url=False))
-        raise ConfigurationError(f"{source} has wrong settings:\n{problems}") from None
-
-
-def _place(error: yaml.YAMLError) -> str:
-    """Where the mistake is; not the line itself, which may hold a secret."""
-    mark = getattr(error, "problem_mark", None)
-    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-
-
-def _problem(error: Any) -> str:
-    path = ".".join(str(part) for part in error["loc"]) or "(top level)"
-    if error["type"] == "extra_forbidden":
-        return f"  {path}: unknown key; etc/mkiso.yaml lists the known ones"
-    return f"  {path}: expected {error['msg'].removeprefix('Value error, ').removeprefix('Input should be ')}"
+        raise ConfigurationError(f"{source} has wrong settings:\n{problems.told(error, Config)}") from None

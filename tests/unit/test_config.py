@@ -232,6 +232,67 @@ def test_a_value_out_of_range_is_named(key: str, value: object) -> None:
     assert re.search(rf"^  {re.escape(key)}(\.token)?: expected .", problem(at(key, value)), re.M)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("pcas", {}, "pacs"),
+        ("pacs.prot", 104, "port"),
+        ("receivers.0.ae_titel", "X", "ae_title"),
+        ("destinations.relay.calling_aetitle", "X", "calling_ae_title"),
+        ("destinations.host.tol", "X", "tool"),
+        ("patients.sql.step", [], "steps"),
+        ("server.api_tokens.0.tokken", "x", "token"),
+        ("server.Bind", "127.0.0.1:80", "bind"),
+    ],
+)
+def test_a_mistyped_key_is_told_what_was_meant(key: str, value: object, meant: str) -> None:
+    assert f"  {key}: unknown key; did you mean {meant}?" in problem(at(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("media.layout", "PDI", "pdi"),
+        ("media.layout", "legcy", "legacy"),
+        ("patients.source", "sqll", "sql"),
+        ("destinations.relay.tool", "dcmsnd", "dcmsend"),
+    ],
+)
+def test_a_mistyped_word_is_told_what_was_meant(key: str, value: object, meant: str) -> None:
+    assert re.search(rf"^  {re.escape(key)}: expected .*; did you mean {meant}\?", problem(at(key, value)), re.M)
+
+
+@pytest.mark.parametrize(("key", "value"), [("zzz", 1), ("media.layout", "dvd"), ("media.layout", 5)])
+def test_what_is_close_to_nothing_is_not_guessed(key: str, value: object) -> None:
+    assert "did you mean" not in problem(at(key, value))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pacs: {}\nserver: {}\npacs: {}", "  pacs: line 3, and before in line 1; keep one"),
+        ("pacs:\n  port: 1\n  host: h\n  port: 2", "  pacs.port: line 4, and before in line 2; keep one"),
+        ("receivers:\n- port: 1\n  'port': 2", "  receivers.0.port: line 3, and before in line 2; keep one"),
+        ("pacs: {port: 1, port: 1}", "  pacs.port: line 1, and before in line 1; keep one"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_named_with_its_lines(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mkiso.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError) as raised:
+        load(file)
+    assert raised.value.exit_code == 2
+    assert said in str(raised.value).splitlines()
+
+
+def test_a_key_may_stand_beside_what_is_merged_in(tmp_path: Path) -> None:
+    file = tmp_path / "mkiso.yaml"
+    file.write_text(
+        "destinations:\n  relay: &relay {ae_title: A, host: h, port: 104}\n  other:\n    <<: *relay\n    port: 105\n"
+    )
+    assert {name: one.port for name, one in load(file).destinations.items()} == {"relay": 104, "other": 105}
+
+
 @pytest.mark.parametrize("timeout", [0.5, 1])
 def test_a_duration_may_be_whole_or_not(timeout: float) -> None:
     assert parse(at("retrieve.query_timeout", timeout)).retrieve.query_timeout == timeout

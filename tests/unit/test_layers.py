@@ -13,7 +13,19 @@ ROOT = Path(mkiso.__file__).parent
 # From the bottom to the top; a module imports from its own row and from those before it.
 LAYERS = (
     {"errors"},
-    {"process", "config", "accession", "cancellation", "names", "log", "locks", "clock", "texts"},
+    {
+        "process",
+        "config",
+        "problems",
+        "yaml_file",
+        "accession",
+        "cancellation",
+        "names",
+        "log",
+        "locks",
+        "clock",
+        "texts",
+    },
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
     {"contents", "pages"},
@@ -24,7 +36,7 @@ LAYERS = (
 ONLY = {
     "flask": {"web"},
     "subprocess": {"process"},
-    "yaml": {"config"},
+    "yaml": {"yaml_file"},
     "sqlalchemy": {"ledger", "patients"},
     "psutil": {"retrieve", "workspace"},
 }
