@@ -1,11 +1,15 @@
 """The commands of `mkiso` as an administrator types them."""
 
+import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import stat
+import struct
 import subprocess
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +78,7 @@ def test_a_wrong_configuration_stops_every_command_with_the_keys_path(tmp_path: 
     for command in (("serve",), ("check",), ("jobs",), ("sweep",), ("iso", "A", "-o", "-")):
         done = mkiso(*command, "--config", file)
         assert done.returncode == 2
-        assert b"pacs.prot: unknown key" in done.stderr
+        assert b"pacs.prot: unknown key; did you mean port?" in done.stderr
         assert b"retrieve.move_timeout: expected" in done.stderr
 
 
@@ -108,19 +112,86 @@ def test_check_names_what_is_missing(site: Site, tmp_path: Path) -> None:
 
 def test_jobs_shows_the_ledger_as_a_table_and_as_json(config_file: Path) -> None:
     mkiso("iso", "SR.001", "-o", "-", "--config", config_file)
+    mkiso("relay", "CT.001", "--to", "relay", "--config", config_file)
     mkiso("iso", "NONE.001", "-o", "-", "--config", config_file)
     told = json.loads(mkiso("jobs", "--json", "--config", config_file).stdout)["jobs"]
-    assert [(job["accessions"], job["state"]) for job in told] == [(["NONE.001"], "failed"), (["SR.001"], "done")]
-    table = mkiso("jobs", "--config", config_file).stdout.decode().splitlines()
-    assert table[0].split() == ["CREATED", "STATE", "KIND", "INSTANCES", "BYTES", "ACCESSIONS", "REQUESTER"]
-    assert "accession_not_found" in table[1]
-    assert "SR.001" in table[2]
+    states = [(job["accessions"], job["state"]) for job in told]
+    assert states == [(["NONE.001"], "failed"), (["CT.001"], "done"), (["SR.001"], "done")]
+    header, none, relayed, done = mkiso("jobs", "--config", config_file).stdout.decode().splitlines()
+    assert header.split()[:7] == ["CREATED", "ID", "STATE", "KIND", "RECEIVED", "SENT", "BYTES"]
+    assert none.endswith("accession_not_found")
+    assert all(job["id"] in line for job, line in zip(told, (none, relayed, done), strict=True))
+    assert told[1]["destination"] in relayed
+    assert relayed.split()[4:6] == ["{0}/{0}".format(told[1]["expected"])] * 2
+    assert told[2]["patient_name"] in done
 
 
-def test_a_terminal_shows_a_progress_bar(config_file: Path, tmp_path: Path) -> None:
+def test_jobs_shows_only_what_was_asked_for(config_file: Path) -> None:
+    for accession in ("SR.001", "NONE.001"):
+        mkiso("iso", accession, "-o", "-", "--config", config_file)
+    for options in (("--state", "done"), ("--accession", "SR.001"), ("--limit", "1", "--state", "done")):
+        told = json.loads(mkiso("jobs", "--json", *options, "--config", config_file).stdout)["jobs"]
+        assert [job["accessions"] for job in told] == [["SR.001"]]
+    assert mkiso("jobs", "--state", "dnoe", "--config", config_file).returncode == 2
+
+
+def test_jobs_shows_one_job(config_file: Path) -> None:
+    mkiso("iso", "SR.001", "-o", "-", "--config", config_file)
+    (job,) = json.loads(mkiso("jobs", "--json", "--config", config_file).stdout)["jobs"]
+    assert json.loads(mkiso("jobs", job["id"].upper(), "--json", "--config", config_file).stdout) == job
+    lines = mkiso("jobs", job["id"], "--config", config_file).stdout.decode().splitlines()
+    assert [line.split()[0] for line in lines] == [*job]
+    assert "patient_name  " + job["patient_name"] in lines
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("123e4567-e89b-12d3-a456-426614174000",), 1, b"job not found"),
+        (("cancel", "123e4567-e89b-12d3-a456-426614174000"), 1, b"job not found"),
+        (("cancel",), 2, b"cancel ID to stop it"),
+        (("stop", "123e4567-e89b-12d3-a456-426614174000"), 2, b"cancel ID to stop it"),
+    ],
+)
+def test_a_job_that_is_not_there_is_told(words: tuple[str, ...], status: int, said: bytes, config_file: Path) -> None:
+    done = mkiso("jobs", *words, "--config", config_file)
+    assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+
+
+def test_jobs_cancel_stops_a_job_of_another_process(tmp_path: Path) -> None:
+    port, receiver = free_ports(2)
+    ct_study(tmp_path / "held", RICHARD, "SLOW.001", count=30)
+    file = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver}))
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "slow", delay=0.2):
+        argv = (MKISO, "iso", "SLOW.001", "-o", tmp_path / "x.iso", "--config", file)
+        process = subprocess.Popen(argv, stderr=subprocess.PIPE, env=environment())
+        wait_until(lambda: any(tmp_path.glob("work/dicomdir_*/received/*")), 20, str)
+        (job,) = json.loads(mkiso("jobs", "--json", "--config", file).stdout)["jobs"]
+        told = mkiso("jobs", "cancel", job["id"], "--config", file)
+        assert (told.returncode, told.stdout) == (0, b"job %s was told to stop\n" % job["id"].encode())
+        assert b"job cancelled" in process.communicate(timeout=20)[1]
+        assert process.returncode == 1
+    again = mkiso("jobs", "cancel", job["id"], "--config", file)
+    assert (again.returncode, again.stdout) == (0, b"job %s was over already: cancelled\n" % job["id"].encode())
+
+
+def test_the_person_who_typed_a_command_is_its_requester(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.setenv("LOGNAME", "mkiso")
+    mkiso("iso", "NONE.001", "-o", "-", "--config", config_file)
+    monkeypatch.setenv("SUDO_USER", "anna")
+    mkiso("iso", "NONE.001", "-o", "-", "--config", config_file)
+    mkiso("relay", "NONE.001", "--to", "relay", "--config", config_file)
+    told = json.loads(mkiso("jobs", "--json", "--config", config_file).stdout)["jobs"]
+    assert [job["requester"] for job in told] == ["anna@mkiso-relay", "anna@mkiso-iso", "mkiso@mkiso-iso"]
+
+
+def on_a_terminal(*words: object, columns: int = 100, stream: str = "stderr") -> tuple[int, str]:
+    """The status of a command, and what it showed where `stream` is a terminal."""
     master, terminal = pty.openpty()
-    argv = (MKISO, "iso", "CT.001", "-o", tmp_path / "x.iso", "--config", config_file)
-    process = subprocess.Popen(argv, stderr=terminal, env=environment())
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT if stream == "stdout" else None}
+    process = subprocess.Popen((MKISO, *words), env=environment(), **(streams | {stream: terminal}))
     os.close(terminal)
     shown = b""
     try:
@@ -129,9 +200,47 @@ def test_a_terminal_shows_a_progress_bar(config_file: Path, tmp_path: Path) -> N
     except OSError:  # the terminal's other end is closed
         pass
     os.close(master)
-    assert process.wait() == 0
-    size = (tmp_path / "x.iso").stat().st_size
-    assert f"{size}/{size} bytes".encode() in shown
+    return process.wait(), shown.decode()
+
+
+@pytest.mark.parametrize("columns", [100, 30])
+def test_a_terminal_shows_how_far_it_is_how_fast_and_how_long_still(
+    columns: int, config_file: Path, tmp_path: Path
+) -> None:
+    iso = tmp_path / "x.iso"
+    status, shown = on_a_terminal("iso", "BENCH.200", "-o", iso, "--config", config_file, columns=columns)
+    assert status == 0
+    lines = [line for line in re.split(r"[\r\n]+", shown) if line.strip()]
+    assert lines[-1] == f"{iso.stat().st_size} bytes written, for a CD"
+    assert any(line.startswith("retrieving") for line in lines)
+    assert any(line.startswith("writing") for line in lines)
+    assert all(len(line) <= columns for line in lines[:-1])
+    if columns == 100:
+        assert any(re.search(r"^retrieving: .*\d+/200 .* instances/s\]", line) for line in lines)
+        assert any(re.search(r"^writing: .*M/\d+(\.\d+)?M .*<\d\d:\d\d, .*MB/s\]", line) for line in lines)
+
+
+def test_a_disc_is_not_written_to_a_terminal(config_file: Path) -> None:
+    for output in ("-", "/dev/stdout"):
+        status, shown = on_a_terminal("iso", "CT.001", "-o", output, "--config", config_file, stream="stdout")
+        assert (status, "is a terminal" in shown) == (2, True), shown
+    assert json.loads(mkiso("jobs", "--json", "--config", config_file).stdout)["jobs"] == []
+
+
+def test_an_existing_file_is_replaced_only_by_force(config_file: Path, site: Site, tmp_path: Path) -> None:
+    iso = tmp_path / "x.iso"
+    iso.write_bytes(b"precious")
+    refused = mkiso("iso", "SR.001", "-o", iso, "--config", config_file)
+    assert (refused.returncode, b"--force" in refused.stderr) == (2, True)
+    assert iso.read_bytes() == b"precious"
+    assert json.loads(mkiso("jobs", "--json", "--config", config_file).stdout)["jobs"] == []
+    assert mkiso("iso", "SR.001", "-o", iso, "--force", "--config", config_file).returncode == 0
+    assert instances_on(read_disc(iso, tmp_path / "disc")) == instances_of(site.pacs.of("SR.001"))
+
+
+def test_the_help_tells_where_the_configuration_is_found() -> None:
+    told = " ".join(mkiso("iso", "--help").stdout.decode().split())
+    assert "default: $MKISO_CONFIG, else /etc/mkiso/mkiso.yaml, else the checkout's etc/mkiso.yaml" in told
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])

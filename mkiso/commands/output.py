@@ -1,0 +1,78 @@
+"""Where a command's disc goes: to a file that has its name only when it is whole, a device, or standard output."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
+
+import click
+
+from mkiso.errors import ConfigurationError, MkisoError
+
+STANDARD_OUTPUT = "-"
+
+
+@contextmanager
+def written(output: str, force: bool) -> Iterator[Callable[[bytes], object]]:
+    """Write to a new file, over one where `force`, or straight to what is no file.
+
+    Raises UsageError for a terminal, and for a file that is there.
+    """
+    if output == STANDARD_OUTPUT:
+        _refuse_a_terminal(output, sys.stdout)
+        yield _telling(output, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    path, special = _target(output, force)
+    file = _opened(output, path, special)
+    try:
+        with file:
+            _refuse_a_terminal(output, file)
+            yield _telling(output, file)
+        if not special:
+            Path(file.name).replace(path)
+    finally:
+        if not special:
+            Path(file.name).unlink(missing_ok=True)
+
+
+def _refuse_a_terminal(output: str, file: IO[Any]) -> None:
+    if file.isatty():
+        raise click.UsageError(
+            f"-o {output} is a terminal, and a disc is no text. Name a file with -o, or send it on:"
+            " mkiso iso … -o - | PROGRAM."
+        )
+
+
+def _target(output: str, force: bool) -> tuple[Path, bool]:
+    """What is written to, and whether that is something else than a file."""
+    path = Path(output).resolve()
+    if path.is_file() and not force:
+        raise click.UsageError(f"{output} exists. Give --force to replace it, or another name with -o.")
+    return path, path.exists() and not path.is_file()
+
+
+def _opened(output: str, path: Path, special: bool) -> IO[bytes]:
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "It is a directory")
+        if special:
+            return path.open("wb")
+        return NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+    except OSError as error:
+        raise ConfigurationError(f"{output} cannot be written: {error.strerror}.", error="usage error") from error
+
+
+def _telling(output: str, file: Any) -> Callable[[bytes], object]:
+    def write(chunk: bytes) -> None:
+        try:
+            file.write(chunk)
+        except OSError as error:
+            raise MkisoError(f"{output} cannot be written: {error.strerror}.", error="the disc is not whole") from error
+
+    return write
