@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from mkiso.cancellation import Cancellation
-from mkiso.config import Config
+from mkiso.config import Config, Storage
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.disc.viewer import covered
@@ -18,6 +18,18 @@ from mkiso.retrieve.studies import Study, find_studies, with_instances, with_mod
 from mkiso.workspace import Workspace, identity, job_directory, living_jobs, require_space, sweep
 
 
+def archive_of(config: Config) -> Peer:
+    """The archive as this host calls it."""
+    pacs, retrieve = config.pacs, config.retrieve
+    return Peer(pacs.ae_title, pacs.host, pacs.port, retrieve.calling_ae_title, retrieve.connect_timeout)
+
+
+def ledger_of(storage: Storage) -> Ledger:
+    """The ledger of this host's jobs; ConfigurationError where it can never be opened."""
+    work_dir = storage.work_dir
+    return Ledger(storage.ledger.get_secret_value(), partial(identity, work_dir), partial(living_jobs, work_dir))
+
+
 class Installation:
     """Raises ConfigurationError where the ledger, the patient source or the viewer can never be used."""
 
@@ -26,16 +38,12 @@ class Installation:
         if cover := covered(config.media, config.media.layout):
             raise ConfigurationError(cover)
         self.patients = patient_source(config.patients)
-        work_dir = config.storage.work_dir
-        self.ledger = Ledger(
-            config.storage.ledger.get_secret_value(), partial(identity, work_dir), partial(living_jobs, work_dir)
-        )
+        self.ledger = ledger_of(config.storage)
         self.pulse = Pulse(self.ledger)
 
     @property
     def pacs(self) -> Peer:
-        pacs, retrieve = self.config.pacs, self.config.retrieve
-        return Peer(pacs.ae_title, pacs.host, pacs.port, retrieve.calling_ae_title, retrieve.connect_timeout)
+        return archive_of(self.config)
 
     def finder(self, workspace: Workspace, cancellation: Cancellation) -> Finder:
         tools, timeout, storage = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout, self.config.storage

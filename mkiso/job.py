@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from mkiso.cancellation import Cancellation
 from mkiso.config import LayoutName
+from mkiso.dcmtk.findscu import Finder
 from mkiso.disc.image import mastering, require_small_files
 from mkiso.disc.layouts import LAYOUTS
 from mkiso.disc.product import Format, Product, medium
@@ -100,6 +101,8 @@ class Job:
     However the block ends, children are dead, the directory gone, the slot free and the row finished.
     """
 
+    recorded_by = JobRecord
+
     def __init__(self, installation: Installation, order: Order, cancellation: Cancellation, **fields: Any) -> None:
         self.cancellation = cancellation
         self._installation = installation
@@ -112,7 +115,9 @@ class Job:
         with ExitStack() as acquiring:
             order, storage = self._order, self._config.storage
             self._installation.sweep()
-            self.record = acquiring.enter_context(JobRecord(self._installation.pulse, order.job_id, self.cancellation))
+            self.record = acquiring.enter_context(
+                self.recorded_by(self._installation.pulse, order.job_id, self.cancellation)
+            )
             try:
                 self._workspace = acquiring.enter_context(job_directory(storage.work_dir, order.job_id))
             finally:  # without a directory, too: the row tells why
@@ -217,7 +222,7 @@ class Job:
 
     def _retrieval(self, studies: list[Study]) -> Retrieval:
         finder = self._installation.finder(self._workspace, self.cancellation)
-        wanted = [with_instances(finder, study) for study in studies]
+        wanted = [self._wanted(finder, study) for study in studies]
         require_instances(wanted)
         self.record.note(expected=sum(len(study.instances) for study in wanted))
         return Retrieval(
@@ -227,8 +232,12 @@ class Job:
             self.record,
             self.cancellation,
             wanted,
-            look_up_again=lambda study: with_instances(finder, study),
+            look_up_again=lambda study: self._wanted(finder, study),
         )
+
+    def _wanted(self, finder: Finder, study: Study) -> Study:
+        """The study with the instances that are to arrive."""
+        return with_instances(finder, study)
 
 
 class Disc:

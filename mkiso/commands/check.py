@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
+from mkiso.addresses import advice, bind_error
+from mkiso.commands.places import Wrong, nearest, require_directory, require_writable, whose
 from mkiso.config import Config, Receiver
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.echoscu import echo
 from mkiso.disc.image import image_size
-from mkiso.errors import AccessionNotFound, MkisoError
-from mkiso.installation import Installation
+from mkiso.disc.viewer import covered
+from mkiso.errors import AccessionNotFound, DiskFull, MkisoError
+from mkiso.installation import archive_of, ledger_of
+from mkiso.patients import patient_source
 from mkiso.process import run
 from mkiso.relay import peer_of
-from mkiso.retrieve.receiver import can_bind
 from mkiso.retrieve.slots import slot_is_taken
 from mkiso.workspace import ensure_work_dir, require_space
 
@@ -45,80 +51,114 @@ class Check:
     found: str
 
 
-def checks(installation: Installation) -> Iterator[Check]:
-    """Every check, each made when it is asked for."""
-    config = installation.config
+def checks(config: Config) -> Iterator[Check]:
+    """Every check, each made when it is asked for, whatever became of those before it."""
     for tool in DCMTK:
-        yield _check(tool, partial(_version, config.tools.dcmtk_dir / tool))
-    yield _check("genisoimage", partial(_version, config.tools.genisoimage))
-    yield _check("storage.work_dir", partial(_work_dir, installation))
+        yield checked(tool, partial(_version, config.tools.dcmtk_dir / tool, "tools.dcmtk_dir"))
+    yield checked("genisoimage", partial(_version, config.tools.genisoimage, "tools.genisoimage"))
+    yield checked("storage.work_dir", partial(_work_dir, config))
+    yield checked("storage.min_free", partial(_space, config))
     if config.media.viewer_dir:
-        yield _check("media.viewer_dir", partial(_viewer, config))
-    yield _check("storage.ledger", partial(_ledger, installation))
+        yield checked("media.viewer_dir", partial(_viewer, config, config.media.viewer_dir))
+    yield checked("storage.ledger", partial(_ledger, config))
     for receiver in config.receivers:
-        yield _check(f"receiver {receiver.ae_title}", partial(_port, installation, receiver))
-    yield _check("pacs", partial(_echo, installation, installation.pacs))
-    yield _check("patients.source", partial(_patient_source, installation))
+        yield checked(f"receiver {receiver.ae_title}", partial(_port, config, receiver))
+    yield checked("server.bind", partial(_bind, config))
+    yield checked("pacs", partial(_echo, config, archive_of(config)))
+    yield checked("patients.source", partial(_patient_source, config))
     for name, destination in config.destinations.items():
-        yield _check(f"destination {name}", partial(_echo, installation, peer_of(destination, config.retrieve)))
+        yield checked(f"destination {name}", partial(_echo, config, peer_of(destination, config.retrieve)))
 
 
-class _Wrong(Exception):
-    """What was found is not as it must be."""
-
-
-def _check(name: str, look: Callable[[], str]) -> Check:
+def checked(name: str, look: Callable[[], str]) -> Check:
+    """One check, made now: whatever goes wrong is what was found."""
     try:
         return Check(name, True, look())
-    except (_Wrong, OSError) as wrong:
-        return Check(name, False, str(wrong))
     except MkisoError as error:
         return Check(name, False, " ".join([error.detail, *getattr(error, "__notes__", ())]))
+    except Exception as wrong:  # the boundary: the other checks are made all the same
+        return Check(name, False, str(wrong) or type(wrong).__name__)
 
 
-def _version(program: Path) -> str:
+def _version(program: Path, key: str) -> str:
+    if not program.exists():
+        raise Wrong(f"{program} is not there. Install it, or set {key}.")
     result = run((str(program), "--version"), timeout=VERSION_LIMIT)
     first = next((line for line in (result.stdout + result.stderr).splitlines() if line.strip()), "")
     if result.rc != 0:
-        raise _Wrong(f"{program} ended with status {result.rc}: {first}")
+        raise Wrong(f"{program} ended with status {result.rc}: {first}")
     return first.strip("$ ")
 
 
-def _work_dir(installation: Installation) -> str:
-    storage = installation.config.storage
-    ensure_work_dir(storage.work_dir)
-    require_space(storage.work_dir, storage.min_free)
-    return str(storage.work_dir)
+def _work_dir(config: Config) -> str:
+    work_dir = config.storage.work_dir
+    if not work_dir.exists():
+        require_directory(work_dir)
+    ensure_work_dir(work_dir)
+    require_writable(work_dir)
+    return str(work_dir)
 
 
-def _viewer(config: Config) -> str:
+def _space(config: Config) -> str:
+    work_dir, kept = nearest(config.storage.work_dir), config.storage.min_free
+    try:
+        require_space(work_dir, kept)
+    except DiskFull as full:
+        raise Wrong(f"{work_dir}: {full.detail}") from full
+    free = shutil.disk_usage(work_dir).free
+    return f"{readable(free)} are free at {work_dir}, {readable(kept)} of which are kept"
+
+
+def _viewer(config: Config, viewer_dir: Path) -> str:
     """genisoimage would refuse every disc for one file of the viewer that it cannot take."""
+    if not viewer_dir.is_dir():
+        raise Wrong(f"{whose(viewer_dir)}. Copy the viewer's files there, or take the key away.")
+    if cover := covered(config.media, config.media.layout):
+        raise Wrong(cover)
     size = image_size(config.tools.genisoimage, config.media, [])
-    return f"{config.media.viewer_dir} ({size} bytes as a disc)"
+    return f"{viewer_dir} ({readable(size)} as a disc)"
 
 
-def _ledger(installation: Installation) -> str:
-    installation.ledger.check()
-    return "answers"
+def _ledger(config: Config) -> str:
+    ledger = ledger_of(config.storage)
+    if file := ledger.file:
+        require_directory(file.parent)
+        if file.exists():
+            require_writable(file)
+    ledger.check()
+    return f"{file or 'the database'} answers"
 
 
-def _patient_source(installation: Installation) -> str:
+def _patient_source(config: Config) -> str:
     """Asked for an accession number that nobody has, a source that works does not find it."""
-    source = installation.config.patients.source
+    source = config.patients.source
     with suppress(AccessionNotFound):
-        installation.patients.name_of(NOBODYS, lambda: None)
+        patient_source(config.patients).name_of(NOBODYS, lambda: None)
     return f"{source} answers" if source != "pacs" else "the PACS's own answer"
 
 
-def _port(installation: Installation, receiver: Receiver) -> str:
-    if slot_is_taken(installation.config.storage.work_dir, receiver):
-        return f"port {receiver.port} is receiving for a job"
-    if not can_bind(receiver.port):
-        raise _Wrong(f"port {receiver.port} is taken by another program")
+def _port(config: Config, receiver: Receiver) -> str:
+    with suppress(OSError):  # without a work_dir, which is told by itself, no job has a receiver
+        if slot_is_taken(config.storage.work_dir, receiver):
+            return f"port {receiver.port} is receiving for a job"
+    if error := bind_error("", receiver.port):
+        raise Wrong(f"port {receiver.port}: {advice(error)}")
     return f"port {receiver.port} is free"
 
 
-def _echo(installation: Installation, peer: Peer) -> str:
-    if failure := echo(installation.config.tools.dcmtk_dir, peer):
-        raise _Wrong(f"{peer}: {failure}")
+def _bind(config: Config) -> str:
+    from mkiso.web.listening import occupant  # noqa: PLC0415  (gunicorn is not for every command)
+
+    who = occupant(config.server.bind)
+    return f"{config.server.bind} is free" if who == "nobody" else f"{who} serves at {config.server.bind}"
+
+
+def _echo(config: Config, peer: Peer) -> str:
+    if failure := echo(config.tools.dcmtk_dir, peer):
+        raise Wrong(f"{peer}: {failure}")
     return f"{peer} answers"
+
+
+def readable(count: int) -> str:
+    """So many bytes as a person reads them."""
+    return f"{tqdm.format_sizeof(count)}B"

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import closing
+from itertools import chain
 from typing import Any
 
 import click
 
 from mkiso import __version__
+from mkiso.accession import parse_one
 from mkiso.commands.check import checks
 from mkiso.commands.interruption import INTERRUPTED, interruptible, stop_on_signals
 from mkiso.commands.jobs import jobs
 from mkiso.commands.options import accessions_of, config_option, installation_of, read_config, requester
 from mkiso.commands.output import written
 from mkiso.commands.progress import shown_progress
+from mkiso.commands.trial import trial
 from mkiso.commands.verify import verify
 from mkiso.disc.product import medium
 from mkiso.errors import MkisoError
@@ -23,6 +26,7 @@ from mkiso.job import Order, make_disc
 from mkiso.job import relay as run_relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import set_up
+from mkiso.verify.report import printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,12 +95,17 @@ def relay(config_file: str | None, accessions: tuple[str, ...], destination: str
 
 @cli.command()
 @config_option
-def check(config_file: str | None) -> None:
+@click.option(
+    "--accession", metavar="A", help="a full trial: its query, a series moved, a disc made; nothing handed out"
+)
+def check(config_file: str | None, accession: str | None) -> None:
     """Look whether tools, directories, ports and peers are as they must be."""
-    installation = installation_of(config_file)
+    set_up(logging.WARNING)
+    config = read_config(config_file)
+    tried = [] if accession is None else trial(config, parse_one(accession))
     all_ok = True
-    for one in checks(installation):
-        click.echo(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.found}")
+    for one in chain(checks(config), tried):
+        click.echo(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {printable(one.found)}")
         all_ok = all_ok and one.ok
     sys.exit(0 if all_ok else 1)
 

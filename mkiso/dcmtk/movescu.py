@@ -1,4 +1,4 @@
-"""movescu: C-MOVE of one study in the Study Root model (PS3.4 C.4.2).
+"""movescu: C-MOVE of one study, or of one series of it, in the Study Root model (PS3.4 C.4.2).
 
 Its exit status is 0 for timeouts and aborts too; the final response in its debug output is read instead.
 """
@@ -34,7 +34,11 @@ class Outcome:
     said: str = ""
 
 
-def move_argv(dcmtk_dir: Path, pacs: Peer, move_destination: str, study_uid: str, timeout: float) -> tuple[str, ...]:
+def move_argv(
+    dcmtk_dir: Path, pacs: Peer, move_destination: str, study_uid: str, timeout: float, series_uid: str | None = None
+) -> tuple[str, ...]:
+    """`timeout` in seconds; the whole study without `series_uid`."""
+    of_series = ("-k", f"SeriesInstanceUID={series_uid}") if series_uid else ()
     return (
         str(dcmtk_dir / "movescu"),
         "-d",
@@ -45,9 +49,10 @@ def move_argv(dcmtk_dir: Path, pacs: Peer, move_destination: str, study_uid: str
         "-td",
         whole_seconds(timeout),
         "-k",
-        "QueryRetrieveLevel=STUDY",
+        f"QueryRetrieveLevel={'SERIES' if series_uid else 'STUDY'}",
         "-k",
         f"StudyInstanceUID={study_uid}",
+        *of_series,
         pacs.host,
         str(pacs.port),
     )

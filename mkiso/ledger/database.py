@@ -44,6 +44,12 @@ class Database:
         self._is_ready = self._is_away = False
         self._failed_at: float | None = None
 
+    @property
+    def file(self) -> Path | None:
+        """SQLite's file; None for a server's database, and for one in memory."""
+        name = self._engine.url.database
+        return Path(name) if _is_sqlite(self._engine) and name and name != ":memory:" else None
+
     def do(self, work: Callable[[sa.Connection], T]) -> T:
         """Have `work` done in a transaction, and wait LIMIT seconds for it at most.
 
@@ -99,9 +105,8 @@ class Database:
 
     def _has_full_disk(self) -> bool:
         """SQLite on a full disk says one time this, and another time that."""
-        file = self._engine.url.database
         with suppress(OSError):
-            return bool(_is_sqlite(self._engine) and file and shutil.disk_usage(Path(file).parent).free < LEAST_FREE)
+            return self.file is not None and shutil.disk_usage(self.file.parent).free < LEAST_FREE
         return False
 
 

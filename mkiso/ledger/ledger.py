@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,6 +47,11 @@ class Ledger:
         self._database = Database(url)
         self._identity = identity
         self._living = living
+
+    @property
+    def file(self) -> Path | None:
+        """The ledger's file, where it is one."""
+        return self._database.file
 
     def open_job(self, job_id: str, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         """A row for a new job, which has its directory already; JobExists where there is one of that id."""

@@ -88,6 +88,19 @@ class JobRecord:
         self._phase_began = moment
 
 
+class Unrecorded(JobRecord):
+    """The record of what is no job: nothing of it comes into the ledger."""
+
+    def open(self, *_told: Any, **_fields: Any) -> None:
+        """Nothing is opened, and so nothing ended."""
+
+    def enter(self, *_told: Any, **_fields: Any) -> None:
+        """No row has this state."""
+
+    def note(self, **_fields: Any) -> None:
+        """No row has these columns."""
+
+
 def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
     """The error that a caller is told, whatever was raised; an internal one names the job."""
     if isinstance(error, Internal) and job_id not in error.detail:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from mkiso.addresses import bind_error
 from mkiso.clock import Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
 from mkiso.dcmtk.storescp import complaint, ran_out_of_space, receive_argv
@@ -90,13 +90,7 @@ def _listens(pid: int, port: int) -> bool:
 
 def can_bind(port: int) -> bool:
     """Whether a receiver could listen on the port now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
+    return bind_error("", port) is None
 
 
 def _unavailable(receiver: Receiver, why: str) -> ReceiverUnavailable:

@@ -101,7 +101,8 @@ class Retrieval:
     def _move(self, receiver: RunningReceiver, study: Study, moving: Stopwatch) -> Outcome:
         retrieve = self.config.retrieve
         destination = receiver.receiver.ae_title
-        argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study.study_uid, retrieve.move_timeout)
+        study_uid, series_uid, limit = study.study_uid, study.series_uid, retrieve.move_timeout
+        argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study_uid, limit, series_uid)
         log_file = self.workspace.path / f"movescu-{study.study_uid}.log"
         self._inbox.quiet = Stopwatch()
         with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,10 @@ from mkiso.retrieve.instances import Key
 
 @dataclass(frozen=True)
 class Study:
-    """A study as the archive's C-FIND describes it; `instances` maps SOP to Series Instance UIDs."""
+    """A study as the archive's C-FIND describes it; `instances` maps SOP to Series Instance UIDs.
+
+    Where `series_uid` is set, only that series is wanted, and the instances are those of it.
+    """
 
     accession_number: str
     study_uid: str
@@ -28,6 +32,7 @@ class Study:
     description: str
     modalities: tuple[str, ...]
     instances: Mapping[str, str]
+    series_uid: str | None = None
 
     def public(self) -> dict[str, Any]:
         """The study as `/api/studies` and the ledger show it."""
@@ -69,6 +74,15 @@ def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
 def with_instances(finder: Finder, study: Study) -> Study:
     """The study with the instances that the archive holds of it now."""
     return replace(study, instances=finder.instances(study.study_uid))
+
+
+def of_one_series(study: Study) -> Study:
+    """The study's series of the fewest instances, as if that were all of it; a study without instances as it is."""
+    if not study.instances:
+        return study
+    series_uid, _ = min(Counter(study.instances.values()).items(), key=lambda one: (one[1], one[0]))
+    instances = {sop: series for sop, series in study.instances.items() if series == series_uid}
+    return replace(study, instances=instances, series_uid=series_uid)
 
 
 def with_modalities(finder: Finder, study: Study) -> Study:

@@ -15,6 +15,7 @@ from typing import cast
 
 from gunicorn.util import parse_address
 
+from mkiso.addresses import advice, bind_error
 from mkiso.errors import ConfigurationError
 from mkiso.locks import held
 
@@ -46,6 +47,39 @@ class Listener:
                     os.unlink(self._address)
 
 
+def occupant(bind: str) -> str:
+    """Who listens at an address, `nobody` or `a mkiso`; nothing is left there by the question.
+
+    Raises ConfigurationError where a service could not listen.
+    """
+    address = cast(Address, parse_address(bind))
+    if _is_mkiso(address):
+        return "a mkiso"
+    try:
+        if isinstance(address, str):
+            _require_place(Path(address))
+        elif error := bind_error(*address):
+            raise error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _taken(bind, address) from None
+        raise _unusable(error, address) from None
+    return "nobody"
+
+
+def _require_place(path: Path) -> None:
+    """Raise OSError unless a socket could be made there, in the place of one at which nobody listens."""
+    with suppress(FileNotFoundError, ConnectionRefusedError):
+        _connected(str(path)).close()
+        raise OSError(errno.EADDRINUSE, "Somebody listens")
+    if path.exists() and not path.is_socket():
+        raise FileExistsError(errno.EEXIST, f"{path} is there, and is no socket")
+    if not os.access(path.parent, os.F_OK):
+        raise FileNotFoundError(errno.ENOENT, f"There is no directory {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EPERM, f"This user may not write to {path.parent}")
+
+
 def _opened(address: Address) -> socket.socket | None:
     """A socket that listens there; None where something else does."""
     try:
@@ -53,9 +87,7 @@ def _opened(address: Address) -> socket.socket | None:
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EAGAIN):
             return None
-        raise ConfigurationError(
-            f"server.bind: nothing can listen there ({error.strerror}). Make its directory, or choose another address."
-        ) from error
+        raise _unusable(error, address) from error
 
 
 def _at_port(host: str, port: int) -> socket.socket:
@@ -92,6 +124,15 @@ def _connected(address: Address) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _unusable(error: OSError, address: Address) -> ConfigurationError:
+    do = (
+        f"{error.strerror}. Make its directory, or choose another address."
+        if isinstance(address, str)
+        else advice(error)
+    )
+    return ConfigurationError(f"server.bind: nothing can listen there: {do}")
 
 
 def _taken(bind: str, address: Address) -> ConfigurationError:

@@ -99,17 +99,6 @@ def test_check_passes_where_everything_is_there(config_file: Path) -> None:
         assert any(f"  {name}: " in line for line in lines), name
 
 
-def test_check_names_what_is_missing(site: Site, tmp_path: Path) -> None:
-    nobody = free_ports(1)[0]
-    peers = {name: {"ae_title": "X", "host": "127.0.0.1", "port": nobody} for name in ("relay", "cd_publisher")}
-    viewer = {"viewer_dir": str(tmp_path / "no-viewer")}
-    file = written(tmp_path, site.settings(destinations=peers, media=viewer, tools={"dcmtk_dir": str(tmp_path)}))
-    done = mkiso("check", "--config", file)
-    assert done.returncode == 1
-    failed = {line.split()[1] for line in done.stdout.decode().splitlines() if line.startswith("FAIL")}
-    assert {"findscu:", "storescp:", "media.viewer_dir:", "pacs:", "destination"} <= failed
-
-
 def test_jobs_shows_the_ledger_as_a_table_and_as_json(config_file: Path) -> None:
     mkiso("iso", "SR.001", "-o", "-", "--config", config_file)
     mkiso("relay", "CT.001", "--to", "relay", "--config", config_file)

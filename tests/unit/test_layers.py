@@ -19,6 +19,7 @@ LAYERS = (
         "problems",
         "yaml_file",
         "accession",
+        "addresses",
         "cancellation",
         "names",
         "log",
@@ -30,7 +31,7 @@ LAYERS = (
     {"retrieve"},
     {"contents", "pages"},
     {"disc", "relay", "installation"},
-    {"job", "verify"},
+    {"job", "trial", "verify"},
     {"web", "commands"},
 )
 ONLY = {

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ def test_the_argv_of_movescu(pacs: Peer) -> None:
         *("-aem", "RECEIVER", "-td", "3600", "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID=1.2.3"),
         *("pacs.example", "11112"),
     )
+
+
+def test_one_series_is_moved_at_its_own_level(pacs: Peer) -> None:
+    argv = move_argv(Path("/opt/dcmtk"), pacs, "RECEIVER", "1.2.3", 3600, "1.2.3.4")
+    keys = [word for flag, word in pairwise(argv) if flag == "-k"]
+    assert keys == ["QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID=1.2.3.4"]
 
 
 @pytest.mark.parametrize(

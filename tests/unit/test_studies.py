@@ -10,6 +10,7 @@ from mkiso.retrieve.studies import (
     Study,
     count_patients,
     find_studies,
+    of_one_series,
     require_instances,
     require_one_patient,
     with_instances,
@@ -135,3 +136,10 @@ def test_the_api_shows_a_study_with_the_contracts_fields() -> None:
         "series": 2,
         "instances": 3,
     }
+
+
+def test_of_a_study_the_smallest_series_is_taken_alone() -> None:
+    made = study(instances={"1.1": "S", "1.2": "S", "2.1": "T", "3.1": "U", "3.2": "U"})
+    narrowed = of_one_series(made)
+    assert (narrowed.series_uid, narrowed.instances) == ("T", {"2.1": "T"})
+    assert of_one_series(study(instances={})).series_uid is None

@@ -1,0 +1,207 @@
+"""`mkiso check`: everything is looked at whatever fails, and what fails says where, whose, why, and what to do."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.integration.conftest import Site
+from tests.support.archive import running_archive
+from tests.support.ports import free_ports
+from tests.support.service import MKISO, mkiso, running_service, settings
+from tests.support.studies import RICHARD, ct_study, mixed_study
+from tests.support.tools import environment, wait_until
+
+NOBODY = 65534
+
+
+def written(directory: Path, configuration: dict[str, Any]) -> Path:
+    file = directory / "mkiso.yaml"
+    file.write_text(yaml.safe_dump(configuration))
+    return file
+
+
+def checked(file: Path, *words: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """The exit status, and by name of each check `ok` or `FAIL` and what was found."""
+    done = mkiso("check", "--config", file, *words)
+    lines = [re.fullmatch(r"(ok|FAIL) +([^:]+): (.*)", line) for line in done.stdout.decode().splitlines()]
+    return done.returncode, {line[2]: (line[1], line[3]) for line in lines if line}
+
+
+@pytest.fixture
+def http() -> dict[str, str]:
+    return {"bind": f"127.0.0.1:{free_ports(1)[0]}"}
+
+
+def test_check_names_what_is_missing_and_goes_through_everything(
+    site: Site, http: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    nobody = free_ports(1)[0]
+    peers = {name: {"ae_title": "X", "host": "127.0.0.1", "port": nobody} for name in ("relay", "cd_publisher")}
+    configuration = site.settings(
+        destinations=peers,
+        media={"viewer_dir": str(tmp_path / "no-viewer")},
+        tools={"dcmtk_dir": str(tmp_path)},
+        storage={"work_dir": str(tmp_path / "file" / "work"), "ledger": f"sqlite:///{tmp_path}/file/ledger.db"},
+        patients={"source": "sql", "sql": {"steps": [{"url": "nodb://x", "query": "SELECT 1"}]}},
+        server=http,
+    )
+    status, found = checked(written(tmp_path, configuration))
+    assert status == 1
+    failed = {name for name, (state, _) in found.items() if state == "FAIL"}
+    assert failed >= {
+        *("findscu", "storescp", "media.viewer_dir", "storage.work_dir", "storage.ledger", "patients.source"),
+        *("pacs", "destination relay", "destination cd_publisher"),
+    }
+    assert {name for name, (state, _) in found.items() if state == "ok"} >= {
+        *("genisoimage", "storage.min_free", "receiver CDRECORD", "server.bind"),
+    }
+    assert found["storescp"][1] == f"{tmp_path}/storescp is not there. Install it, or set tools.dcmtk_dir."
+    assert f"{tmp_path}/file is no directory" in found["storage.ledger"][1]
+
+
+# As another user, who cannot read what root's own Python has not imported by then.
+AS_NOBODY = f"""
+import os
+import mkiso.web.listening
+from mkiso.commands.cli import main
+os.setgroups([])
+os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
+os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+main()
+"""
+
+
+def test_check_tells_whose_a_place_is_and_what_to_do(site: Site) -> None:
+    """As the service's user where its directories were never made, and its ports are root's."""
+    with tempfile.TemporaryDirectory() as name:
+        roots = Path(name)
+        roots.chmod(0o755)
+        places = {"work_dir": f"{roots}/work", "ledger": f"sqlite:///{roots}/ledger/ledger.db"}
+        low = {"receivers": [{"ae_title": "LOW", "port": 104}], "server": {"bind": "127.0.0.1:80"}}
+        file = written(roots, site.settings(storage=places) | low)
+        argv = (sys.executable, "-c", AS_NOBODY, "check", "--config", str(file))
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.splitlines()
+    whose = f"{roots} belongs to root (mode 0755), and this is nobody, who may not write there."
+    for key, path in (("storage.work_dir", roots / "work"), ("storage.ledger", roots / "ledger")):
+        do = f"As root: install -d -o nobody -m 0700 {path}."
+        assert f"FAIL  {key}: {path} is not there, and {whose} {do}" in lines
+    if Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text().strip() == "1024":
+        low_ports = [line for line in lines if "CAP_NET_BIND_SERVICE" in line]
+        assert [line.split(":")[0] for line in low_ports] == ["FAIL  receiver LOW", "FAIL  server.bind"]
+
+
+def test_check_takes_no_ledger_of_another_user_for_its_own(site: Site, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
+    places = {"work_dir": str(tmp_path / "work"), "ledger": f"sqlite:///{theirs}/ledger.db"}
+    _, found = checked(written(tmp_path, site.settings(storage=places)))
+    assert found["storage.ledger"][0] == "FAIL"
+    assert "Run as nobody" in found["storage.ledger"][1]
+    assert list(theirs.iterdir()) == []
+
+
+def test_check_looks_at_the_disk_against_min_free(site: Site, tmp_path: Path) -> None:
+    places = {"work_dir": str(tmp_path / "work"), "ledger": f"sqlite:///{tmp_path}/ledger.db", "min_free": "900TB"}
+    _, found = checked(written(tmp_path, site.settings(storage=places)))
+    assert found["storage.min_free"][0] == "FAIL"
+    assert str(tmp_path) in found["storage.min_free"][1]
+
+
+def test_an_address_of_the_service_is_free_ours_or_taken(site: Site, tmp_path: Path) -> None:
+    port, other = free_ports(2)
+    with running_service(tmp_path, port, site.settings()) as service:
+        assert checked(service.config_file)[1]["server.bind"] == ("ok", f"a mkiso serves at 127.0.0.1:{port}")
+    assert checked(service.config_file)[1]["server.bind"] == ("ok", f"127.0.0.1:{port} is free")
+    with closing(socket.create_server(("127.0.0.1", other))):
+        _, found = checked(written(tmp_path, site.settings(server={"bind": f"127.0.0.1:{other}"})))
+    assert found["server.bind"][0] == "FAIL"
+    assert f"127.0.0.1:{other} is taken" in found["server.bind"][1]
+
+
+def test_a_socket_of_the_service_needs_its_directory(site: Site, tmp_path: Path) -> None:
+    for name, state in (("absent/mkiso.sock", "FAIL"), ("mkiso.sock", "ok"), ("mkiso.yaml", "FAIL")):
+        _, found = checked(written(tmp_path, site.settings(server={"bind": f"unix:{tmp_path}/{name}"})))
+        assert found["server.bind"][0] == state, found["server.bind"]
+    assert not (tmp_path / "mkiso.sock").exists()
+
+
+def rows(file: Path) -> list[Any]:
+    return json.loads(mkiso("jobs", "--json", "--config", file).stdout)["jobs"]
+
+
+def test_a_trial_does_everything_and_leaves_nothing(site: Site, http: dict[str, str], tmp_path: Path) -> None:
+    peer = {"host": "127.0.0.1", "port": site.pacs.port, "ae_title": "ABPACS"}
+    file = written(tmp_path, site.settings(destinations={"relay": peer}, server=http, media={"layout": "pdi"}))
+    status, found = checked(file, "--accession", "TWO.001")
+    assert status == 0, found
+    for name in ("patient source", "query", "move", "disc", "end"):
+        assert found[f"trial {name}"][0] == "ok"
+    assert found["destination relay"][0] == "ok"
+    assert re.search(r"studies: \d+, series: \d+, instances: \d+, of \S", found["trial query"][1])
+    assert re.search(r"^\d+ bytes .* layout pdi, for a CD$", found["trial disc"][1])
+    assert rows(file) == []
+    assert list(tmp_path.glob("work/dicomdir_*")) == []
+
+
+def test_a_trial_moves_the_smallest_series_alone(http: dict[str, str], tmp_path: Path) -> None:
+    port, receiver = free_ports(2)
+    study = mixed_study(tmp_path / "held")
+    file = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver}, destinations={}, server=http))
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held"):
+        done = mkiso("check", "--config", file, "--accession", "MIXED.001")
+    assert (done.returncode, done.stderr) == (0, b""), done.stdout  # nothing came that was not asked for
+    assert f"series: 4, instances: {len(study.files)}, of " in done.stdout.decode()
+    assert re.search(r"trial move: .* instances: 1$", done.stdout.decode(), re.M)
+
+
+def test_a_trial_that_fails_says_where_and_tries_the_rest(site: Site, http: dict[str, str], tmp_path: Path) -> None:
+    file = written(tmp_path, site.settings(server=http))
+    status, found = checked(file, "--accession", "NONE.001")
+    assert status == 1
+    assert found["trial patient source"][0] == "ok"
+    assert "knows no study" in found["trial query"][1]
+    assert found["trial move"] == ("FAIL", "not tried, for the query found nothing")
+    assert found["trial disc"][0] == "FAIL"
+    assert found["trial end"][0] == "ok"
+    assert mkiso("check", "--config", file, "--accession", "A*").returncode == 2
+
+
+def test_a_trial_tells_a_receiver_that_the_archive_does_not_know(
+    site: Site, http: dict[str, str], tmp_path: Path
+) -> None:
+    unknown = {"receivers": [{"ae_title": "UNKNOWN", "port": free_ports(1)[0]}]}
+    status, found = checked(written(tmp_path, site.settings(server=http) | unknown), "--accession", "CT.001")
+    assert (status, found["trial query"][0], found["trial move"][0]) == (1, "ok", "FAIL")
+    assert "UNKNOWN" in found["trial move"][1]
+
+
+def test_a_trial_that_is_stopped_leaves_nothing(http: dict[str, str], tmp_path: Path) -> None:
+    port, receiver = free_ports(2)
+    ct_study(tmp_path / "held", RICHARD, "SLOW.001", count=30)
+    file = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver}, server=http))
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "slow", delay=0.2):
+        argv = (MKISO, "check", "--config", file, "--accession", "SLOW.001")
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        wait_until(lambda: any(tmp_path.glob("work/dicomdir_*/received/*")), 30, str)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 130
+    assert list(tmp_path.glob("work/dicomdir_*")) == []
+    living = [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert living == []
