@@ -184,6 +184,7 @@ class Server(Section):
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     threads: Annotated[int, Field(ge=8, le=1024)] = 16
     send_timeout: Seconds = 300
+    drain_timeout: Seconds = 20
     api_tokens: tuple[ApiToken, ...] = ()
 
 

@@ -132,6 +132,10 @@ class LedgerUnavailable(MkisoError):
     code, http_status, error = "ledger_unavailable", 503, "ledger unavailable"
 
 
+class Stopping(MkisoError):
+    code, http_status, error = "stopping", 503, "service is stopping"
+
+
 class ReceiverUnavailable(MkisoError):
     code, http_status, error = "receiver_unavailable", 503, "receiver could not start"
 

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from mkiso.accession import parse_list
 from mkiso.config import LayoutName
 from mkiso.disc.product import Format
-from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, MkisoError, Unauthorized
+from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, MkisoError, Stopping, Unauthorized
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.ledger.record import as_mkiso_error
@@ -155,7 +155,7 @@ def error(raised: MkisoError) -> Response:
     told = raised.told(g.get("job_id"))
     body = render_template("error.html", **told, fields=raised.fields) if prefers_page() else jsonify(told)
     response = make_response(body, raised.http_status)
-    if isinstance(raised, Busy):
+    if isinstance(raised, Busy | Stopping):
         response.headers["Retry-After"] = str(RETRY_AFTER)
     if isinstance(raised, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mkiso.cancellation import LEFT, Cancellation
-from mkiso.errors import Busy, JobExists
+from mkiso.errors import Busy, JobExists, Stopping
 from mkiso.web.connection import has_left
 
 TICK = 0.25
@@ -37,13 +37,17 @@ class LiveJobs:
         self._jobs: dict[str, LiveJob] = {}
         self._changed = threading.Condition()
         self._watcher: threading.Thread | None = None
-        self.must_stop: Callable[[], bool] = lambda: False
+        self.is_stopping: Callable[[], bool] = lambda: False  # so that no job is begun
+        self.must_stop: Callable[[], bool] = lambda: False  # so that none goes on
 
     def start(self, job_id: str, client: socket.socket | None) -> Cancellation:
         """Watch a job; `client` is the connection that waits for it, where its end is to end the job.
 
-        Raises JobExists where a job of that id is watched already, Busy where `most` jobs are.
+        Raises Stopping while the service stops, JobExists where a job of that id is watched already,
+        Busy where `most` jobs are.
         """
+        if self.is_stopping():
+            raise Stopping(STOPPING)
         job = LiveJob(client)
         with self._changed:
             if job_id in self._jobs:

@@ -6,10 +6,12 @@ A worker's heartbeat comes from its main thread, so that gunicorn's timeout does
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from gunicorn.app.base import BaseApplication
@@ -24,8 +26,7 @@ from mkiso.web.listening import Listener
 from mkiso.web.live import LiveJobs
 from mkiso.web.worker import Worker
 
-DRAIN = 20.0
-GRACE = 30
+GRACE = 10
 LONGEST_REQUEST_LINE = 8190
 log = logging.getLogger("mkiso.web")
 
@@ -33,8 +34,8 @@ log = logging.getLogger("mkiso.web")
 class Server(BaseApplication):
     """gunicorn in the foreground with the configuration's settings; SIGTERM drains it.
 
-    Jobs that run at a SIGTERM have DRAIN seconds; then they are cancelled, their children ended and
-    their directories removed. SIGINT and SIGQUIT cancel them at once.
+    Jobs that run at a SIGTERM have `server.drain_timeout` seconds; then they are cancelled, and have GRACE
+    seconds to end their children and to remove their directories. SIGINT and SIGQUIT cancel them at once.
     """
 
     def __init__(self, config: Config, listener: Listener) -> None:
@@ -49,7 +50,7 @@ class Server(BaseApplication):
             "workers": server.workers,
             "threads": server.threads,
             "worker_class": Worker,
-            "graceful_timeout": GRACE,
+            "graceful_timeout": math.ceil(server.drain_timeout) + GRACE,
             "limit_request_line": LONGEST_REQUEST_LINE,
             "control_socket_disable": True,
             "proc_name": "mkiso",
@@ -94,17 +95,23 @@ def _post_worker_init(worker: Any) -> None:
         if swept := installation.clear_away():
             log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
     installation.pulse.keep_beating()
-    live.must_stop = _drain_limit(worker)
+    live.is_stopping = partial(_is_stopping, worker)
+    live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)
 
 
-def _drain_limit(worker: Any) -> Callable[[], bool]:
-    """Whether the worker was told to stop, or lost its master, more than DRAIN seconds ago."""
+def _is_stopping(worker: Any) -> bool:
+    """Whether the worker was told to stop, or lost its master."""
+    return not worker.alive or os.getppid() != worker.ppid
+
+
+def _drain_limit(is_stopping: Callable[[], bool], seconds: float) -> Callable[[], bool]:
+    """Whether that was so for more than so many seconds."""
     told: list[float] = []
 
     def passed() -> bool:
-        if not worker.alive or os.getppid() != worker.ppid:
+        if is_stopping():
             told.append(time.monotonic())
-        return bool(told) and time.monotonic() - told[0] > DRAIN
+        return bool(told) and time.monotonic() - told[0] > seconds
 
     return passed
 

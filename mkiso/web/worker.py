@@ -21,6 +21,7 @@ from mkiso.web.connection import READ_LIMIT, Client
 from mkiso.web.live import THREADS_KEPT_FREE
 
 HESITATION = 0.02
+LAST_WAIT = 1.0
 TOO_LARGE = {
     http.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     http.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -43,6 +44,13 @@ class Worker(gthread.ThreadWorker):
                 raise
             time.sleep(HESITATION)
 
+    def set_accept_enabled(self, enabled: bool | None) -> None:
+        """Accept connections or not; a worker that stops goes on while jobs of it run, to tell that the service stops.
+
+        gunicorn's own would leave them waiting at a socket that still listens, and break them in the end.
+        """
+        super().set_accept_enabled(enabled or not self.alive)
+
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Cancel the jobs and end. gunicorn's own would first wait for a lock that the interrupted thread may hold."""
         base.Worker.handle_quit(self, sig, frame)
@@ -50,12 +58,14 @@ class Worker(gthread.ThreadWorker):
     def handle(self, conn: Any) -> Any:
         """A connection's turn in a thread: none before its first byte, and all the waiting for its end in it.
 
+        A stopping worker waits for the first byte here: gunicorn would drop the connection.
+
         gunicorn waits for the first byte in the thread, and for a client's goodbye in the one thread
         that accepts connections and keeps the worker alive.
         """
         if not isinstance(conn.sock, Client):
             conn.sock = Client(fileno=conn.sock.detach())
-        if not conn.initialized and not conn.wait_for_data(0):
+        if not conn.initialized and not conn.wait_for_data(0 if self.alive else LAST_WAIT):
             return gthread._DEFER  # type: ignore[attr-defined]
         conn.sock.deadline = time.monotonic() + READ_LIMIT
         keep = super().handle(conn)

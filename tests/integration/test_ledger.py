@@ -35,10 +35,8 @@ from tests.support.tools import run, wait_until
 # What takes seconds in earnest, so that a test waits less for it.
 HASTY = """
 from mkiso.ledger import database, ledger, pulse
-import mkiso.web.server as server
 database.LIMIT = pulse.LIMIT = pulse.RETRY = 1
 ledger.BEAT = pulse.BEAT = pulse.PAUSE = 0.3
-server.DRAIN = 0.5
 from mkiso.commands.cli import main
 main()
 """
@@ -119,7 +117,7 @@ def postgresql(servers: dict[str, Any]) -> Server:
 @contextmanager
 def slow_service(tmp_path: Path, url: str, delay: float = 0.05) -> Iterator[Slow]:
     with slow_archive(tmp_path, delay) as (port, receiver, study):
-        configuration = settings(tmp_path, port, {"RECEIVER": receiver})
+        configuration = settings(tmp_path, port, {"RECEIVER": receiver}, server={"drain_timeout": 0.5})
         configuration["storage"]["ledger"] = url
         with running_service(tmp_path, free_ports(1)[0], configuration, program=PROGRAM) as service:
             yield Slow(service, study, tmp_path, configuration)

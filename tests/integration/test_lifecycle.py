@@ -2,12 +2,12 @@
 
 import signal
 import socket
-import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tests.support.studies import RICHARD, Study, ct_study
 from tests.support.tools import wait_until
 
 EIGHT = ("CT.001", "MR.001", "US.001", "SR.001", "PDF.001", "JPG.001", "LATIN.001", "TWO.001")
-SHORT_DRAIN = "import mkiso.web.server as server; server.DRAIN = 0.5; from mkiso.commands.cli import main; main()"
+SHORT_DRAIN = {"drain_timeout": 0.5}
 
 
 def test_two_services_share_one_receiver_for_eight_requests_at_once(site: Site, tmp_path: Path) -> None:
@@ -243,9 +243,8 @@ def test_a_file_that_grew_since_its_disc_was_sized_breaks_the_connection(site: S
 
 @pytest.mark.parametrize("hangs", HANGING)
 def test_a_job_whose_genisoimage_hangs_can_be_ended(hangs: str, site: Site, tmp_path: Path) -> None:
-    configuration = site.settings(tools={"genisoimage": program(tmp_path, *HANGING[hangs])})
-    short = (sys.executable, "-c", SHORT_DRAIN)
-    with running_service(tmp_path, free_ports(1)[0], configuration, program=short) as service:
+    configuration = site.settings(tools={"genisoimage": program(tmp_path, *HANGING[hangs])}, server=SHORT_DRAIN)
+    with running_service(tmp_path, free_ports(1)[0], configuration) as service:
         with hanging_job(service) as job_id:
             requests.post(f"{service.url}/api/jobs/{job_id}/cancel", timeout=10)
             wait_until_over(service, job_id)
@@ -317,12 +316,12 @@ def test_sigterm_lets_a_running_job_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "program"),
-    [(signal.SIGTERM, (sys.executable, "-c", SHORT_DRAIN)), (signal.SIGINT, None)],
+    ("number", "server"),
+    [(signal.SIGTERM, SHORT_DRAIN), (signal.SIGINT, {})],
     ids=["SIGTERM after the drain", "SIGINT"],
 )
-def test_a_stopping_service_ends_its_jobs_and_their_children(number: int, program: Any, tmp_path: Path) -> None:
-    with slow_service(tmp_path, program=program) as slow:
+def test_a_stopping_service_ends_its_jobs_and_their_children(number: int, server: Any, tmp_path: Path) -> None:
+    with slow_service(tmp_path, server=server) as slow:
         waiting = slow.ask(str(uuid.uuid4()))
         slow.service.stop(number)
         waiting.join()
@@ -330,10 +329,60 @@ def test_a_stopping_service_ends_its_jobs_and_their_children(number: int, progra
         assert slow.left() == []
 
 
-def test_a_disc_that_nobody_reads_does_not_keep_a_stopping_service(site: Site, tmp_path: Path) -> None:
-    program = (sys.executable, "-c", SHORT_DRAIN)
+def test_a_stopping_service_takes_no_new_job_and_tells_so(tmp_path: Path) -> None:
+    """On a connection that was kept, on one that waited with nothing sent, and on a new one."""
     with (
-        running_service(tmp_path, free_ports(1)[0], site.settings(), program=program) as service,
+        slow_service(tmp_path, server={"workers": 1, "drain_timeout": 60}) as slow,
+        requests.Session() as kept,
+        closing(connection(slow.service)) as accepted,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = slow.ask(str(uuid.uuid4()))
+        assert kept.get(f"{slow.service.url}/healthz", timeout=10).headers["Connection"] == "keep-alive"
+        stopped = pool.submit(slow.service.stop)
+        wait_until(lambda: is_stopping(slow), 10, str)
+        refused = (
+            kept.get(f"{slow.service.url}/mkiso.php?accession_number=SLOW.001", timeout=10),
+            slow.service.get("/mkiso2.php?accession_number=SLOW.001"),
+            slow.service.get("/api/studies?accession_numbers=SLOW.001"),
+        )
+        for answer in refused:
+            assert (answer.status_code, answer.json()["code"]) == (503, "stopping"), answer.text
+            assert answer.json()["error"] == "service is stopping"
+            assert int(answer.headers["Retry-After"]) > 0
+        accepted.sendall(b"GET /mkiso.php?accession_number=SLOW.001 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b'"stopping"' in b"".join(iter(lambda: accepted.recv(4096), b""))
+        assert slow.service.get("/healthz").status_code == 200
+        waiting.join()
+        assert slow.answer.status_code == 200
+        assert stopped.result() == 0
+        assert slow.left() == []
+
+
+def connection(service: Service) -> socket.socket:
+    host, port = service.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), 10)
+
+
+def is_stopping(slow: Slow) -> bool:
+    """Asked by what moves nothing."""
+    return slow.service.get("/api/studies?accession_numbers=SLOW.001").status_code == 503
+
+
+def test_running_jobs_have_the_drain_timeout_and_no_more(tmp_path: Path) -> None:
+    with slow_service(tmp_path, delay=1, server={"drain_timeout": 1.5}) as slow:
+        waiting = slow.ask(str(uuid.uuid4()))
+        told = time.monotonic()
+        assert slow.service.stop() == 0
+        assert 1.5 <= time.monotonic() - told < 15
+        waiting.join()
+        assert (slow.answer.status_code, slow.answer.json()["code"]) == (410, "cancelled")
+        assert slow.left() == []
+
+
+def test_a_disc_that_nobody_reads_does_not_keep_a_stopping_service(site: Site, tmp_path: Path) -> None:
+    with (
+        running_service(tmp_path, free_ports(1)[0], site.settings(server=SHORT_DRAIN)) as service,
         service.get("/mkiso.php?accession_number=BENCH.200", stream=True),
     ):
         assert service.stop() == 0
@@ -387,10 +436,10 @@ def test_a_job_that_waits_takes_over_from_a_killed_one(tmp_path: Path) -> None:
 def test_a_query_ends_with_the_service_that_asked_it(tmp_path: Path) -> None:
     port, receiver, http = free_ports(3)
     ct_study(tmp_path / "held", RICHARD, "SLOW.001")
-    configuration = settings(tmp_path, port, {"RECEIVER": receiver}, retrieve={"query_timeout": 60})
+    configuration = settings(tmp_path, port, {"RECEIVER": receiver}, retrieve={"query_timeout": 60}, server=SHORT_DRAIN)
     with (
         running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "hang-find"),
-        running_service(tmp_path, http, configuration, program=(sys.executable, "-c", SHORT_DRAIN)) as service,
+        running_service(tmp_path, http, configuration) as service,
         ThreadPoolExecutor(1) as pool,
     ):
         asked = pool.submit(service.get, "/api/studies?accession_numbers=SLOW.001")

@@ -28,6 +28,7 @@ TABLE = (
     (502, "patient_db_unavailable", "patient database unavailable"),
     (503, "busy", "all receivers are busy"),
     (503, "ledger_unavailable", "ledger unavailable"),
+    (503, "stopping", "service is stopping"),
     (503, "receiver_unavailable", "receiver could not start"),
     (504, "pacs_timeout", "PACS timed out"),
     (413, "disc_too_large", "disc too large"),

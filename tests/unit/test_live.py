@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mkiso.errors import Busy, JobExists
+from mkiso.errors import Busy, JobExists, Stopping
 from mkiso.web import live as live_module
 from mkiso.web.live import LEFT, STOPPING, LiveJobs
 
@@ -58,6 +58,14 @@ def test_a_stopping_service_cancels_every_job(live: LiveJobs, eventually: Wait) 
     job, other = live.start("J", None), live.start("K", None)
     live.must_stop = lambda: True
     eventually(lambda: job.reason == other.reason == STOPPING)
+
+
+def test_a_stopping_service_begins_no_job_and_lets_others_go_on(live: LiveJobs) -> None:
+    job = live.start("J", None)
+    live.is_stopping = lambda: True
+    with pytest.raises(Stopping):
+        live.start("K", None)
+    assert job.reason is None
 
 
 def test_a_job_that_has_ended_is_not_watched(live: LiveJobs) -> None:

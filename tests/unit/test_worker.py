@@ -34,6 +34,19 @@ def test_a_worker_full_of_jobs_lets_another_be_first(
     assert happened == happens
 
 
+@pytest.mark.parametrize(
+    ("alive", "asked", "accepts"), [(True, True, True), (True, False, False), (False, False, True)]
+)
+def test_a_stopping_worker_goes_on_to_accept(
+    alive: bool, asked: bool, accepts: bool, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(ThreadWorker, "set_accept_enabled", lambda _self, enabled: told.append(enabled))
+    worker.alive = alive
+    worker.set_accept_enabled(asked)
+    assert told == [accepts]
+
+
 def test_a_signal_in_the_middle_of_a_submit_cancels_the_jobs_and_ends_the_worker(worker: Worker) -> None:
     asked: list[Worker] = []
     worker.cfg.worker_int = asked.append
