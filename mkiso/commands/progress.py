@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -18,52 +19,67 @@ TICK = 0.2
 INSTANCES = {"unit": " instances"}
 BYTES = {"unit": "B", "unit_scale": True}
 UNCOUNTED = {"bar_format": "{desc} [{elapsed}]"}
-tqdm.monitor_interval = 0  # no thread that outlives a bar
+# Where the terminal is too narrow for a bar as well: how far, how long still, how fast.
+NARROW, IN_SHORT = 70, {"bar_format": "{desc} {percentage:.0f}% {remaining} {rate_fmt}"}
+COUNTS = {"retrieving": "received", "sending": "files_sent"}
+# No thread that outlives a bar, and no lock that other processes would share.
+tqdm.monitor_interval = 0
+tqdm.set_lock(threading.RLock())
 
 
 class Progress:
     """One line on standard error that is drawn again, and gone at the end; nothing where that is no terminal."""
 
     def __init__(self) -> None:
+        self.is_shown = sys.stderr.isatty()
         self._lock = threading.Lock()
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] = tqdm(disable=True)
         self._doing = ""
 
     def wrote(self, count: int, size: int) -> None:
         """Note that `count` further of `size` bytes were written."""
+        if not self.is_shown:
+            return
         with self._lock:
-            self._shown("writing", size, BYTES).update(count)
+            if self._doing != "writing":
+                self._begin("writing", "writing", total=size, **BYTES, **_shape())
+            self._bar.update(count)
 
     def job(self, job: dict[str, Any]) -> None:
         """Show what its row tells, until the first byte is written."""
-        state, total = job["state"], job["expected"]
+        total = job["expected"] if job["state"] in COUNTS else None
+        count = job[COUNTS[job["state"]]] if total else 0
+        doing = f"{job['state']} {total}"
         with self._lock:
             if self._doing == "writing":
                 return
-            bar = self._shown(state, total, INSTANCES if total else UNCOUNTED)
-            bar.total = total
-            bar.update((job["files_sent"] if state == "sending" else job["received"]) - bar.n)
-            bar.refresh()
+            if self._doing != doing:
+                style = INSTANCES | _shape() if total else UNCOUNTED
+                self._begin(doing, job["state"], total=total, initial=count, **style)
+            self._bar.update(count - self._bar.n)
+            self._bar.refresh()
 
     def end(self) -> None:
         with self._lock:
-            if self._bar is not None:
-                self._bar.close()
+            self._bar.close()
 
-    def _shown(self, doing: str, total: int | None, style: dict[str, Any]) -> tqdm[Any]:
-        """The bar of what is being done; a new one where that is something new, or can be counted by now."""
-        if self._bar is None or doing != self._doing or (total and not self._bar.total):
-            if self._bar is not None:
-                self._bar.close()
-            self._bar = tqdm(total=total, desc=doing, leave=False, disable=None, dynamic_ncols=True, **style)
-            self._doing = doing
-        return self._bar
+    def _begin(self, doing: str, told: str, **style: Any) -> None:
+        self._bar.close()
+        self._doing = doing
+        self._bar = tqdm(desc=told, leave=False, dynamic_ncols=True, **style)
+
+
+def _shape() -> dict[str, str]:
+    return IN_SHORT if 0 < os.get_terminal_size(sys.stderr.fileno()).columns < NARROW else {}
 
 
 @contextmanager
 def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
     """Show how a job of this process goes on, until the block ends."""
     progress = Progress()
+    if not progress.is_shown:
+        yield progress
+        return
     ended = threading.Event()
 
     def watch() -> None:
@@ -74,7 +90,7 @@ def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        with logging_redirect_tqdm() if sys.stderr.isatty() else nullcontext():
+        with logging_redirect_tqdm():
             yield progress
     finally:
         ended.set()

@@ -192,21 +192,25 @@ def on_a_terminal(*words: object, columns: int = 100, stream: str = "stderr") ->
     return process.wait(), shown.decode()
 
 
-@pytest.mark.parametrize("columns", [100, 30])
-def test_a_terminal_shows_how_far_it_is_how_fast_and_how_long_still(
-    columns: int, config_file: Path, tmp_path: Path
-) -> None:
-    iso = tmp_path / "x.iso"
-    status, shown = on_a_terminal("iso", "BENCH.200", "-o", iso, "--config", config_file, columns=columns)
-    assert status == 0
-    lines = [line for line in re.split(r"[\r\n]+", shown) if line.strip()]
-    assert lines[-1] == f"{iso.stat().st_size} bytes written, for a CD"
-    assert any(line.startswith("retrieving") for line in lines)
-    assert any(line.startswith("writing") for line in lines)
-    assert all(len(line) <= columns for line in lines[:-1])
-    if columns == 100:
-        assert any(re.search(r"^retrieving: .*\d+/200 .* instances/s\]", line) for line in lines)
-        assert any(re.search(r"^writing: .*M/\d+(\.\d+)?M .*<\d\d:\d\d, .*MB/s\]", line) for line in lines)
+SHOWN = {
+    100: (r"retrieving: .*\d+/30 \[.*<\d\d:\d\d, .* instances/s\]", r"writing: .*/\d+(\.\d+)?M \[.*<.*, .*B/s\]"),
+    50: (r"retrieving \d+% \d\d:\d\d .* instances/s", r"writing \d+% .*B/s"),
+    24: (r"retrieving \d+%", r"writing \d+%"),
+}
+
+
+@pytest.mark.parametrize("columns", SHOWN)
+def test_a_terminal_shows_how_far_it_is_how_long_still_and_how_fast(columns: int, tmp_path: Path) -> None:
+    port, receiver = free_ports(2)
+    ct_study(tmp_path / "held", RICHARD, "SLOW.001", count=30, side=512)
+    file, iso = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver})), tmp_path / "x.iso"
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "slow", delay=0.05):
+        status, shown = on_a_terminal("iso", "SLOW.001", "-o", iso, "--config", file, columns=columns)
+    *drawn, last = [line for line in re.split(r"[\r\n]+", shown) if line.strip()]
+    assert (status, last) == (0, f"{iso.stat().st_size} bytes written, for a CD")
+    assert [line for line in drawn if len(line) > columns] == []
+    for wanted in SHOWN[columns]:
+        assert any(re.match(wanted, line) for line in drawn), drawn
 
 
 def test_a_disc_is_not_written_to_a_terminal(config_file: Path) -> None:
@@ -254,7 +258,8 @@ def test_a_command_that_is_stopped_is_cleared_away(number: int, status: int, tmp
 
 def test_two_commands_with_one_output_leave_one_whole_disc(config_file: Path, site: Site, tmp_path: Path) -> None:
     iso = tmp_path / "same.iso"
-    commands = [(MKISO, "iso", accession, "-o", iso, "--config", config_file) for accession in ("BENCH.200", "CT.001")]
+    words = ("-o", iso, "--force", "--config", config_file)
+    commands = [(MKISO, "iso", accession, *words) for accession in ("BENCH.200", "CT.001")]
     running = [subprocess.Popen(command, env=environment()) for command in commands]
     assert [one.wait(60) for one in running] == [0, 0]
     found = instances_on(read_disc(iso, tmp_path / "disc"))
