@@ -96,9 +96,16 @@ class Pacs(Section):
     port: Port = 11112
 
 
+class Tls(Section):
+    key_file: AbsolutePath
+    cert_file: AbsolutePath
+    ca_file: AbsolutePath
+
+
 class Receiver(Section):
     ae_title: AETitle = "CDRECORD"
     port: Port = 10104
+    tls: Tls | None = None
 
 
 class Retrieve(Section):

@@ -10,15 +10,23 @@ from pathlib import Path
 
 import psutil
 
+from mkiso.certificates import faults
 from mkiso.clock import Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
-from mkiso.dcmtk.storescp import complaint, ran_out_of_space, receive_argv
+from mkiso.dcmtk.storescp import (
+    complains_of_tls_files,
+    complaint,
+    failed_handshakes,
+    ran_out_of_space,
+    receive_argv,
+)
 from mkiso.errors import ReceiverUnavailable
 from mkiso.process import Child, said, spawned
 from mkiso.workspace import Workspace
 
 START_LIMIT = 10.0
 END_LIMIT = 2.0
+TELL_LIMIT = 0.5
 POLL = 0.003
 
 
@@ -36,16 +44,30 @@ class RunningReceiver:
         waited = Stopwatch()
         while not _listens(self._child.pid, self.receiver.port):
             if self._child.rc is not None:
-                raise _unavailable(self.receiver, complaint(said(self._log)))
+                raise self._not_started()
             if waited.seconds() > START_LIMIT:
                 raise _unavailable(self.receiver, f"it did not listen within {START_LIMIT:g} s")
             time.sleep(POLL)
         self._listened = True
+        if complains_of_tls_files(said(self._log)):
+            raise self._not_started()
 
     def require_alive(self) -> None:
         """Raise ReceiverUnavailable where storescp has died."""
         if self._child.rc is not None:
             raise _unavailable(self.receiver, f"storescp died: {complaint(said(self._log))}")
+
+    def failed_handshakes(self) -> str:
+        """Why peers could not send, where TLS kept them from it, with what is wrong on this side; empty where none is.
+
+        storescp tells it a moment after the peer has been hung up on.
+        """
+        waited = Stopwatch()
+        while not (told := failed_handshakes(said(self._log))):
+            if self.receiver.tls is None or waited.seconds() > TELL_LIMIT:
+                return ""
+            time.sleep(POLL)
+        return " ".join([told, *_wrong_files(self.receiver)])
 
     def files_being_written(self) -> set[str]:
         """What peers send now: `storescp --fork` has a process for each association, which holds its file open."""
@@ -66,6 +88,19 @@ class RunningReceiver:
         while self._listened and not can_bind(self.receiver.port) and time.monotonic() < deadline:
             time.sleep(POLL)
 
+    def _not_started(self) -> ReceiverUnavailable:
+        log = said(self._log)
+        wrong = _wrong_files(self.receiver) if complains_of_tls_files(log) else []
+        if wrong:
+            where = f"The receiver {self.receiver.ae_title} on port {self.receiver.port}"
+            return ReceiverUnavailable(f"{where} cannot speak TLS. {' '.join(wrong)} Mend it; mkiso check looks again.")
+        return _unavailable(self.receiver, complaint(log))
+
+
+def _wrong_files(receiver: Receiver) -> list[str]:
+    wrong = faults(receiver.tls) if receiver.tls else {}
+    return [f"Its tls.{key} {why}." for key, why in wrong.items()]
+
 
 @contextmanager
 def started_receiver(
@@ -73,7 +108,7 @@ def started_receiver(
 ) -> Iterator[RunningReceiver]:
     """A storescp that writes to `workspace.received`, starting when the block begins, its port free after it."""
     log = workspace.path / "storescp.log"
-    argv = receive_argv(tools.dcmtk_dir, receiver.ae_title, receiver.port, workspace.received, retrieve.stall_timeout)
+    argv = receive_argv(receiver, tools.dcmtk_dir, workspace.received, retrieve.stall_timeout)
     with ExitStack() as afterwards, spawned(argv, cwd=workspace.path, log=log) as child:
         running = RunningReceiver(child, receiver, log)
         afterwards.callback(running.wait_until_its_port_is_free)

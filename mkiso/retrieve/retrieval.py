@@ -64,6 +64,7 @@ class Retrieval:
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
             if receiver.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
+            error.detail = f"{error.detail} {receiver.failed_handshakes()}".rstrip()
             raise
 
     def proven(self) -> list[Instance]:
