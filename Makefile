@@ -2,7 +2,7 @@
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
 TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools libarchive-tools libgdcm-tools mariadb-server nginx-light openssl \
-    orthanc p7zip-full postgresql unzip
+    orthanc p7zip-full postgresql stunnel4 unzip
 PYTHON = .venv/bin/python
 
 .PHONY: setup setup-demo setup-tests demo test smoke-test serve lint bench clean
