@@ -44,6 +44,7 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.relay
 	$(PYTHON) -m benchmarks.walk
 	$(PYTHON) -m benchmarks.layout
+	$(PYTHON) -m benchmarks.tls
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

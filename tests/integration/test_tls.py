@@ -1,5 +1,6 @@
 """DICOM TLS: a disc and a relay encrypted all the way; each peer that is not what it should be, refused and told."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from socket import create_connection, create_server
 from typing import Any
 
 import pytest
+import yaml
 
 from mkiso import errors
 from mkiso.cancellation import Cancellation
@@ -24,8 +26,8 @@ from tests.support.orthanc import AE_TITLE, Orthanc, running_orthanc
 from tests.support.ports import free_ports
 from tests.support.service import elements, instances_of, instances_on, read_disc, settings
 from tests.support.studies import Study, mixed_study
-from tests.support.stunnel import running_stunnel
-from tests.support.tools import LOCALHOST, Finished, run, wait_until
+from tests.support.stunnel import CONF, running_stunnel
+from tests.support.tools import LOCALHOST, ROOT, Finished, run, wait_until
 from tests.support.wire import Wire, wire
 
 ACCESSION, NAME = "MIXED.001", b"ROE^RICHARD"
@@ -297,7 +299,7 @@ def test_a_certificate_of_our_own_that_has_expired_is_told_by_the_job_that_it_fa
 
 
 CALLED = {
-    "plain": "SSL_connect",
+    "plain": "SSL_connect: Connection reset by peer",
     "of another CA": "unable to get local issuer certificate",
     "expired": "certificate has expired",
     "of another host": "Subject checks failed",
@@ -417,3 +419,11 @@ def test_a_port_that_is_taken_is_told_as_such_with_tls_too(pki: Pki, tmp_path: P
         listening_receiver(tmp_path, pki.mkiso.tls(), port),
     ):
         pass
+
+
+def test_the_documented_configuration_calls_the_listeners_of_the_documented_tunnels() -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "tls.md").read_text(), re.M | re.S)
+    made = parse(yaml.safe_load("".join(blocks)))
+    assert made.receivers[0].tls
+    called = {f"{peer.host}:{peer.port}" for peer in (made.pacs, *made.destinations.values())}
+    assert called == set(re.findall(r"^accept = (.*)$", CONF.read_text(), re.M))
