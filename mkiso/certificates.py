@@ -36,15 +36,28 @@ class _Unusable(Exception):
     """A file of `receivers[].tls` cannot be used: its key, and why."""
 
 
-def faults(tls: Tls) -> dict[str, str]:
-    """What keeps a receiver or its peers from using the files, by the key in the configuration."""
+def unusable(tls: Tls) -> dict[str, str]:
+    """Which of the files no receiver can use, by the key in the configuration, and why."""
     if unreadable := {key: why for key, file in tls if (why := _unreadable(file))}:
         return unreadable
     try:
-        lives = periods(tls)
-    except _Unusable as unusable:
-        key, why = unusable.args
+        _trusting("ca_file", tls.ca_file)
+        _trusting("cert_file", tls.cert_file)
+        _showing(tls)
+    except _Unusable as wrong:
+        key, why = wrong.args
         return {key: why}
+    return {}
+
+
+def faults(tls: Tls) -> dict[str, str]:
+    """What keeps a receiver from using the files, or its peers from taking its certificate, by the key."""
+    if wrong := unusable(tls):
+        return wrong
+    try:
+        lives = periods(tls)
+    except ssl.SSLError as error:
+        return {"cert_file": f"is refused by peers ({getattr(error, 'verify_message', error.reason)})"}
     now = datetime.now(UTC)
     return {key: why for key, life in lives.items() if (why := life.fault(now))}
 
@@ -56,10 +69,12 @@ def too_open(tls: Tls) -> dict[str, str]:
 
 
 def periods(tls: Tls) -> dict[str, Period]:
-    """When the certificate, and the last of the CA's, may be used; only of files without `faults`."""
-    trusted = _trusting("ca_file", tls.ca_file).get_ca_certs()
-    lives = {"cert_file": _period(_shown(tls))}
-    if trusted:
+    """When the certificate, and the last of the CA's, may be used; only of files that can be used.
+
+    Raises SSLError where a peer that trusts the certificate would refuse it all the same.
+    """
+    lives = {"cert_file": _period(_handshake(_trusting("cert_file", tls.cert_file), _showing(tls)))}
+    if trusted := _trusting("ca_file", tls.ca_file).get_ca_certs():
         lives["ca_file"] = max(map(_period, trusted), key=lambda life: life.end)
     return lives
 
@@ -92,19 +107,13 @@ def _trusting(key: str, file: Path) -> ssl.SSLContext:
     return context
 
 
-def _shown(tls: Tls) -> Mapping[str, object]:
-    """The certificate as a peer that trusts it sees it."""
-    client = _trusting("cert_file", tls.cert_file)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def _showing(tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        server.load_cert_chain(tls.cert_file, tls.key_file, password="")
+        context.load_cert_chain(tls.cert_file, tls.key_file, password="")
     except ssl.SSLError as error:
         raise _Unusable("key_file", _mismatch(error)) from None
-    try:
-        return _handshake(client, server)
-    except ssl.SSLError as error:
-        why = getattr(error, "verify_message", error.reason)
-        raise _Unusable("cert_file", f"is refused by peers ({why})") from None
+    return context
 
 
 def _mismatch(error: ssl.SSLError) -> str:
@@ -116,6 +125,7 @@ def _mismatch(error: ssl.SSLError) -> str:
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> Mapping[str, object]:
+    """The server's certificate as the client sees it."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     calling, called = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
     for side in (calling, called, calling):

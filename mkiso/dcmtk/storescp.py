@@ -17,7 +17,6 @@ from mkiso.dcmtk.association import whole_seconds, words
 
 IDLE_LIMIT = 600
 OUT_OF_SPACE = "Cannot write to file"
-BAD_TLS_FILE = re.compile(r"Unable to load private TLS key|Private key .* do not match|unable to load certificate file")
 HANDSHAKE = re.compile(r"^E: Receiving Association failed: [0-9a-f:]+ TLS error: (.*\S)", re.M)
 MEANINGS = {
     "wrong version number": "the peer does not speak TLS",
@@ -64,11 +63,6 @@ def _tls_argv(tls: Tls) -> tuple[str, ...]:
 def complaint(log: str) -> str:
     """storescp's own words on why it did not start."""
     return words(log)
-
-
-def complains_of_tls_files(log: str) -> bool:
-    """Whether it could not use a file of its TLS options; without the CA's it runs, and refuses everybody."""
-    return BAD_TLS_FILE.search(log) is not None
 
 
 def failed_handshakes(log: str) -> str:

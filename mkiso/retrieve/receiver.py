@@ -10,16 +10,10 @@ from pathlib import Path
 
 import psutil
 
-from mkiso.certificates import faults
+from mkiso.certificates import faults, unusable
 from mkiso.clock import Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
-from mkiso.dcmtk.storescp import (
-    complains_of_tls_files,
-    complaint,
-    failed_handshakes,
-    ran_out_of_space,
-    receive_argv,
-)
+from mkiso.dcmtk.storescp import complaint, failed_handshakes, ran_out_of_space, receive_argv
 from mkiso.errors import ReceiverUnavailable
 from mkiso.process import Child, said, spawned
 from mkiso.workspace import Workspace
@@ -44,13 +38,11 @@ class RunningReceiver:
         waited = Stopwatch()
         while not _listens(self._child.pid, self.receiver.port):
             if self._child.rc is not None:
-                raise self._not_started()
+                raise _unavailable(self.receiver, complaint(said(self._log)))
             if waited.seconds() > START_LIMIT:
                 raise _unavailable(self.receiver, f"it did not listen within {START_LIMIT:g} s")
             time.sleep(POLL)
         self._listened = True
-        if complains_of_tls_files(said(self._log)):
-            raise self._not_started()
 
     def require_alive(self) -> None:
         """Raise ReceiverUnavailable where storescp has died."""
@@ -62,12 +54,14 @@ class RunningReceiver:
 
         storescp tells it a moment after the peer has been hung up on.
         """
+        if self.receiver.tls is None:
+            return ""
         waited = Stopwatch()
         while not (told := failed_handshakes(said(self._log))):
-            if self.receiver.tls is None or waited.seconds() > TELL_LIMIT:
+            if waited.seconds() > TELL_LIMIT:
                 return ""
             time.sleep(POLL)
-        return " ".join([told, *_wrong_files(self.receiver)])
+        return " ".join([told, *_told(faults(self.receiver.tls))])
 
     def files_being_written(self) -> set[str]:
         """What peers send now: `storescp --fork` has a process for each association, which holds its file open."""
@@ -88,31 +82,32 @@ class RunningReceiver:
         while self._listened and not can_bind(self.receiver.port) and time.monotonic() < deadline:
             time.sleep(POLL)
 
-    def _not_started(self) -> ReceiverUnavailable:
-        log = said(self._log)
-        wrong = _wrong_files(self.receiver) if complains_of_tls_files(log) else []
-        if wrong:
-            where = f"The receiver {self.receiver.ae_title} on port {self.receiver.port}"
-            return ReceiverUnavailable(f"{where} cannot speak TLS. {' '.join(wrong)} Mend it; mkiso check looks again.")
-        return _unavailable(self.receiver, complaint(log))
-
-
-def _wrong_files(receiver: Receiver) -> list[str]:
-    wrong = faults(receiver.tls) if receiver.tls else {}
-    return [f"Its tls.{key} {why}." for key, why in wrong.items()]
-
 
 @contextmanager
 def started_receiver(
     tools: Tools, receiver: Receiver, retrieve: Retrieve, workspace: Workspace
 ) -> Iterator[RunningReceiver]:
     """A storescp that writes to `workspace.received`, starting when the block begins, its port free after it."""
+    _require_usable_tls(receiver)
     log = workspace.path / "storescp.log"
     argv = receive_argv(receiver, tools.dcmtk_dir, workspace.received, retrieve.stall_timeout)
     with ExitStack() as afterwards, spawned(argv, cwd=workspace.path, log=log) as child:
         running = RunningReceiver(child, receiver, log)
         afterwards.callback(running.wait_until_its_port_is_free)
         yield running
+
+
+def _require_usable_tls(receiver: Receiver) -> None:
+    """storescp listens before it reads its files, and without the CA's it goes on, and refuses everybody."""
+    if receiver.tls and (wrong := unusable(receiver.tls)):
+        raise ReceiverUnavailable(
+            f"The receiver {receiver.ae_title} on port {receiver.port} cannot speak TLS."
+            f" {' '.join(_told(wrong))} Mend it; mkiso check looks again."
+        )
+
+
+def _told(wrong: dict[str, str]) -> list[str]:
+    return [f"Its tls.{key} {why}." for key, why in wrong.items()]
 
 
 def _listens(pid: int, port: int) -> bool:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.certificates import Period, faults, periods, too_open
+from mkiso.certificates import Period, faults, periods, too_open, unusable
 from mkiso.config import Tls
 from tests.support.certificates import PAST, Authority, Pair
 
@@ -70,3 +70,15 @@ def test_a_file_that_others_may_change_or_a_key_that_they_may_read_is_too_open(
     opened.write_bytes(getattr(files(pair), name).read_bytes())
     opened.chmod(mode)
     assert too_open(files(pair, **{name: opened})) == {name: f"is open to others (mode {mode:04o})"}
+
+
+def test_a_file_that_this_user_may_not_read_is_told(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert unusable(files(pair))["key_file"] == "cannot be read (Permission denied)"
+
+
+def test_a_certificate_out_of_date_can_still_be_used(authority: Authority) -> None:
+    assert unusable(files(authority.pair("stale", valid=PAST))) == {}

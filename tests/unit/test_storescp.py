@@ -4,13 +4,7 @@ from pathlib import Path
 import pytest
 
 from mkiso.config import Receiver, Tls
-from mkiso.dcmtk.storescp import (
-    complains_of_tls_files,
-    complaint,
-    failed_handshakes,
-    ran_out_of_space,
-    receive_argv,
-)
+from mkiso.dcmtk.storescp import complaint, failed_handshakes, ran_out_of_space, receive_argv
 
 TLS = Tls(key_file=Path("/tls/key"), cert_file=Path("/tls/cert"), ca_file=Path("/tls/ca"))
 
@@ -58,22 +52,6 @@ def test_a_receiver_that_does_not_start_says_why(name: str, said: str, captured:
 @pytest.mark.parametrize(("name", "full"), [("storescp-disk-full", True), ("storescp-store", False)])
 def test_a_full_disk_is_seen_in_the_log(name: str, full: bool, captured: Callable[[str], str]) -> None:
     assert ran_out_of_space(captured(name)) is full
-
-
-@pytest.mark.parametrize(
-    ("name", "complains"),
-    [
-        ("storescp-tls-no-key", True),
-        ("storescp-tls-other-key", True),
-        ("storescp-tls-no-ca", True),
-        ("storescp-tls-handshakes", False),
-        ("storescp-port-in-use", False),
-    ],
-)
-def test_a_file_of_the_tls_options_that_is_of_no_use_is_seen_in_the_log(
-    name: str, complains: bool, captured: Callable[[str], str]
-) -> None:
-    assert complains_of_tls_files(captured(name)) is complains
 
 
 @pytest.mark.parametrize(
