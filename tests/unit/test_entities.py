@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from mkiso.disc.entities import patients_of, series_of
-from mkiso.disc.shown import Patient, Series, Study
+from mkiso.contents.entities import patients_of, series_of
+from mkiso.contents.shown import Patient, Series, Study
 from mkiso.retrieve.instances import Instance
 
 
