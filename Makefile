@@ -5,7 +5,7 @@ TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools libarchive-tools libgdcm-tools
     orthanc p7zip-full postgresql stunnel4 unzip
 PYTHON = .venv/bin/python
 
-.PHONY: setup setup-demo setup-tests demo test smoke-test serve lint bench clean
+.PHONY: setup setup-demo setup-tests demo test smoke-test serve lint bench screenshots clean
 
 setup: .venv/installed
 	@bin/apt-missing $(SYSTEM)
@@ -45,6 +45,9 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.walk
 	$(PYTHON) -m benchmarks.layout
 	$(PYTHON) -m benchmarks.tls
+
+screenshots: setup-tests
+	$(PYTHON) -m tests.screenshots
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from mkiso.disc.image import mastering, require_small_files
 from mkiso.disc.layouts import LAYOUTS
 from mkiso.disc.product import Format, Product, medium
 from mkiso.disc.tree import Graft, Setting
+from mkiso.disc.uncompressed import uncompressed
 from mkiso.disc.viewer import covered
 from mkiso.disc.zip import zipping
 from mkiso.errors import Cancelled, NotConfigured
@@ -72,7 +73,7 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
         raise NotConfigured(cover)
     with Job(installation, order, cancellation, kind="iso", layout=order.layout, format=order.format) as job:
         studies = job.look_up()
-        instances = job.retrieve(studies)
+        instances = job.decompress(job.retrieve(studies))
         product = job.master(instances)
         job.record.hand_out(one.row("on disc") for one in instances)
         return Disc(order.file_name(job.patient_name), product, job)
@@ -163,13 +164,21 @@ class Job:
         self.record.enter("verifying")
         return retrieval.proven()
 
+    def decompress(self, instances: list[Instance]) -> list[Instance]:
+        """The instances as the disc is to hold them: each as it was received, but for `media.uncompressed`."""
+        self.record.enter("mastering")
+        setting = self._setting = Setting(self._config, self._workspace, self._order.format, self._check)
+        if not self._config.media.uncompressed:
+            return instances
+        plain = uncompressed(instances, setting)
+        self._setting = replace(setting, decompressed=plain.decompressed, left_compressed=plain.left_compressed)
+        return list(plain.instances)
+
     def master(self, instances: list[Instance]) -> Product:
         """The disc's layout, its exact size and its first bytes."""
         if self._order.format == "iso":
             require_small_files(instances)
-        self.record.enter("mastering")
-        setting = Setting(self._config, self._workspace, self._order.format, self._check)
-        tree = LAYOUTS[self._order.layout](instances, setting)
+        tree = LAYOUTS[self._order.layout](instances, self._setting)
         product = self._acquired.enter_context(self._made(tree.grafts))
         self.record.note(bytes=product.size, medium=medium(product.size), not_indexed=tree.not_indexed)
         return product

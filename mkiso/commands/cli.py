@@ -78,7 +78,7 @@ def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layou
             write(chunk)
             progress.wrote(len(chunk), disc.size)
     fits = medium(disc.size)
-    click.echo(f"{output}: {disc.size} bytes, {f'for a {fits}' if fits else 'larger than any disc'}", err=True)
+    click.echo(f"{disc.size} bytes written, {f'for a {fits}' if fits else 'more than any disc holds'}", err=True)
 
 
 @cli.command()

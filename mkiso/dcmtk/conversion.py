@@ -13,13 +13,14 @@ LIMIT = 60.0
 
 @dataclass(frozen=True)
 class Converter:
-    """Runs them for the job that has `directory`, behind the job's other programs, each `limit` seconds at most."""
+    """Runs them for the job that has `directory`, each `limit` seconds at most, where `nice` behind other programs."""
 
     dcmtk_dir: Path
     directory: Path
     check: Callable[[], None]
     limit: float = LIMIT
+    nice: bool = True
 
     def run(self, argv: Sequence[str]) -> Result:
         """Raises ToolTimeout, Internal where the program cannot be started, and whatever `check` raises."""
-        return run(argv, timeout=self.limit, cwd=self.directory, check=self.check, nice=True)
+        return run(argv, timeout=self.limit, cwd=self.directory, check=self.check, nice=self.nice)

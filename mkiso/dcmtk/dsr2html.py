@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mkiso.dcmtk.conversion import Converter
 
+END = "</html>"
+
 
 class Reading(Enum):
     """How strictly a report is read: by the rules, against them, or without what cannot be read."""
@@ -26,4 +28,5 @@ def make_report(converter: Converter, instance: Path, page: Path, reading: Readi
     result = converter.run(report_argv(converter.dcmtk_dir, instance, page, reading))
     if result.rc != 0 or not page.exists():
         return None
-    return page.read_text(encoding="utf-8", errors="replace") or None
+    text = page.read_text(encoding="utf-8", errors="replace")
+    return text if text.rstrip().endswith(END) else None

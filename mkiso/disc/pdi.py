@@ -14,17 +14,17 @@ from threading import Event
 from pydicom.uid import ExplicitVRLittleEndian
 
 from mkiso.config import Media
+from mkiso.contents.contents import show
+from mkiso.contents.making import Maker
+from mkiso.contents.shown import About, NotIndexed, Patient
 from mkiso.dcmtk.dcmmkdir import Indexer
-from mkiso.disc.contents import show
 from mkiso.disc.dicomdir import Dicomdir, make_dicomdir
-from mkiso.disc.making import Maker
-from mkiso.disc.pages import write_pages
-from mkiso.disc.readme import readme
-from mkiso.disc.shown import About, NotIndexed, Patient
 from mkiso.disc.stage import IMAGES, Staged, set_aside, stage
 from mkiso.disc.tree import Graft, Setting, Tree
 from mkiso.disc.viewer import found_viewer
 from mkiso.errors import Cancelled
+from mkiso.pages.pages import write_pages
+from mkiso.pages.readme import readme
 from mkiso.retrieve.instances import Instance
 
 FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
@@ -70,7 +70,8 @@ def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dico
     media, dcmtk_dir, directory = setting.config.media, setting.config.tools.dcmtk_dir, setting.workspace.path
     indexer = Indexer(dcmtk_dir, setting.stage, file_set_id(media))
     with ThreadPoolExecutor(1) as pool:
-        shown = pool.submit(show, staged, setting.stage, Maker(dcmtk_dir, directory, media.pictures), check)
+        instances, maker = [one.instance for one in staged], Maker(dcmtk_dir, directory, media.pictures)
+        shown = pool.submit(show, instances, setting.stage, maker, check)
         try:
             dicomdir = make_dicomdir(indexer, [one.file for one in staged], directory, setting.check)
         except BaseException:
@@ -92,6 +93,8 @@ def _about(staged: Sequence[Staged], aside: Sequence[Staged], setting: Setting) 
         found_viewer(media),
         PROFILE if is_plain and not aside and setting.format == "iso" else None,
         tuple(NotIndexed(one.file, one.instance.sop_instance_uid) for one in aside),
+        setting.decompressed,
+        setting.left_compressed,
     )
 
 

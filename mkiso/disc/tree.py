@@ -15,12 +15,17 @@ Graft = tuple[str, Path]
 
 @dataclass(frozen=True)
 class Setting:
-    """Of one job, what a layout needs beside the instances; `check` is asked all the while."""
+    """Of one job, what a layout needs beside the instances; `check` is asked all the while.
+
+    Where `media.uncompressed` is set, so many instances were decompressed, and so many could not be.
+    """
 
     config: Config
     workspace: Workspace
     format: Format
     check: Callable[[], None]
+    decompressed: int = 0
+    left_compressed: int = 0
 
     @property
     def stage(self) -> Path:

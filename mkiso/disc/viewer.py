@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from mkiso.config import LayoutName, Media
-from mkiso.disc.shown import Viewer
+from mkiso.contents.shown import Viewer
 from mkiso.disc.tree import Graft
 
 # What a disc of each layout has at its root.
@@ -30,6 +30,13 @@ def found_viewer(media: Media) -> Viewer:
     files = {entry.lower(): entry for entry in entries}
     likely = [_opened_by_autorun(media, files), *(_only(entries, ending) for ending in STARTS)]
     return Viewer(tuple(entries), next((entry for entry in likely if entry), None))
+
+
+def viewer_bytes(media: Media) -> int:
+    """What the viewer's files take."""
+    if media.viewer_dir is None:
+        return 0
+    return sum(os.stat(os.path.join(at, name)).st_size for at, _, names in os.walk(media.viewer_dir) for name in names)
 
 
 def covered(media: Media, layout: LayoutName) -> str | None:

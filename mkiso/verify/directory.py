@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Directory:
-    """A DICOMDIR's parts, its records in the order of their offsets, and what is wrong with these offsets."""
+    """A DICOMDIR's parts, its records entity by entity, and what is wrong with their offsets."""
 
     content: Content
     entries: tuple[Entry, ...]

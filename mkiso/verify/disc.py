@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 from mkiso.disc.records import Malformed
+from mkiso.pages.readme import ascii_name
 from mkiso.retrieve.instances import Instance, whole_within
 from mkiso.verify import directory, readme
 from mkiso.verify.layout import DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB
 from mkiso.verify.pages import Page, read_page
-from mkiso.verify.readme import in_ascii
 from mkiso.verify.trees import Tree, Unreadable
 
 LARGEST_DICOMDIR, LARGEST_README, LARGEST_PAGE = 1 << 29, 1 << 26, 1 << 26
@@ -79,7 +79,7 @@ class Disc:
 
     def is_viewers(self, root: str) -> bool:
         """Whether README.TXT names something at the root as the viewer's."""
-        return in_ascii(root).upper() in self._viewers_entries
+        return ascii_name(root).upper() in self._viewers_entries
 
     @cached_property
     def _viewers_entries(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from io import BufferedReader, FileIO
 from pathlib import Path
 from struct import unpack_from
 from typing import BinaryIO
@@ -20,6 +21,7 @@ from mkiso.verify.trees import Extent, Tree, Unreadable, is_plain
 
 SECTOR = 2048
 DESCRIPTOR = 16 * SECTOR  # ECMA-119 8.4
+LARGEST_DIRECTORY = 1 << 26
 MAGIC = b"\1CD001\1"
 ISO, JOLIET, ROCK_RIDGE = "ISO 9660", "Joliet", "Rock Ridge"
 
@@ -36,10 +38,19 @@ class _Names:
     strangers: list[str] = field(default_factory=list)
 
 
+class _Modest(BufferedReader):
+    """A file of which no directory is read that is far too large, whatever the image says of it."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= LARGEST_DIRECTORY:
+            raise Unreadable("a directory is too large")
+        return super().read(size)
+
+
 @contextmanager
 def image_tree(path: Path) -> Iterator[Tree]:
     """An image's files. Raises Unreadable where its directories are damaged."""
-    with path.open("rb") as file:
+    with _Modest(FileIO(path)) as file:
         descriptor = os.pread(file.fileno(), SECTOR, DESCRIPTOR)
         if len(descriptor) < SECTOR:
             raise Unreadable("it is cut short in its volume descriptors")

@@ -65,7 +65,7 @@ def leaves(disc: Disc) -> Findings:
         if counts[name] != 1:
             yield f"{name} is referred to {counts[name]} times"
     for entry in disc.directory.leaves:
-        if not entry.record.file.startswith(f"{IMAGES}/"):
+        if not entry.record.file.upper().startswith(f"{IMAGES}/"):
             yield f"{entry.record.file} is not below {IMAGES}"
     return f"{sum(counts.values())} files below {IMAGES}"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mkiso.disc import dicomdir, shown, stage
+from mkiso.contents import shown
+from mkiso.disc import dicomdir, stage
 
 DICOMDIR, README, INDEX, PHONE = dicomdir.NAME, "README.TXT", "INDEX.HTM", "PHONE.HTM"
 IMAGES, OTHER, WEB = stage.IMAGES, stage.OTHER, shown.WEB.upper()

@@ -6,10 +6,10 @@ import re
 from collections import Counter
 
 from mkiso.disc.stage import A_FOLDER
+from mkiso.pages.readme import ascii_name
 from mkiso.verify.directory import PREAMBLE, PREFIX
 from mkiso.verify.disc import Disc
 from mkiso.verify.layout import DICOMDIR, FOLDERS, IMAGES, MOVED, OTHER, README, ROOT_FILES, is_ours
-from mkiso.verify.readme import in_ascii
 from mkiso.verify.report import Findings
 
 COMPONENT = re.compile(r"[A-Z0-9_]{1,8}")
@@ -70,7 +70,7 @@ def volume_id(disc: Disc) -> Findings:
         yield f"{README} says that the file-set ID is {told.file_set_id!r}, and it is {file_set!r}"
     if volume is None:
         return f"a {disc.tree.kind} has none; the file-set ID is {file_set}"
-    if told.volume_id not in {None, volume, " ".join(in_ascii(volume).split())}:
+    if told.volume_id not in {None, volume, " ".join(ascii_name(volume).split())}:
         yield f"{README} says that the volume ID is {told.volume_id!r}, and it is {volume!r}"
     allowed = FILE_SET_ID.fullmatch(volume)
     if volume != file_set and (allowed or None in {told.volume_id, told.file_set_id}):

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from anyascii import anyascii
-
 FILE_SET_ID, VOLUME_ID = "File-set ID: ", "Volume ID: "
 NOT_INDEXED = re.compile(r"  (OTHER/\S+)  ([0-9.]+)")
 INDENT = "  "
-NOT_SHOWN = re.compile(r"[^ -~]")
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,6 @@ def parse(data: bytes) -> Readme:
         frozenset(line.removeprefix(INDENT) for line in lines if line.startswith(INDENT)),
         {match[1]: match[2] for match in others},
     )
-
-
-def in_ascii(name: str) -> str:
-    """A name as README.TXT has it."""
-    return NOT_SHOWN.sub("?", anyascii(name))
 
 
 def _told(lines: list[str], label: str) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from mkiso.verify.trees import Unreadable
 
@@ -60,6 +59,6 @@ def as_lines(checks: Iterable[Check]) -> str:
     return "\n".join(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.found}" for one in checks)
 
 
-def as_json(file: Path, checks: Iterable[Check]) -> str:
+def as_json(file: str, checks: Iterable[Check]) -> str:
     told = [asdict(one) for one in checks]
-    return json.dumps({"file": str(file), "ok": all(one["ok"] for one in told), "checks": told}, indent=1)
+    return json.dumps({"file": file, "ok": all(one["ok"] for one in told), "checks": told}, indent=1)

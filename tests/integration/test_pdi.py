@@ -14,9 +14,11 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian
 
 from mkiso.cancellation import Cancellation
-from mkiso.config import parse
+from mkiso.config import LayoutName, parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.process import OWNER
@@ -133,6 +135,29 @@ def test_what_a_dicomdir_cannot_name_is_on_the_disc_and_named(tmp_path: Path) ->
     readme = made.disc["README.TXT"].read_bytes().decode("ascii")
     assert f"  {aside[0]}  " in readme
     assert "File-set ID: M_LLER_S\r\n" in readme
+
+
+@pytest.mark.parametrize("layout", ["pdi", "legacy"])
+def test_a_disc_for_old_readers_holds_the_same_instances_decompressed(
+    layout: LayoutName, site: Site, tmp_path: Path
+) -> None:
+    installation = Installation(parse(site.settings(media={**PDI, "layout": layout, "uncompressed": True})))
+    order, iso = Order(("JPG.001",), "test", layout), tmp_path / "disc.iso"
+    iso.write_bytes(b"".join(make_disc(installation, order, Cancellation())))
+    installation.ledger.close()
+    (study,) = site.pacs.of("JPG.001")
+    disc = read_disc(iso, tmp_path / "disc")
+    files = [file for path, file in disc.items() if path.startswith(("IMAGES/", "DICOMDIR/"))]
+    assert {dcmread(file).SOPInstanceUID for file in files} == study.sop_instance_uids
+    for file in files:
+        plain = dcmread(file)
+        assert plain.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+        assert len(plain.PixelData) == plain.Rows * plain.Columns * plain.BitsAllocated // 8
+    if layout == "pdi":
+        assert failures(iso) == []
+        told = disc["README.TXT"].read_text()
+        assert "DICOM profile: STD-GEN-CD\n" in told
+        assert f"decompressed for older programs: {len(files)}." in told
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,10 +9,10 @@ from mkiso.config import Media, Tools
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.disc.dicomdir import make_dicomdir
 from mkiso.disc.image import mastering
-from mkiso.disc.layouts import Graft
 from mkiso.disc.product import Product
-from mkiso.disc.records import Record, read, written
+from mkiso.disc.records import Record, element, read, taken_apart, written
 from mkiso.disc.stage import set_aside, stage
+from mkiso.disc.tree import Graft
 from mkiso.disc.zip import zipping
 from mkiso.retrieve.instances import read_whole
 from tests.support import datasets
@@ -136,3 +136,19 @@ def replace_in(file: Path, old: bytes, new: bytes) -> None:
     data = file.read_bytes()
     assert old in data
     file.write_bytes(data.replace(old, new, 1))
+
+
+def set_offset(root: Path, tag: int, number: int, value: int) -> None:
+    """Patch an offset where it stands in the DICOMDIR: the one of this tag in the record of this number."""
+    dicomdir = root / "DICOMDIR"
+    data = bytearray(dicomdir.read_bytes())
+    at = -1
+    for _ in range(number + 1):
+        at = data.index(element(tag, b"UL", bytes(4))[:8], at + 1)
+    data[at + 8 : at + 12] = value.to_bytes(4, "little")
+    dicomdir.write_bytes(data)
+
+
+def offsets(root: Path) -> list[int]:
+    """Where the records of a disc's DICOMDIR begin."""
+    return list(taken_apart((root / "DICOMDIR").read_bytes()).records)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydicom import uid
 
 from mkiso.cancellation import Cancellation
-from mkiso.disc import choice
-from mkiso.disc.choice import A_DISC, A_SERIES, Kind, Wanted, choose, shares, spread
+from mkiso.contents import choice
+from mkiso.contents.choice import A_DISC, A_SERIES, Kind, Wanted, choose, shares, spread
 from mkiso.errors import Cancelled
 from mkiso.retrieve.instances import Instance, read_whole
 from tests.support import datasets

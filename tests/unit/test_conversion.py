@@ -73,7 +73,14 @@ def test_without_a_file_there_is_no_document(fake: FakeProcess, converter: Conve
 
 
 @pytest.mark.parametrize(
-    ("content", "rc", "told"), [(b"<p>\xc3\xa9</p>", 0, "<p>é</p>"), (b"", 0, None), (b"x", 2, None)]
+    ("content", "rc", "told"),
+    [
+        (b"<p>\xc3\xa9</p></html>\n", 0, "<p>é</p></html>\n"),
+        (b"\xff</html>", 0, "�</html>"),
+        (b"<p>torn</", 0, None),
+        (b"", 0, None),
+        (b"<p></p></html>", 2, None),
+    ],
 )
 def test_a_report_is_what_dsr2html_wrote(
     content: bytes, rc: int, told: str | None, fake: FakeProcess, converter: Converter, tmp_path: Path

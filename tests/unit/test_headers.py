@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from mkiso.disc.headers import Header
+from mkiso.contents.headers import Header
 from tests.support import datasets
 from tests.support.stage import encoded
 from tests.support.studies import IR87, JOHN
@@ -61,6 +61,12 @@ def test_a_number(value: str, number: int, ct: Dataset, tmp_path: Path) -> None:
     ct.add_new("StudyID", "SH", "x")
     ct["StudyID"]._value = value
     assert header(tmp_path, ct, "StudyID").number("StudyID") == number
+
+
+@pytest.mark.parametrize(("value", "decimal"), [("1.5", 1.5), ("-40\\50", -40), ("", 0), ("x", 0)])
+def test_a_decimal(value: str, decimal: float, ct: Dataset, tmp_path: Path) -> None:
+    ct["StudyID"]._value = value
+    assert header(tmp_path, ct, "StudyID").decimal("StudyID") == decimal
 
 
 @pytest.mark.parametrize(

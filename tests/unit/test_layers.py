@@ -16,6 +16,7 @@ LAYERS = (
     {"process", "config", "accession", "certificates", "cancellation", "names", "log", "locks", "clock", "texts"},
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
+    {"contents", "pages"},
     {"disc", "relay", "installation"},
     {"job", "verify"},
     {"web", "commands"},

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.disc import phone
-from mkiso.disc.pages import write_pages
-from mkiso.disc.phone import LARGEST, evenly
-from mkiso.disc.shown import WEB, Document, Patient, Report
+from mkiso.contents.shown import WEB, Document, Patient, Report
+from mkiso.pages import phone
+from mkiso.pages.pages import write_pages
+from mkiso.pages.phone import LARGEST, evenly
 from tests.support.shown import about, everything, patient, picture, put_files, series
 
 
@@ -82,6 +82,22 @@ def test_more_series_than_fit_are_left_out_and_counted(tmp_path: Path, monkeypat
     assert len(page) <= 20_000
     assert shown > 0
     assert f"Series left out so that this file stays small: {200 - shown}.".encode() in page
+
+
+def test_a_page_filled_to_the_brim_holds_the_sentences_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = series(1, picture(1, number=""), picture(2, number=""), modality="", description="")
+    monkeypatch.setattr(phone, "LARGEST", 20_000)
+    page_of(tmp_path / "stage", patient(two), 3_000)
+    (tmp_path / "stage" / WEB / "p0000001.jpg").write_bytes(bytes(20_000))
+
+    def page_of_at_most(largest: int) -> bytes:
+        monkeypatch.setattr(phone, "LARGEST", largest)
+        write_pages((patient(two),), about(language="id"), tmp_path / "stage")
+        return (tmp_path / "stage" / "PHONE.HTM").read_bytes()
+
+    full = page_of_at_most(20_000)
+    assert names(full) == ["p0000002.jpg"]
+    assert all(len(page_of_at_most(len(full) - fewer)) <= len(full) - fewer for fewer in range(0, 100, 4))
 
 
 @given(st.integers(0, 400))

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mkiso
-from mkiso.disc.readme import ascii_name, initials, readme
-from mkiso.disc.shown import About, NotIndexed, Patient, Viewer
+from mkiso.contents.shown import About, NotIndexed, Patient, Viewer
+from mkiso.pages.readme import ascii_name, initials, readme
 from tests.support.shown import HOSTILE, about, hostile, hostile_about, patient
 
 LANGUAGES = ("en", "id")

@@ -5,15 +5,15 @@ from typing import get_args
 
 import pytest
 
-import mkiso.disc
+import mkiso.pages
 from mkiso.config import Media
-from mkiso.disc.shown import Why
+from mkiso.contents.shown import Why
 from mkiso.texts import texts
 
 LANGUAGES: tuple[str, ...] = get_args(Media.model_fields["language"].annotation)
-TEMPLATES = "".join(file.read_text() for file in (Path(mkiso.disc.__file__).parent / "templates").glob("*.htm"))
+TEMPLATES = "".join(file.read_text() for file in (Path(mkiso.pages.__file__).parent / "templates").glob("*.htm"))
 
-TITLES = (Path(mkiso.disc.__file__).parent / "titles.py").read_text()
+TITLES = (Path(mkiso.pages.__file__).parent / "titles.py").read_text()
 
 
 def said(language: str) -> Iterator[tuple[str, str]]:

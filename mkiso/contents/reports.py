@@ -8,12 +8,12 @@ from pathlib import Path
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.uid import UID
 
+from mkiso.contents.headers import Header
+from mkiso.contents.making import Bench, Late
+from mkiso.contents.shown import Document, Report
+from mkiso.contents.xhtml import harmless
 from mkiso.dcmtk.dcm2pdf import make_document
 from mkiso.dcmtk.dsr2html import Reading, make_report
-from mkiso.disc.headers import Header
-from mkiso.disc.making import Bench, Late
-from mkiso.disc.shown import Document, Report
-from mkiso.disc.xhtml import harmless
 from mkiso.retrieve.instances import Instance
 
 LARGEST_REPORT = 1 << 24

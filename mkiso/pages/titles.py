@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mkiso.disc.markup import clipped, readable_date
-from mkiso.disc.shown import Document, Picture, Report, Series, Study
+from mkiso.contents.shown import Document, Picture, Report, Series, Study
+from mkiso.pages.markup import clipped, readable_date
 
 
 @dataclass(frozen=True)

@@ -8,38 +8,24 @@ from pathlib import Path
 
 from pydicom import uid
 
+from mkiso.contents.choice import Wanted
+from mkiso.contents.headers import Header
+from mkiso.contents.making import Bench, Late
+from mkiso.contents.pixels import GDCM_DECODES, JPEG, RAW, SIZES, frame_bytes, pixel_bytes
+from mkiso.contents.shown import Nothing, Picture, Why
 from mkiso.dcmtk import gdcmconv
 from mkiso.dcmtk.dcmj2pnm import COLOUR, OWN_WINDOW, STORED_TABLE, STORED_WINDOW, View, make_picture, scaled_to
-from mkiso.disc.choice import Wanted
-from mkiso.disc.headers import Header
-from mkiso.disc.making import Bench, Late
-from mkiso.disc.shown import Nothing, Picture, Why
 from mkiso.retrieve.instances import Instance
 from mkiso.workspace import require_room
 
 SIDE = 512
-LARGEST = 1 << 28  # bytes that are decoded for a picture: a frame by dcmj2pnm, by gdcmconv all of them
+LARGEST = 1 << 29  # bytes that are decoded for a picture: a frame by dcmj2pnm, by gdcmconv all of them
 # How far apart the pixels' rows and columns are (PS3.3 10.7, C.7.6.3.1.7), as dcmj2pnm looks for it.
 SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
-SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
-WINDOWS = {"WindowCenter": STORED_WINDOW, "VOILUTSequence": STORED_TABLE}
-KEYWORDS = (*SIZES, *SHAPES, *WINDOWS, "NumberOfFrames", "PhotometricInterpretation")
-RAW = frozenset(
-    {
-        uid.ImplicitVRLittleEndian,
-        uid.ExplicitVRLittleEndian,
-        uid.ExplicitVRBigEndian,
-        uid.DeflatedExplicitVRLittleEndian,
-    }
-)
-READ_BY_DCMTK = RAW | {
-    uid.RLELossless,
-    uid.JPEGBaseline8Bit,
-    uid.JPEGExtended12Bit,
-    uid.JPEGLossless,
-    uid.JPEGLosslessSV1,
-}
-READ_BY_GDCM = READ_BY_DCMTK - RAW | {uid.JPEGLSLossless, uid.JPEGLSNearLossless, uid.JPEG2000Lossless, uid.JPEG2000}
+WINDOWS = ("WindowCenter", "WindowWidth", "VOILUTSequence")
+NARROWEST = 1  # PS3.3 C.11.2.1.2.1; dcmj2pnm makes a grey picture of another one
+KEYWORDS = (*SIZES, *SHAPES, *WINDOWS, "PhotometricInterpretation")
+DECODED_BY_DCMTK = RAW | JPEG | {uid.RLELossless, uid.DeflatedExplicitVRLittleEndian}
 
 
 def pictures(bench: Bench, wanted: Wanted, files: Sequence[str]) -> Iterator[Picture | Nothing]:
@@ -63,19 +49,13 @@ def nothing(instance: Instance, why: Why) -> Nothing:
     return Nothing(instance.instance_number, uid.UID(instance.sop_class_uid).name, why)
 
 
-def frame_bytes(header: Header) -> int:
-    """What a decoded frame takes (PS3.5 8.1.1), as far as the header tells."""
-    rows, columns, samples, bits = (header.number(keyword) for keyword in SIZES)
-    return (rows * columns * max(1, samples) * max(1, bits) + 7) // 8
-
-
 class _Source:
     """The file that frames are taken from: the instance's, and from the first that fails on one that gdcmconv made."""
 
     def __init__(self, bench: Bench, instance: Instance, header: Header, held: ExitStack) -> None:
         self._bench, self._instance, self._header, self._held = bench, instance, header, held
-        self._file: Path | None = instance.path if instance.transfer_syntax in READ_BY_DCMTK else None
-        self._program = gdcmconv.installed() if instance.transfer_syntax in READ_BY_GDCM else None
+        self._file: Path | None = instance.path if instance.transfer_syntax in DECODED_BY_DCMTK else None
+        self._program = gdcmconv.installed() if instance.transfer_syntax in GDCM_DECODES else None
         known = self._file or self._program
         self.missed = nothing(instance, Why.BROKEN if known else Why.SYNTAX)
 
@@ -95,7 +75,7 @@ class _Source:
         return next((size for size in made if size), None)
 
     def _decoded(self, program: str) -> Path | None:
-        _require_small(frame_bytes(self._header) * max(1, self._header.number("NumberOfFrames")))
+        _require_small(pixel_bytes(self._header))
         raw = self._bench.path(self._instance, "raw")
         self._held.callback(raw.unlink, missing_ok=True)
         if gdcmconv.decode(self._bench.converter, program, self._instance.path, raw):
@@ -110,10 +90,12 @@ def _require_small(pixels: int) -> None:
 
 
 def _windows(header: Header) -> list[tuple[str, ...]]:
-    """The ways to look at it, the best one first. One that is stored may be of no use."""
+    """The ways to look at it, the best one first. What is stored may be of no use."""
     if not header.text("PhotometricInterpretation").startswith("MONOCHROME"):
         return [COLOUR]
-    return [*(window for keyword, window in WINDOWS.items() if header.has(keyword)), OWN_WINDOW]
+    window = [STORED_WINDOW] if header.has("WindowCenter") and header.decimal("WindowWidth") >= NARROWEST else []
+    table = [STORED_TABLE] if header.has("VOILUTSequence") else []
+    return [*window, *table, OWN_WINDOW]
 
 
 def _scale(header: Header) -> tuple[str, ...]:

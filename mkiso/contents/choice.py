@@ -16,8 +16,8 @@ from itertools import accumulate, groupby
 from pydicom import uid
 from pydicom.uid import UID
 
-from mkiso.disc.headers import Header
-from mkiso.disc.making import Check
+from mkiso.contents.headers import Header
+from mkiso.contents.making import Check
 from mkiso.retrieve.instances import Instance
 
 A_DISC, A_SERIES = 120, 120

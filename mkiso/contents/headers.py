@@ -48,6 +48,13 @@ class Header:
         first = self.text(keyword).partition("\\")[0]
         return int(first) if first.isascii() and first.isdecimal() and len(first) <= DIGITS else 0
 
+    def decimal(self, keyword: str) -> float:
+        """The first value; 0 where it is no number."""
+        try:
+            return float(self.text(keyword).partition("\\")[0])
+        except ValueError:
+            return 0.0
+
     def pair(self, keyword: str) -> tuple[float, float] | None:
         """Two numbers; None where there are not just those."""
         try:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mkiso.disc.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why
+from mkiso.contents.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why
 
 OVERVIEW = "index.htm"
 

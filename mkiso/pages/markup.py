@@ -5,6 +5,7 @@ Every text is escaped, and nothing that XML cannot hold is left in it (XML 1.0, 
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import datetime
 from typing import Any
@@ -20,17 +21,18 @@ LONGEST_TEXT = 1_000
 LONG_WORD, A_PIECE = 16, 8
 
 
+@functools.cache
 def environment() -> Environment:
     """Templates beside this module, in which an unknown name is an error and a text never is markup."""
     made = Environment(
-        loader=PackageLoader("mkiso.disc", "templates"),
+        loader=PackageLoader("mkiso.pages", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=xml_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(text=shown_text, date=readable_date, link=link, body=body)
+    made.filters.update(text=shown_text, date=readable_date, time=readable_time, link=link, body=body)
     return made
 
 
@@ -75,6 +77,11 @@ def readable_date(value: str) -> str:
         return datetime.strptime(value.strip(), "%Y%m%d").date().isoformat()
     except ValueError:
         return value
+
+
+def readable_time(value: datetime) -> str:
+    """A time to the minute, and its zone where it has one."""
+    return value.strftime("%Y-%m-%d %H:%M %Z").strip()
 
 
 def link(name: str) -> str:

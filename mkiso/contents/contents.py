@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from mkiso.contents.choice import Kind, Wanted, choose
+from mkiso.contents.entities import patients_of, series_of
+from mkiso.contents.making import Bench, Check, Deadline, Late, Maker
+from mkiso.contents.pictures import nothing, pictures
+from mkiso.contents.reports import document, report
+from mkiso.contents.shown import WEB, Item, Nothing, Patient, Why
 from mkiso.dcmtk.conversion import Converter
-from mkiso.disc.choice import Kind, Wanted, choose
-from mkiso.disc.entities import patients_of, series_of
-from mkiso.disc.making import Bench, Check, Deadline, Late, Maker
-from mkiso.disc.pictures import nothing, pictures
-from mkiso.disc.reports import document, report
-from mkiso.disc.shown import WEB, Item, Nothing, Patient, Why
-from mkiso.disc.stage import Staged
 from mkiso.errors import Internal
 from mkiso.process import ToolTimeout
+from mkiso.retrieve.instances import Instance
 from mkiso.workspace import require_room
 
 PROCESSES = 2
@@ -40,13 +40,13 @@ class _Task:
     files: tuple[str, ...]
 
 
-def show(staged: Sequence[Staged], stage: Path, maker: Maker, check: Check) -> tuple[Patient, ...]:
+def show(instances: Sequence[Instance], stage: Path, maker: Maker, check: Check) -> tuple[Patient, ...]:
     """Make what is shown of the staged instances in the stage's WEB; what each patient's studies are, in their order.
 
     `check` is asked from three threads. Raises what it raises, and DiskFull; nothing else fails it.
     """
     (stage / WEB).mkdir(exist_ok=True)
-    series = series_of(one.instance for one in staged)
+    series = series_of(instances)
     tasks = _tasks(choose(series, maker.pictures, check))
     with tempfile.TemporaryDirectory(prefix="pictures-", dir=maker.directory) as room:
         deadline = Deadline(maker.limit_of_all, check)

@@ -14,11 +14,11 @@ from typing import Any
 from jinja2 import Environment
 
 import mkiso
-from mkiso.disc.markup import environment
-from mkiso.disc.outline import OVERVIEW, PatientPart, SeriesPage, outline, series_pages
-from mkiso.disc.phone import Chosen, phone_page
-from mkiso.disc.shown import WEB, About, Patient
-from mkiso.disc.titles import Titles
+from mkiso.contents.shown import WEB, About, Patient
+from mkiso.pages.markup import environment
+from mkiso.pages.outline import OVERVIEW, PatientPart, SeriesPage, outline, series_pages
+from mkiso.pages.phone import Chosen, phone_page
+from mkiso.pages.titles import Titles
 from mkiso.texts import texts
 
 INDEX, PHONE = "INDEX.HTM", "PHONE.HTM"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from mkiso.disc.headers import Header
-from mkiso.disc.shown import Item, Patient, Series, Study
+from mkiso.contents.headers import Header
+from mkiso.contents.shown import Item, Patient, Series, Study
 from mkiso.names import page_name
 from mkiso.retrieve.instances import Instance
 
