@@ -303,7 +303,7 @@ CALLED = {
     "of another CA": "unable to get local issuer certificate",
     "expired": "certificate has expired",
     "of another host": "Subject checks failed",
-    "taking another CA": "alert unknown ca",
+    "taking another CA": "alert unknown ca|unsent byte",  # the alert, unless the end of the connection outran it
 }
 
 
@@ -328,7 +328,7 @@ def test_a_pacs_or_destination_that_is_not_the_one_is_unreachable(
         running_stunnel(tmp_path / "stunnel", pki.mkiso, pki.ca, {"pacs": (tunnel, port)}) as log,
     ):
         detail = refusal(configuration(tmp_path, tunnel, receiver, pki.mkiso.tls()), errors.PacsUnreachable)
-        assert CALLED[name] in log.read_text()
+        assert re.search(CALLED[name], log.read_text())
         with installed(relaying) as installation, pytest.raises(errors.DestinationUnreachable) as caught:
             relay(installation, Order(("SR.001",), "test"), "relay", Cancellation())
     assert "TLS tunnel" in detail
