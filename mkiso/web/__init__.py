@@ -6,7 +6,7 @@ from flask import Flask
 
 from mkiso.config import Config
 from mkiso.installation import Installation
-from mkiso.web import access, answers, api, health, orders
+from mkiso.web import access, answers, api, guards, health, orders
 from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs
 
 LARGEST_BODY, MOST_FIELDS = 64 * 1024, 100
@@ -22,6 +22,7 @@ def create_app(config: Config) -> Flask:
     app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
     app.before_request(access.require_token)
     app.before_request(access.require_text)
+    app.before_request(guards.refuse_foreign_posts)
     for blueprint in (orders.blueprint, api.blueprint, health.blueprint):
         app.register_blueprint(blueprint)
     answers.register(app)

@@ -6,6 +6,7 @@ from flask import Blueprint, Response
 
 from mkiso.accession import parse_one
 from mkiso.web.answers import accession_list, argument, chosen_job_id, disc, relayed
+from mkiso.web.guards import refuse_embedding
 
 URLS = (  # the path; the parameter, and whether it takes a list; where a relay goes, or None for a disc
     ("/mkiso.php", "accession_number", False, None),
@@ -19,6 +20,7 @@ URLS = (  # the path; the parameter, and whether it takes a list; where a relay 
 )
 RELAYING = ("GET", "POST")
 blueprint = Blueprint("orders", __name__)
+blueprint.before_request(refuse_embedding)
 
 
 def order(parameter: str, several: bool, destination: str | None) -> Response:
