@@ -9,10 +9,12 @@ from mkiso.cancellation import Cancellation
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
+from mkiso.ledger.glance import Glance
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.pulse import Pulse
 from mkiso.patients import patient_source
 from mkiso.retrieve.studies import Study, find_studies, studies_of, with_instances, with_modalities
+from mkiso.status import LastStatus, look
 from mkiso.workspace import Workspace, identity, job_directory, living_jobs, require_space, sweep
 
 
@@ -27,6 +29,8 @@ class Installation:
             config.storage.ledger.get_secret_value(), partial(identity, work_dir), partial(living_jobs, work_dir)
         )
         self.pulse = Pulse(self.ledger)
+        self.glance = Glance(self.ledger.history)
+        self.status = LastStatus(lambda: look(config, self.pacs, self.ledger))
 
     @property
     def pacs(self) -> Peer:

@@ -16,7 +16,7 @@ LAYERS = (
     {"process", "config", "accession", "cancellation", "names", "log", "locks", "clock", "texts"},
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
-    {"disc", "relay", "installation"},
+    {"disc", "relay", "status", "installation"},
     {"job"},
     {"web", "commands"},
 )
