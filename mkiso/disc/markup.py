@@ -30,7 +30,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(text=shown_text, date=readable_date, link=link, body=body)
+    made.filters.update(text=shown_text, date=readable_date, time=readable_time, link=link, body=body)
     return made
 
 
@@ -43,8 +43,12 @@ def xml_text(value: Any) -> Any:
 
 def shown_text(value: str) -> Markup:
     """A text that reads in its own direction, and whose long words may break: a narrow screen need not scroll."""
-    clipped = value if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]}…"
-    return Markup("<bdi>{}</bdi>").format(Markup(" ").join(map(_breakable, clipped.split())))
+    return Markup("<bdi>{}</bdi>").format(Markup(" ").join(map(_breakable, clipped(value).split())))
+
+
+def clipped(text: str) -> str:
+    """No text of an instance, which may be endless where it is damaged, fills a page."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
 def _breakable(word: str) -> Markup:
@@ -71,6 +75,11 @@ def readable_date(value: str) -> str:
         return datetime.strptime(value.strip(), "%Y%m%d").date().isoformat()
     except ValueError:
         return value
+
+
+def readable_time(value: datetime) -> str:
+    """A time to the minute, and its zone where it has one."""
+    return value.strftime("%Y-%m-%d %H:%M %Z").strip()
 
 
 def link(name: str) -> str:

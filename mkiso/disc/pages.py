@@ -18,6 +18,7 @@ from mkiso.disc.markup import environment
 from mkiso.disc.outline import OVERVIEW, PatientPart, SeriesPage, outline, series_pages
 from mkiso.disc.phone import Chosen, phone_page
 from mkiso.disc.shown import WEB, About, Patient
+from mkiso.disc.titles import Titles
 from mkiso.texts import texts
 
 INDEX, PHONE = "INDEX.HTM", "PHONE.HTM"
@@ -44,7 +45,13 @@ def write_pages(patients: Sequence[Patient], about: About, stage: Path) -> None:
 def _rendered(jinja: Environment, about: About, template: str, **values: Any) -> str:
     said = texts(about.language)
     return jinja.get_template(template).render(
-        about=about, version=mkiso.__version__, t=said["pages"], why=said["why"], sex=said["sex"], **values
+        about=about,
+        version=mkiso.__version__,
+        t=said["pages"],
+        why=said["why"],
+        sex=said["sex"],
+        titles=Titles(said["pages"]),
+        **values,
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from anyascii import anyascii
 
 import mkiso
+from mkiso.disc.markup import readable_time
 from mkiso.disc.shown import About, Patient
 from mkiso.texts import texts
 
@@ -41,7 +42,7 @@ def initials(name: str) -> str:
 
 
 def _head(about: About, patients: Sequence[Patient], said: Mapping[str, str]) -> Iterator[str]:
-    when = about.made_at.isoformat(" ", "minutes")
+    when = readable_time(about.made_at)
     yield from _titled(said["title"])
     yield from _facts(
         (said["institution"], about.institution),
