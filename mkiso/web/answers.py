@@ -38,6 +38,7 @@ from mkiso.web.live import LiveJobs
 from mkiso.web.stream import DiscStream
 
 RETRY_AFTER = 30
+FRAME = "frame"
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     " connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'",
@@ -202,12 +203,20 @@ def prefers_json() -> bool:
 def error(raised: MkisoError) -> Response:
     told = raised.told(g.get("job_id"))
     body = render_template("error.html", **told, fields=raised.fields) if prefers_page() else jsonify(told)
-    response = make_response(body, raised.http_status)
+    response = make_response(body, HTTPStatus.OK if _is_framed() else raised.http_status)
     if isinstance(raised, Busy):
         response.headers["Retry-After"] = str(RETRY_AFTER)
     if isinstance(raised, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def _is_framed() -> bool:
+    """Whether a job's page loads its disc in its frame: it reads there, or in the ledger, what went wrong.
+
+    A status of failure would stand in the browser's console for each disc that somebody cancelled.
+    """
+    return request.args.get("page") == FRAME and prefers_page()
 
 
 def _http_error(raised: HTTPException) -> Response:

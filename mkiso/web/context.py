@@ -13,6 +13,7 @@ import mkiso
 from mkiso.names import page_name
 from mkiso.status import Status
 from mkiso.web.answers import installation
+from mkiso.web.following import names_at
 from mkiso.web.words import FILTERS, language, said, size
 
 
@@ -20,8 +21,14 @@ def register(app: Flask) -> None:
     app.jinja_env.filters.update(FILTERS)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters["page_name"] = page_name
+    app.jinja_env.filters["destination_name"] = destination_name
     app.jinja_env.globals["static_url"] = _static_url
     app.context_processor(_known_to_every_page)
+
+
+def destination_name(address: str | None) -> str:
+    """HOST:PORT by the name that the configuration has for it now, where it has one."""
+    return next(names_at(installation().config.destinations, address), address or "")
 
 
 def status_told() -> dict[str, Any]:

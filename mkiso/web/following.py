@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -59,9 +59,13 @@ class Followed:
         fields = {"accession_numbers": ",".join(self.job["accessions"])}
         if self.job["kind"] == "iso":
             return fields | {"format": self.job["format"] or "iso", "layout": self.job["layout"] or "legacy"}
-        names = (name for name, to in self.destinations.items() if f"{to.host}:{to.port}" == self.job["destination"])
-        name = next(names, None)
+        name = next(names_at(self.destinations, self.job["destination"]), None)
         return None if name is None else fields | {"destination": name}
+
+
+def names_at(destinations: Mapping[str, Destination], address: str | None) -> Iterator[str]:
+    """The names of the destinations at HOST:PORT."""
+    yield from (name for name, to in destinations.items() if f"{to.host}:{to.port}" == address)
 
 
 def planned(order: Order) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def planned(order: Order) -> dict[str, Any]:
 
 
 def download_url(job: Mapping[str, Any], start: Mapping[str, str]) -> str:
-    """The disc's own URL, with the id of the job that it is to be."""
+    """The disc's own URL, with the id of the job that it is to be, for a frame of the job's page."""
     path = "/mkiso.php" if "single" in start and len(job["accessions"]) == 1 else "/mkiso_multiple.php"
-    chosen = {"format": job["format"], "layout": job["layout"], "job": job["id"]}
+    chosen = {"format": job["format"], "layout": job["layout"], "job": job["id"], "page": "frame"}
     return f"{path}?{urlencode({'accession_number': ','.join(job['accessions'])} | chosen)}"

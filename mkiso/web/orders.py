@@ -6,6 +6,7 @@ from flask import Blueprint, Response
 
 from mkiso.accession import parse_one
 from mkiso.web.answers import (
+    FRAME,
     accession_list,
     argument,
     choice,
@@ -38,7 +39,7 @@ def order(parameter: str, several: bool, destination: str | None) -> Response:
     accessions = accession_list(parameter) if several else (parse_one(argument(parameter)),)
     if destination is not None:
         return relayed(accessions, destination)
-    wanted, page = ordered(accessions, single=not several), choice("page", ("0", "1"), "0")
+    wanted, page = ordered(accessions, single=not several), choice("page", ("0", "1", FRAME), "0")
     return disc_page(wanted) if page == "1" and prefers_page() else disc(wanted)
 
 

@@ -26,6 +26,7 @@ function bytes(count, per = "") {
 }
 
 const moved = () => (job.state === "sending" ? job.files_sent : job.received);
+const heading = () => part("job").querySelector("#ended h2, h1");
 const phase = () => (job.state === "queued" && job.patient_id === null ? "querying" : job.state);
 
 function show(id, text) {
@@ -44,6 +45,13 @@ function showPhase() {
     if (isNow) {
       show("phase", step.textContent);
     }
+  }
+}
+
+function showTitle() {
+  const { title, destination } = part("title").dataset;
+  if (job.patient_name) {
+    show("title", filled(title, { patient: job.patient_name, destination }));
   }
 }
 
@@ -92,9 +100,8 @@ async function showResult() {
 
 function replaceJob(nodes) {
   part("job").replaceChildren(...[...nodes].map((node) => document.importNode(node, true)));
-  const heading = part("job").querySelector("h2, h1");
-  heading.tabIndex = -1;
-  heading.focus({ preventScroll: true });
+  heading().tabIndex = -1;
+  heading().focus({ preventScroll: true });
 }
 
 async function look() {
@@ -103,10 +110,15 @@ async function look() {
     show("phase", texts.lost);
     return;
   }
-  job = await answer.json();
+  const told = await answer.json();
+  if (isOver) {
+    return;
+  }
+  job = told;
   if (job.finished_at) {
     await showResult();
   } else {
+    showTitle();
     showPhase();
     showCounts(answer.headers.get("X-Queue-Place"));
     showRate();
