@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
-from tests.support.archive import RunningArchive, running_archive
+from tests.support.archive import running_archive
 from tests.support.browser import AXE, axe
 from tests.support.datasets import Patient
 from tests.support.destination import RunningDestination, running_destination
@@ -19,7 +19,7 @@ from tests.support.service import Service, running_service, settings
 from tests.support.studies import Study, ct_study
 
 SCRIPT = Patient("HOST01", "<script>alert(1)</script>", "19800229")
-FORMULA = Patient('=HYPERLINK("x")', 'DOE^=HYPERLINK("x")', "19751231")
+FORMULA = Patient('=HYPERLINK("x")', '=HYPERLINK("x")', "19751231")
 ADAM = Patient("PAT007", "SANTOSO^BUDI", "19620817", "M")
 EVE = Patient("PAT008", "LESTARI^DEWI", "19910402", "F")
 
@@ -31,7 +31,7 @@ class Desk:
     service: Service
     destination: RunningDestination
     studies: dict[str, Study]
-    archive: RunningArchive
+    end_archive: Callable[[], None]
 
     @property
     def url(self) -> str:
@@ -64,12 +64,11 @@ def front_desk(directory: Path, behaviour: str = "normal", delay: float = 0.0, *
     }
     configuration = settings(directory, pacs, {"RECEIVER": receiver}, destinations=peers, server=server)
     with ExitStack() as stack:
-        archive = stack.enter_context(
-            running_archive(pacs, {"RECEIVER": receiver}, directory / "held", behaviour, delay=delay)
-        )
+        archive = stack.enter_context(ExitStack())
+        archive.enter_context(running_archive(pacs, {"RECEIVER": receiver}, directory / "held", behaviour, delay=delay))
         to = stack.enter_context(running_destination(destination))
         service = stack.enter_context(running_service(directory, http, configuration))
-        yield Desk(service, to, studies, archive)
+        yield Desk(service, to, studies, archive.close)
 
 
 @dataclass

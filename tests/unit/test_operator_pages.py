@@ -184,7 +184,7 @@ def test_a_disc_is_made_by_the_page_that_the_form_leads_to(client: FlaskClient, 
     assert start == {"accession_numbers": ["A,B"], "format": ["zip"], "layout": ["legacy"]}
     assert installation.orders == []
     page = client.get(path, query_string={name: one[0] for name, one in start.items()}, headers=BROWSER).text
-    framed = page.partition("<iframe")[2].partition('src="')[2].partition('"')[0].replace("&amp;", "&")
+    framed = page.partition('id="download"')[2].partition('data-url="')[2].partition('"')[0].replace("&amp;", "&")
     assert client.get(framed, headers=BROWSER).data == ISO
     (made,) = installation.orders
     assert (made.job_id, made.accessions, made.format, made.layout) == (job_id, ("A", "B"), "zip", "legacy")
@@ -194,6 +194,7 @@ def test_a_page_that_was_loaded_again_starts_nothing(client: FlaskClient, runnin
     page = client.get(f"/jobs/{running}?accession_numbers=A,B", headers=BROWSER)
     assert page.status_code == 200
     assert "<iframe" not in page.text
+    assert 'data-url="/mkiso' not in page.text
 
 
 @pytest.mark.parametrize("url", DOWNLOADS)

@@ -5,7 +5,7 @@ const PAUSE = 1000;
 const WINDOW = 10000;
 const part = (id) => document.getElementById(id);
 const progress = part("progress");
-const download = document.querySelector("iframe[name=download]");
+const download = part("download");
 const texts = progress.dataset;
 const language = document.documentElement.lang;
 const samples = [];
@@ -26,7 +26,7 @@ function bytes(count, per = "") {
 }
 
 const moved = () => (job.state === "sending" ? job.files_sent : job.received);
-const heading = () => part("job").querySelector("#ended h2, h1");
+const heading = () => part("job").querySelector("#ended h2") || part("job").querySelector("h1");
 const phase = () => (job.state === "queued" && job.patient_id === null ? "querying" : job.state);
 
 function show(id, text) {
@@ -150,8 +150,8 @@ part("cancel").addEventListener("submit", (event) => {
 });
 
 // A download never loads into its frame; what does load there is why there is none. The job tells that, where it began.
-async function notDownloaded() {
-  const said = download.contentDocument && download.contentDocument.getElementById("main");
+async function notDownloaded(frame) {
+  const said = frame.contentDocument && frame.contentDocument.getElementById("main");
   await look();
   if (!isOver && said && job && job.created_at === null) {
     isOver = true;
@@ -159,12 +159,21 @@ async function notDownloaded() {
   }
 }
 
-if (download) {
-  download.addEventListener("load", () => {
-    if (download.contentWindow.location.href !== "about:blank") {
-      notDownloaded();
+// Begun when the page is there: it would not be, for a browser, as long as a frame of its own waits.
+function startDownload() {
+  const frame = document.createElement("iframe");
+  Object.assign(frame, { name: "download", title: download.dataset.title, className: "unseen", tabIndex: -1, src: download.dataset.url });
+  frame.setAttribute("aria-hidden", "true");
+  frame.addEventListener("load", () => {
+    if (frame.contentWindow.location.href !== "about:blank") {
+      notDownloaded(frame);
     }
   });
+  download.append(frame);
+}
+
+if (download) {
+  addEventListener("load", () => setTimeout(startDownload));
   addEventListener("beforeunload", (event) => {
     if (!isOver) {
       event.preventDefault();
