@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from mkiso.ledger.database import Database
 from mkiso.ledger.tables import PUBLIC, UNFINISHED, instances, job_accessions, jobs
 
 BATCH = 500
+WILDCARD, ESCAPED = re.compile(r"([%_/])"), r"/\1"
 
 
 class Mark(NamedTuple):
@@ -36,20 +38,21 @@ class Filters:
     since: str | None = None
     until: str | None = None
 
-    def conditions(self) -> Iterator[sa.ColumnElement[bool]]:
+    def conditions(self, dialect: str) -> Iterator[sa.ColumnElement[bool]]:
+        """What the database of that kind compares; in SQLite nothing that `jobs_searched` does not hold."""
         if self.accession is not None:
             of_number = job_accessions.c.accession_number == self.accession
             yield jobs.c.id.in_(sa.select(job_accessions.c.job_id).where(of_number))
-        if self.state is not None:
-            yield jobs.c.state == self.state
         if self.since is not None:
             yield jobs.c.created_at >= self.since
         if self.until is not None:
             yield jobs.c.created_at < self.until
         for word in self.patient:
-            yield sa.or_(_contains(jobs.c.patient_name, word), _contains(jobs.c.patient_id, word))
+            yield sa.or_(_contains(jobs.c.patient_name, word, dialect), _contains(jobs.c.patient_id, word, dialect))
         if self.requester is not None:
-            yield _contains(jobs.c.requester, self.requester)
+            yield _contains(jobs.c.requester, self.requester, dialect)
+        if self.state is not None:  # the last, for it costs SQLite most
+            yield _state(dialect) == self.state
 
 
 class History:
@@ -105,7 +108,8 @@ def _page(connection: sa.Connection, filters: Filters, beyond: Mark | None, most
     """First the ids, for which an index holds all that the filters look at; then their rows."""
     newest_first = (jobs.c.created_at.desc(), jobs.c.id.desc())
     older = () if beyond is None else (jobs.c.created_at <= beyond.created_at, _is_older(beyond))
-    ids = sa.select(jobs.c.id).where(*filters.conditions(), *older).order_by(*newest_first).limit(most)
+    conditions = (*older, *filters.conditions(connection.dialect.name))
+    ids = sa.select(jobs.c.id).where(*conditions).order_by(*newest_first).limit(most)
     found = connection.execute(ids).scalars().all()
     rows = connection.execute(sa.select(*PUBLIC).where(jobs.c.id.in_(found)).order_by(*newest_first)).mappings()
     return [dict(row) for row in rows]
@@ -116,8 +120,16 @@ def _is_older(mark: Mark) -> sa.ColumnElement[bool]:
     return sa.or_(jobs.c.created_at < mark.created_at, same_time)
 
 
-def _contains(column: sa.Column[Any], text: str) -> sa.ColumnElement[bool]:
-    return column.icontains(text, autoescape=True)
+def _state(dialect: str) -> sa.ColumnElement[str]:
+    """Not by SQLite's index of the state alone: it would take that for a state that nearly all jobs have, too."""
+    return jobs.c.state.concat("") if dialect == "sqlite" else jobs.c.state
+
+
+def _contains(column: sa.Column[Any], text: str, dialect: str) -> sa.ColumnElement[bool]:
+    """SQLite's LIKE knows no capitals of ASCII, and takes half as long where nothing is escaped."""
+    pattern = f"%{WILDCARD.sub(ESCAPED, text)}%"
+    escape = None if pattern == f"%{text}%" else "/"
+    return column.like(pattern, escape=escape) if dialect == "sqlite" else column.ilike(pattern, escape="/")
 
 
 def _waits(table: Any) -> sa.Select[int]:

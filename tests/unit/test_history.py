@@ -61,6 +61,8 @@ def days(answer: Any) -> list[int]:
         ("patient=Doe+JOHN", [2, 1]),
         ("patient=p_", [3]),
         ("patient=%25", []),
+        ("patient=p_2+jane", [3]),
+        ("patient=/", []),
         ("patient=太郎", [4]),
         ("patient=hyperlink", [5]),
         ("requester=10.0.0.2", [2]),
@@ -186,7 +188,6 @@ def test_a_ledger_of_before_has_what_the_history_needs(tmp_path: Path) -> None:
     store.close()
     with sqlite3.connect(file) as connection:
         connection.execute("DROP INDEX jobs_searched")
-        connection.execute("DROP INDEX jobs_by_state")
     connection.close()
     again = Ledger(url, lambda: "W", set)
     assert len(again.history.page(Filters(), None, 50)) == 1
@@ -194,7 +195,7 @@ def test_a_ledger_of_before_has_what_the_history_needs(tmp_path: Path) -> None:
     connection = sqlite3.connect(file)
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     connection.close()
-    assert names >= {"jobs_searched", "jobs_by_state"}
+    assert "jobs_searched" in names
 
 
 def test_a_place_in_the_queue_counts_who_came_before_at_this_work_dir(tmp_path: Path) -> None:
