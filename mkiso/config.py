@@ -190,6 +190,9 @@ class Server(Section):
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     threads: Annotated[int, Field(ge=8, le=1024)] = 16
     send_timeout: Seconds = 300
+    title: Annotated[str, Field(min_length=1, max_length=100)] = "mkiso"
+    logo_file: AbsolutePath | None = None
+    helpdesk: Annotated[str, Field(max_length=1000)] = ""
     api_tokens: tuple[ApiToken, ...] = ()
 
 

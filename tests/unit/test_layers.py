@@ -17,7 +17,7 @@ LAYERS = (
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
     {"contents", "pages"},
-    {"disc", "relay", "installation"},
+    {"disc", "relay", "status", "installation"},
     {"job", "verify"},
     {"web", "commands"},
 )
