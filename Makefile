@@ -44,6 +44,8 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.relay
 	$(PYTHON) -m benchmarks.walk
 	$(PYTHON) -m benchmarks.dicomdir
+	$(PYTHON) -m benchmarks.history
+	$(PYTHON) -m benchmarks.pages
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache
