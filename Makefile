@@ -45,6 +45,8 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.walk
 	$(PYTHON) -m benchmarks.layout
 	$(PYTHON) -m benchmarks.tls
+	$(PYTHON) -m benchmarks.history
+	$(PYTHON) -m benchmarks.pages
 
 screenshots: setup-tests
 	$(PYTHON) -m tests.screenshots

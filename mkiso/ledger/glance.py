@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mkiso.errors import JobNotFound
 from mkiso.ledger.history import History
 
-AGE = 0.4
+AGE = 0.5
 WATCHED = 5.0
 
 
@@ -32,10 +32,10 @@ class Glance:
 
     def job(self, job_id: str) -> Seen:
         """Raises JobNotFound, LedgerUnavailable, DiskFull. Who has something to show does not wait for the ledger."""
+        if recent := self.recent(job_id):
+            return recent
         moment = self._asked[job_id] = time.monotonic()
         seen = self._seen.get(job_id)
-        if seen and moment - self._read_at < AGE:
-            return seen
         if self._reading.acquire(blocking=seen is None):
             try:
                 self._read(moment, job_id)
@@ -44,6 +44,13 @@ class Glance:
         if job_id not in self._seen:
             raise JobNotFound("The ledger has no job of that id.")
         return self._seen[job_id]
+
+    def recent(self, job_id: str) -> Seen | None:
+        """The JOB where it was read less than AGE seconds ago; it will be read again with the others."""
+        moment, seen = time.monotonic(), self._seen.get(job_id)
+        if seen is not None:
+            self._asked[job_id] = moment
+        return seen if moment - self._read_at < AGE else None
 
     def _read(self, moment: float, job_id: str) -> None:
         if self._read_at > moment and job_id in self._seen:

@@ -80,7 +80,7 @@ class History:
 
     def jobs(self, job_ids: Collection[str]) -> dict[str, tuple[dict[str, Any], int | None]]:
         """Of each job that is there its JOB, and the place in the queue for a receiver, from 1, of one that waits."""
-        query = sa.select(*PUBLIC, _place()).where(jobs.c.id.in_(job_ids))
+        query = SEEN.where(jobs.c.id.in_(job_ids))
         rows = self._database.do(lambda connection: connection.execute(query).mappings().all())
         return {row["id"]: _with_place(row) for row in rows}
 
@@ -96,7 +96,7 @@ class History:
 
     def queue(self, work_dir: str) -> int:
         """How many jobs of a work_dir's identity wait for a receiver."""
-        waiting = _waits(jobs).where(jobs.c.work_dir == work_dir)
+        waiting = sa.select(sa.func.count()).select_from(jobs).where(_waits(jobs), jobs.c.work_dir == work_dir)
         return self._database.do(lambda connection: connection.execute(waiting).scalar_one())
 
 
@@ -132,16 +132,20 @@ def _contains(column: sa.Column[Any], text: str, dialect: str) -> sa.ColumnEleme
     return column.like(pattern, escape=escape) if dialect == "sqlite" else column.ilike(pattern, escape="/")
 
 
-def _waits(table: Any) -> sa.Select[int]:
-    """A job that waits for a receiver has its patient's name already."""
-    return sa.select(sa.func.count()).where(table.c.state == "queued", table.c.patient_id.is_not(None))
+def _waits(table: Any) -> sa.ColumnElement[bool]:
+    """A job that waits for a receiver has its patient's ID already."""
+    return sa.and_(table.c.state == "queued", table.c.patient_id.is_not(None))
 
 
-def _place() -> sa.ColumnElement[int]:
+def _seen() -> sa.Select[Any]:
+    """A JOB, and its `place` among those that wait where it does."""
     others = jobs.alias("others")
-    before = _waits(others).where(others.c.work_dir == jobs.c.work_dir, others.c.created_at <= jobs.c.created_at)
-    waits = sa.and_(jobs.c.state == "queued", jobs.c.patient_id.is_not(None))
-    return sa.case((waits, before.correlate(jobs).scalar_subquery()), else_=None).label("place")
+    before = (_waits(others), others.c.work_dir == jobs.c.work_dir, others.c.created_at <= jobs.c.created_at)
+    count = sa.select(sa.func.count()).select_from(others).where(*before).correlate(jobs).scalar_subquery()
+    return sa.select(*PUBLIC, sa.case((_waits(jobs), count), else_=None).label("place"))
+
+
+SEEN = _seen()  # made once: it is read several times a second
 
 
 def _with_place(row: sa.RowMapping) -> tuple[dict[str, Any], int | None]:

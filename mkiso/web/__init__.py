@@ -8,6 +8,7 @@ from mkiso.config import Config
 from mkiso.installation import Installation
 from mkiso.web import access, answers, api, context, guards, health, history, orders, pages
 from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs
+from mkiso.web.polls import Polls
 
 KEPT = 24 * 60 * 60
 LARGEST_BODY, MOST_FIELDS = 64 * 1024, 100
@@ -29,4 +30,5 @@ def create_app(config: Config) -> Flask:
         app.register_blueprint(blueprint)
     answers.register(app)
     context.register(app)
+    app.wsgi_app = Polls(app.wsgi_app, installation.glance)  # type: ignore[method-assign]
     return app

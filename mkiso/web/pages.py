@@ -29,6 +29,7 @@ from mkiso.web.context import status_told
 from mkiso.web.following import Followed, download_url, planned
 from mkiso.web.guards import refuse_embedding
 from mkiso.web.lookup import look_up, pasted
+from mkiso.web.polls import told_beside
 
 RECENT = timedelta(hours=1)
 MOST_RECENT = 50
@@ -72,7 +73,7 @@ def job(job_id: str) -> Response:
     if prefers_json():
         seen = _seen()
         response = jsonify(seen.job)
-        response.headers["X-Queue-Place"] = str(seen.place or "")
+        response.headers.update(told_beside(seen))
         return response
     read = installation().ledger.history.jobs([g.job_id])
     seen = Seen(*read[g.job_id]) if read else planned_or_missing()

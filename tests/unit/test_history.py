@@ -235,7 +235,7 @@ def test_many_who_follow_are_one_reader(tmp_path: Path, monkeypatch: pytest.Monk
     for job_id in ids:
         assert glance.job(job_id).job["id"] == job_id
     reads.clear()
-    time.sleep(0.45)
+    time.sleep(0.55)
     for _ in range(3):
         for job_id in ids:
             glance.job(job_id)

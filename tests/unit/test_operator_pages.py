@@ -280,7 +280,7 @@ def test_the_place_in_the_queue_is_told(client: FlaskClient) -> None:
         assert client.get(f"/jobs/{OTHER}", headers=JSON).headers["X-Queue-Place"] == "2"
         assert "Place in the queue: 2" in client.get(f"/jobs/{OTHER}", headers=BROWSER).text
         ledger(client).update(ID, state="retrieving")
-        time.sleep(0.5)
+        time.sleep(0.6)
         assert client.get(f"/jobs/{OTHER}", headers=JSON).headers["X-Queue-Place"] == "1"
         assert client.get(f"/jobs/{ID}", headers=JSON).headers["X-Queue-Place"] == ""
 
@@ -288,7 +288,7 @@ def test_the_place_in_the_queue_is_told(client: FlaskClient) -> None:
 def test_progress_is_never_older_than_a_second(client: FlaskClient, running: str) -> None:
     client.get(f"/jobs/{running}", headers=JSON)
     ledger(client).update(running, received=4)
-    time.sleep(0.5)
+    time.sleep(0.6)
     assert client.get(f"/jobs/{running}", headers=JSON).json["received"] == 4
 
 

@@ -1,7 +1,9 @@
-// Follows a job: asks its page's own URL for the JOB, once a second at most, and not while nobody looks.
+// Follows a job: asks its page's own URL for the JOB, once a second at most, less often while nothing changes, and not
+// while nobody looks.
 "use strict";
 
 const PAUSE = 1000;
+const LONGEST_PAUSE = 3000;
 const WINDOW = 10000;
 const part = (id) => document.getElementById(id);
 const progress = part("progress");
@@ -12,6 +14,7 @@ const samples = [];
 let job = null;
 let isOver = false;
 let timer = 0;
+let pause = PAUSE;
 
 const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
@@ -114,6 +117,7 @@ async function look() {
   if (isOver) {
     return;
   }
+  pause = JSON.stringify(told) === JSON.stringify(job) ? Math.min(pause + PAUSE / 4, LONGEST_PAUSE) : PAUSE;
   job = told;
   if (job.finished_at) {
     await showResult();
@@ -132,7 +136,7 @@ async function follow() {
   }
   await look();
   if (!isOver && !timer) {
-    timer = setTimeout(follow, PAUSE);
+    timer = setTimeout(follow, pause);
   }
 }
 
