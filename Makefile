@@ -2,7 +2,8 @@
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
 TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools libarchive-tools libgdcm-tools mariadb-server nginx-light openssl \
-    orthanc p7zip-full postgresql unzip
+    orthanc p7zip-full postgresql systemd unzip
+PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
 PYTHON3 = python3
@@ -10,7 +11,7 @@ PIP = .venv/bin/pip --quiet --disable-pip-version-check
 LOCK = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
     --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE) setup.cfg
 
-.PHONY: setup setup-demo setup-tests lock demo test smoke-test serve lint bench clean
+.PHONY: setup setup-demo setup-tests lock demo test smoke-test deb test-package serve lint bench clean
 
 setup: .venv/installed
 	@bin/apt-missing $(SYSTEM)
@@ -45,6 +46,13 @@ test: setup-tests
 
 smoke-test: setup-tests
 	@$(PYTHON) -m tests.smoke
+
+deb: setup
+	@packaging/build
+
+test-package: deb setup-tests
+	@bin/apt-missing $(PACKAGE_SYSTEM)
+	@$(PYTHON) -m tests.package
 
 serve: setup
 	bin/mkiso serve
