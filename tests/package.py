@@ -20,12 +20,17 @@ from tests.support.service import instances_of, instances_on, read_disc
 from tests.support.testpacs import RunningPacs, running_testpacs
 from tests.support.tools import ROOT, wait_until
 
+STARTED = time.monotonic()
 CLONE_NEWNET = 0x40000000
 INSIDE = "MKISO_TEST_PACKAGE_DIRECTORY"
 CONFIGURATION = "/etc/mkiso/mkiso.yaml"
 DISC = "/mkiso.php?accession_number=CT.001"
 INSTALL = ("apt-get", "install", "-y", "-qq")
 ELSEWHERE = ("/proc", "/sys", "/dev", "/packages", "/var/cache/apt", "/var/lib/apt")
+
+
+def said(what: str) -> None:
+    print(f"ok  {time.monotonic() - STARTED:3.0f} s  {what}", flush=True)
 
 
 def newer(deb: Path, directory: Path) -> Path:
@@ -53,24 +58,24 @@ def check_disc(iso: Path, pacs: RunningPacs, accession: str) -> None:
 
 
 def check_installation(chroot: Chroot, deb: Path) -> None:
-    said = chroot.run(*INSTALL, f"/packages/{deb.name}")
-    assert is_running(chroot), said[-3000:]
+    told = chroot.run(*INSTALL, f"/packages/{deb.name}")
+    assert is_running(chroot), told[-3000:]
     told = chroot.run("stat", "-c", "%A %U:%G", CONFIGURATION, "/var/lib/mkiso", "/var/cache/mkiso", "/run/mkiso")
     modes = "-rw-r----- root:mkiso", *["drwx------ mkiso:www-data"] * 2, "drwxr-x--- mkiso:www-data"
     assert told.splitlines() == list(modes), told
     for file in ("/usr/share/man/man1/mkiso.1.gz", "/usr/share/bash-completion/completions/mkiso"):
         assert chroot.path(file).is_file(), file
-    print(f"ok  {chroot.run('mkiso', '--version').strip()} is installed, and serves as its unit says")
+    said(f"{chroot.run('mkiso', '--version').strip()} is installed, and serves as its unit says")
 
 
 def check_discs(chroot: Chroot, pacs: RunningPacs, directory: Path) -> None:
-    said = chroot.run("mkiso", "check", user="mkiso")
-    assert "FAIL" not in said, said
+    told = chroot.run("mkiso", "check", user="mkiso")
+    assert "FAIL" not in told, told
     assert fetch(chroot, directory / "disc.iso").wait() == 0
     check_disc(directory / "disc.iso", pacs, "CT.001")
     chroot.run("mkiso", "iso", "MR.001", "-o", "/var/cache/mkiso/disc.iso", user="mkiso")
     check_disc(chroot.path("/var/cache/mkiso/disc.iso"), pacs, "MR.001")
-    print("ok  mkiso check, a disc from the service and one from the command, each instance as it was stored")
+    said("mkiso check, a disc from the service and one from the command, each instance as it was stored")
 
 
 def check_nginx(chroot: Chroot, directory: Path) -> None:
@@ -89,7 +94,7 @@ def check_nginx(chroot: Chroot, directory: Path) -> None:
         assert told == status, (url, told, body.read_text())
     assert '"accessions":["CT.001"]' in body.read_text(), body.read_text()
     chroot.run("nginx", "-s", "stop")
-    print("ok  nginx: mkiso's site beside Debian's own, with TLS")
+    said("nginx: mkiso's site beside Debian's own, with TLS")
 
 
 def check_upgrade(chroot: Chroot, deb: Path, pacs: RunningPacs, directory: Path) -> None:
@@ -98,10 +103,13 @@ def check_upgrade(chroot: Chroot, deb: Path, pacs: RunningPacs, directory: Path)
     configuration.write_text(configuration.read_text() + "\nmedia: {institution: RSUD}\n")
     before, disc = configuration.read_bytes(), directory / "drained.iso"
     service = chroot.path("/run/systemctl/pid").read_text()
-    with fetch(chroot, disc, "--limit-rate", "300k") as running:
+    rate = (directory / "disc.iso").stat().st_size // 12  # bytes a second
+    with fetch(chroot, disc, "--limit-rate", str(rate)) as running:
         wait_until(lambda: disc.exists() and disc.stat().st_size > 0, 60, str)
         chroot.run(*INSTALL, f"/packages/{deb.name}")
     assert running.returncode == 0, running.returncode
+    log = chroot.path("/run/systemctl/log").read_text()
+    assert "job ended" in log.partition("stopping\n")[2], log
     check_disc(disc, pacs, "CT.001")
     assert chroot.path("/run/systemctl/pid").read_text() != service
     assert configuration.read_bytes() == before
@@ -110,7 +118,7 @@ def check_upgrade(chroot: Chroot, deb: Path, pacs: RunningPacs, directory: Path)
     assert fetch(chroot, disc).wait() == 0
     states = [job["state"] for job in json.loads(chroot.run("mkiso", "jobs", "--json", user="mkiso"))["jobs"]]
     assert states == ["done"] * 4, states
-    print("ok  an upgrade lets the disc that is being fetched drain, and keeps configuration and ledger")
+    said("an upgrade lets the disc that is being fetched drain, and keeps configuration and ledger")
 
 
 def check_removal(chroot: Chroot) -> None:
@@ -119,7 +127,7 @@ def check_removal(chroot: Chroot) -> None:
     left = named_mkiso(chroot)
     assert not [path for path in left if path.startswith(("/usr", "/lib", "/run", "/etc/nginx/sites"))], left
     assert {CONFIGURATION, "/var/lib/mkiso/ledger.db"} <= left, left
-    print("ok  remove stops it, and keeps configuration and ledger")
+    said("remove stops it, and keeps configuration and ledger")
 
 
 def check_purge(chroot: Chroot) -> None:
@@ -129,7 +137,7 @@ def check_purge(chroot: Chroot) -> None:
     assert (named_mkiso(chroot), owned) == (set(), ""), (named_mkiso(chroot), owned)
     for file in ("/etc/passwd", "/etc/group"):
         assert "mkiso" not in chroot.path(file).read_text(), file
-    print("ok  purge leaves nothing")
+    said("purge leaves nothing")
 
 
 def is_running(chroot: Chroot) -> bool:
@@ -152,7 +160,7 @@ def live(directory: Path, debs: Sequence[Path]) -> None:
     older, later = (Path(shutil.copy(deb, chroot.path("/packages"))) for deb in (debs[0], newer(debs[0], directory)))
     chroot.run("apt-get", "update", "-qq")
     chroot.run("apt-get", "install", "-y", "-qq", "--download-only", f"/packages/{older.name}")
-    print("ok  a bare Debian, and the packages that mkiso depends on")
+    said("a bare Debian, and the packages that mkiso depends on")
     ctypes.CDLL(None).unshare(CLONE_NEWNET)
     subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
     chroot.put_systemctl(ROOT / "etc" / "systemd" / "mkiso.service")
@@ -173,13 +181,12 @@ def main() -> int:
     if os.geteuid() != 0:
         print("make test-package needs root: debootstrap and chroot do", file=sys.stderr)
         return 1
-    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mkiso-package-") as directory:
         Path(directory).chmod(0o755)
         namespaces = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
         argv = (*namespaces, sys.executable, "-m", "tests.package")
         status = subprocess.run(argv, env={**os.environ, INSIDE: directory}, check=False).returncode
-    print(f"package test {'FAILED' if status else 'passed'} in {time.monotonic() - started:.0f} s")
+    print(f"package test {'FAILED' if status else 'passed'} in {time.monotonic() - STARTED:.0f} s")
     return status
 
 

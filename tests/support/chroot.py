@@ -17,7 +17,7 @@ ALLOWS_MKISO_ALONE = '#!/bin/sh\n[ "$1" = mkiso.service ] || exit 101\n'
 
 
 class Chroot:
-    """Needs root, and mounts of its own: unshare --mount."""
+    """In memory, about 1 GB; needs root, and mounts of its own: unshare --mount."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -27,14 +27,14 @@ class Chroot:
         codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
         sources = [source for source in _sources() if source[0] == "Debian" and source[1].startswith(codename)]
         main = next(uri for _, suite, component, uri in sources if (suite, component) == (codename, "main"))
+        self.root.mkdir()
+        _run(("mount", "-t", "tmpfs", "-o", "mode=755,size=3g", "tmpfs", self.root))
         _run(("debootstrap", "--variant=minbase", codename, self.root, main))
         lines = sorted({f"deb {uri} {suite} {component}" for _, suite, component, uri in sources})
         self.write("/etc/apt/sources.list", "\n".join(lines) + "\n")
         self.write("/etc/apt/apt.conf.d/90host", _run(("apt-config", "dump", *SETTINGS)))
-        self.write("/etc/dpkg/dpkg.cfg.d/hasty", "force-unsafe-io\n")  # it need not survive a power cut
         self.write("/etc/resolv.conf", Path("/etc/resolv.conf").read_text())
         self.write("/usr/sbin/policy-rc.d", ALLOWS_MKISO_ALONE, 0o755)
-        _run(("mount", "--bind", self.root, self.root))
         _run(("mount", "-t", "proc", "proc", self.root / "proc"))
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:

@@ -161,6 +161,8 @@ def stop() -> int:
     settings, pid = unit(), running()
     if pid is None:
         return 0
+    with (STATE / "log").open("a") as log:
+        log.write("stopping\n")
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + float(settings["TimeoutStopSec"][-1])
     while running() and time.monotonic() < deadline:
