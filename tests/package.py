@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.support.chroot import Chroot
 from tests.support.service import instances_of, instances_on, read_disc
@@ -57,6 +58,13 @@ def check_disc(iso: Path, pacs: RunningPacs, accession: str) -> None:
     assert on_disc == instances_of(pacs.of(accession)), f"{len(on_disc)} instances on {iso}"
 
 
+def do(chroot: Chroot, what: str) -> str:
+    """The commands of docs/operations.md in its block of this name, as they stand."""
+    block = (ROOT / "docs" / "operations.md").read_text().partition(f"```sh {what}\n")[2].partition("```")[0]
+    assert block, what
+    return chroot.run("sh", "-ec", block)
+
+
 def check_installation(chroot: Chroot, deb: Path) -> None:
     told = chroot.run(*INSTALL, f"/packages/{deb.name}")
     assert is_running(chroot), told[-3000:]
@@ -69,7 +77,7 @@ def check_installation(chroot: Chroot, deb: Path) -> None:
 
 
 def check_discs(chroot: Chroot, pacs: RunningPacs, directory: Path) -> None:
-    told = chroot.run("mkiso", "check", user="mkiso")
+    told = do(chroot, "check")
     assert "FAIL" not in told, told
     assert fetch(chroot, directory / "disc.iso").wait() == 0
     check_disc(directory / "disc.iso", pacs, "CT.001")
@@ -79,11 +87,8 @@ def check_discs(chroot: Chroot, pacs: RunningPacs, directory: Path) -> None:
 
 
 def check_nginx(chroot: Chroot, directory: Path) -> None:
-    """What docs/operations.md tells to do."""
-    access = "/etc/nginx/mkiso-access.conf"
-    chroot.run("cp", "/usr/share/mkiso/nginx/mkiso-access.conf", access)
-    chroot.run("ln", "-s", "/usr/share/mkiso/nginx/mkiso.conf", "/etc/nginx/sites-enabled/mkiso")
-    chroot.run("sed", "-i", "s/^deny all;/allow 127.0.0.1;\\n&/", access)
+    do(chroot, "nginx")
+    chroot.run("sed", "-i", "s/^deny all;/allow 127.0.0.1;\\n&/", "/etc/nginx/mkiso-access.conf")
     chroot.run("nginx", "-t")
     chroot.run("nginx")
     body = directory / "nginx.html"
@@ -97,26 +102,39 @@ def check_nginx(chroot: Chroot, directory: Path) -> None:
     said("nginx: mkiso's site beside Debian's own, with TLS")
 
 
+def check_backup(chroot: Chroot) -> None:
+    """Copied while the service runs; what came later is gone when the copy is back."""
+    before = jobs(chroot)
+    do(chroot, "backup")
+    chroot.run("mkiso", "iso", "MR.001", "-o", "/dev/null", user="mkiso")
+    assert len(jobs(chroot)) == len(before) + 1
+    do(chroot, "restore")
+    assert is_running(chroot)
+    assert jobs(chroot) == before
+    said("the ledger is copied while the service runs, and restored")
+
+
 def check_upgrade(chroot: Chroot, deb: Path, pacs: RunningPacs, directory: Path) -> None:
     """A newer version while a disc is being fetched, whose configuration is the hospital's by now."""
     configuration = chroot.path(CONFIGURATION)
     configuration.write_text(configuration.read_text() + "\nmedia: {institution: RSUD}\n")
     before, disc = configuration.read_bytes(), directory / "drained.iso"
     service = chroot.path("/run/systemctl/pid").read_text()
+    log_before = chroot.path("/run/systemctl/log").stat().st_size
     rate = (directory / "disc.iso").stat().st_size // 12  # bytes a second
     with fetch(chroot, disc, "--limit-rate", str(rate)) as running:
         wait_until(lambda: disc.exists() and disc.stat().st_size > 0, 60, str)
         chroot.run(*INSTALL, f"/packages/{deb.name}")
     assert running.returncode == 0, running.returncode
     log = chroot.path("/run/systemctl/log").read_text()
-    assert "job ended" in log.partition("stopping\n")[2], log
+    assert "job ended" in log[log_before:].partition("stopping\n")[2], log
     check_disc(disc, pacs, "CT.001")
     assert chroot.path("/run/systemctl/pid").read_text() != service
     assert configuration.read_bytes() == before
     told = chroot.run("stat", "-c", "%A %U:%G", CONFIGURATION)
     assert told.strip() == "-rw-r----- root:mkiso", told
     assert fetch(chroot, disc).wait() == 0
-    states = [job["state"] for job in json.loads(chroot.run("mkiso", "jobs", "--json", user="mkiso"))["jobs"]]
+    states = [job["state"] for job in jobs(chroot)]
     assert states == ["done"] * 4, states
     said("an upgrade lets the disc that is being fetched drain, and keeps configuration and ledger")
 
@@ -138,6 +156,11 @@ def check_purge(chroot: Chroot) -> None:
     for file in ("/etc/passwd", "/etc/group"):
         assert "mkiso" not in chroot.path(file).read_text(), file
     said("purge leaves nothing")
+
+
+def jobs(chroot: Chroot) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = json.loads(chroot.run("mkiso", "jobs", "--json", user="mkiso"))["jobs"]
+    return told
 
 
 def is_running(chroot: Chroot) -> bool:
@@ -168,6 +191,7 @@ def live(directory: Path, debs: Sequence[Path]) -> None:
     with running_testpacs(directory / "pacs", 11112, {"CDRECORD": 10104}) as pacs:
         check_discs(chroot, pacs, directory)
         check_nginx(chroot, directory)
+        check_backup(chroot)
         check_upgrade(chroot, later, pacs, directory)
     check_removal(chroot)
     check_purge(chroot)

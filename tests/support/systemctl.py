@@ -200,7 +200,8 @@ COMMANDS = {
 
 def main(arguments: list[str]) -> int:
     command, *units = [word for word in arguments if not word.startswith("-")]
-    return COMMANDS[command]() if units == [UNIT.name] and command in COMMANDS else 0
+    ours = [unit.removesuffix(".service") for unit in units] == [UNIT.stem]
+    return COMMANDS[command]() if ours and command in COMMANDS else 0
 
 
 if __name__ == "__main__":
