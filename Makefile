@@ -7,6 +7,7 @@ PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
 PYTHON3 = python3
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP = .venv/bin/pip --quiet --disable-pip-version-check
 LOCK = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
     --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE) setup.cfg
@@ -52,7 +53,7 @@ deb: setup
 
 test-package: deb setup-tests
 	@bin/apt-missing $(PACKAGE_SYSTEM)
-	@$(PYTHON) -m tests.package
+	@$(AS_ROOT) $(PYTHON) -m tests.package
 
 serve: setup
 	bin/mkiso serve

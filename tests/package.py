@@ -68,6 +68,8 @@ def do(chroot: Chroot, what: str) -> str:
 def check_installation(chroot: Chroot, deb: Path) -> None:
     told = chroot.run(*INSTALL, f"/packages/{deb.name}")
     assert is_running(chroot), told[-3000:]
+    completed = chroot.run("env", "COMP_WORDS=mkiso swe", "COMP_CWORD=1", "_MKISO_COMPLETE=bash_complete", "mkiso")
+    assert completed == "plain,sweep\n", completed
     told = chroot.run("stat", "-c", "%A %U:%G", CONFIGURATION, "/var/lib/mkiso", "/var/cache/mkiso", "/run/mkiso")
     modes = "-rw-r----- root:mkiso", *["drwx------ mkiso:www-data"] * 2, "drwxr-x--- mkiso:www-data"
     assert told.splitlines() == list(modes), told

@@ -51,11 +51,13 @@ def running_front(directory: Path, port: int, unix_socket: Path) -> Iterator[Fro
 
 
 @contextmanager
-def running_nginx(directory: Path, port: int, unix_socket: Path) -> Iterator[str]:
-    """nginx with the site in clear, and open to everybody; its URL."""
+def running_nginx(directory: Path, port: int, unix_socket: Path, other_host: str | None = None) -> Iterator[str]:
+    """nginx with the site in clear, and open to everybody, perhaps with another host (ADDRESS:PORT); its URL."""
     listen = {"listen 443 ssl;": f"listen {LOCALHOST}:{port};", "listen [::]:443 ssl;": ""}
     _written(directory, port, unix_socket, listen)
     _replace(directory / "mkiso-access.conf", {"\ndeny all;": "\nallow all;"})
+    if other_host:
+        _replace(directory / "mkiso.conf", {"# server 10.1.2.4:8080;": f"server {other_host};"})
     with listening(_argv(directory), port, directory / "start.log"):
         yield f"http://{LOCALHOST}:{port}"
 
