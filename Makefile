@@ -2,7 +2,7 @@
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
 TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools libarchive-tools libgdcm-tools mariadb-server nginx-light openssl \
-    orthanc p7zip-full postgresql systemd unzip
+    orthanc p7zip-full postgresql stunnel4 systemd unzip
 PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
@@ -12,7 +12,7 @@ PIP = .venv/bin/pip --quiet --disable-pip-version-check
 LOCK = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
     --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE) setup.cfg
 
-.PHONY: setup setup-demo setup-tests lock demo test smoke-test deb test-package serve lint bench clean
+.PHONY: setup setup-demo setup-tests lock demo test smoke-test deb test-package serve lint bench screenshots clean
 
 setup: .venv/installed
 	@bin/apt-missing $(SYSTEM)
@@ -67,7 +67,14 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.bench
 	$(PYTHON) -m benchmarks.relay
 	$(PYTHON) -m benchmarks.walk
-	$(PYTHON) -m benchmarks.dicomdir
+	$(PYTHON) -m benchmarks.layout
+	$(PYTHON) -m benchmarks.tls
+	$(PYTHON) -m benchmarks.history
+	$(PYTHON) -m benchmarks.pages
+
+screenshots: setup-tests
+	$(PYTHON) -m tests.screenshots
+	$(PYTHON) -m tests.screenshots_web
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

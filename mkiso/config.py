@@ -96,9 +96,16 @@ class Pacs(Section):
     port: Port = 11112
 
 
+class Tls(Section):
+    key_file: AbsolutePath
+    cert_file: AbsolutePath
+    ca_file: AbsolutePath
+
+
 class Receiver(Section):
     ae_title: AETitle = "CDRECORD"
     port: Port = 10104
+    tls: Tls | None = None
 
 
 class Retrieve(Section):
@@ -123,7 +130,7 @@ class Destination(Section):
 
 
 class Media(Section):
-    layout: LayoutName = "legacy"
+    layout: LayoutName = "pdi"
     pictures: Annotated[int, Field(ge=0, le=1000)] = 12
     language: Literal["en", "id"] = "en"
     uncompressed: bool = False
@@ -183,6 +190,9 @@ class Server(Section):
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     threads: Annotated[int, Field(ge=8, le=1024)] = 16
     send_timeout: Seconds = 300
+    title: Annotated[str, Field(min_length=1, max_length=100)] = "mkiso"
+    logo_file: AbsolutePath | None = None
+    helpdesk: Annotated[str, Field(max_length=1000)] = ""
     api_tokens: tuple[ApiToken, ...] = ()
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mkiso.config import Config, Receiver
+from mkiso.certificates import faults, periods, too_open
+from mkiso.config import Config, Receiver, Tls
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.echoscu import echo
 from mkiso.disc.image import image_size
@@ -20,7 +21,18 @@ from mkiso.retrieve.receiver import can_bind
 from mkiso.retrieve.slots import slot_is_taken
 from mkiso.workspace import ensure_work_dir, require_space
 
-DCMTK = ("echoscu", "findscu", "movescu", "storescp", "storescu", "dcmsend")
+DCMTK = (
+    "echoscu",
+    "findscu",
+    "movescu",
+    "storescp",
+    "storescu",
+    "dcmsend",
+    "dcmmkdir",
+    "dcmj2pnm",
+    "dsr2html",
+    "dcm2pdf",
+)
 VERSION_LIMIT = 10.0
 NOBODYS = "MKISO.CHECK"
 
@@ -46,6 +58,8 @@ def checks(installation: Installation) -> Iterator[Check]:
     yield _check("storage.ledger", partial(_ledger, installation))
     for receiver in config.receivers:
         yield _check(f"receiver {receiver.ae_title}", partial(_port, installation, receiver))
+        if receiver.tls:
+            yield _check(f"receiver {receiver.ae_title} tls", partial(_tls, receiver.tls))
     yield _check("pacs", partial(_echo, installation, installation.pacs))
     yield _check("patients.source", partial(_patient_source, installation))
     for name, destination in config.destinations.items():
@@ -105,6 +119,13 @@ def _port(installation: Installation, receiver: Receiver) -> str:
     if not can_bind(receiver.port):
         raise _Wrong(f"port {receiver.port} is taken by another program")
     return f"port {receiver.port} is free"
+
+
+def _tls(tls: Tls) -> str:
+    files = dict(tls)
+    if wrong := [f"{key} {files[key]} {why}" for found in (faults(tls), too_open(tls)) for key, why in found.items()]:
+        raise _Wrong("; ".join(wrong))
+    return ", ".join(f"{key} {files[key]} until {life.end:%Y-%m-%d}" for key, life in periods(tls).items())
 
 
 def _echo(installation: Installation, peer: Peer) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mkiso.disc.shown import WEB, About, Document, Nothing, Patient, Picture, Report, Series, Study, Viewer, Why
+from pydicom import Dataset
+
+from mkiso.contents.shown import WEB, About, Document, Nothing, Patient, Picture, Report, Series, Study, Viewer, Why
 from tests.support import datasets
 from tests.support.tools import run
 
@@ -89,7 +91,9 @@ def hostile(text: str) -> Patient:
 
 
 def hostile_about(text: str, **changes: Any) -> About:
-    return about(institution=text, contact=text, viewer=Viewer((text,), text), **changes)
+    """What is told beside, of hostile texts; a file's name holds any byte, and so any surrogate that stands for one."""
+    name = text.replace("\ud800", "")
+    return about(institution=text, contact=text, viewer=Viewer((name,), name), **changes)
 
 
 def put_files(patients: tuple[Patient, ...], stage: Path, content: bytes = b"\xff\xd8jpeg") -> None:
@@ -104,12 +108,16 @@ def put_files(patients: tuple[Patient, ...], stage: Path, content: bytes = b"\xf
 
 
 @cache
-def jpeg() -> bytes:
+def ct_jpeg() -> bytes:
     """A CT image as DCMTK shows it."""
+    common = datasets.study(datasets.Patient("PAT001", "DOE^JOHN"), "CT.000200")
+    return jpeg(datasets.ct(common, 1, 1), "+Wm")
+
+
+def jpeg(image: Dataset, *window: str) -> bytes:
     with TemporaryDirectory() as directory:
-        source, target = Path(directory) / "ct", Path(directory) / "ct.jpg"
-        common = datasets.study(datasets.Patient("PAT001", "DOE^JOHN"), "CT.000200")
-        datasets.ct(common, 1, 1).save_as(source, enforce_file_format=True)
-        finished = run(("/usr/bin/dcmj2pnm", "-q", "+oj", "+Jq", "85", "+Wm", source, target))
+        source, target = Path(directory) / "image", Path(directory) / "image.jpg"
+        image.save_as(source, enforce_file_format=True)
+        finished = run(("/usr/bin/dcmj2pnm", "-q", "+oj", "+Jq", "85", *window, source, target))
         assert finished.returncode == 0, finished.stderr
         return target.read_bytes()

@@ -13,11 +13,12 @@ ROOT = Path(mkiso.__file__).parent
 # From the bottom to the top; a module imports from its own row and from those before it.
 LAYERS = (
     {"errors"},
-    {"process", "config", "accession", "cancellation", "names", "log", "locks", "clock", "texts"},
+    {"process", "config", "accession", "certificates", "cancellation", "names", "log", "locks", "clock", "texts"},
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
-    {"disc", "relay", "installation"},
-    {"job"},
+    {"contents", "pages"},
+    {"disc", "relay", "status", "installation"},
+    {"job", "verify"},
     {"web", "commands"},
 )
 ONLY = {

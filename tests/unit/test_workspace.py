@@ -14,7 +14,7 @@ import pytest
 
 from mkiso.errors import Cancelled, ConfigurationError, DiskFull, PacsTimeout
 from mkiso.process import OWNER
-from mkiso.workspace import ensure_work_dir, identity, job_directory, living_jobs, require_space, sweep
+from mkiso.workspace import ensure_work_dir, identity, job_directory, living_jobs, require_room, require_space, sweep
 
 JOB = "123e4567-e89b-12d3-a456-426614174000"
 HOLD = """
@@ -284,3 +284,15 @@ def test_an_identity_that_cannot_be_kept_is_nobodys(tmp_path: Path) -> None:
     assert identity(tmp_path / "gone") != identity(tmp_path / "gone")
     (tmp_path / "identity").write_text("")
     assert identity(tmp_path) != identity(tmp_path)
+
+
+@pytest.mark.parametrize("free", [0, (1 << 16) - 1, 1 << 16, 1 << 30])
+def test_a_program_that_failed_without_room_failed_for_that(
+    free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.workspace._free", lambda _directory: free)
+    if free < 1 << 16:
+        with pytest.raises(DiskFull):
+            require_room(tmp_path)
+    else:
+        require_room(tmp_path)

@@ -1,0 +1,266 @@
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mkiso.contents.shown import About, NotIndexed, Patient, Report, Study, Viewer, Why
+from mkiso.pages.markup import NOT_XML, body, readable_date, shown_text
+from mkiso.pages.pages import write_pages
+from mkiso.texts import texts
+from tests.support.shown import (
+    BODY,
+    HOSTILE,
+    about,
+    everything,
+    hostile,
+    hostile_about,
+    patient,
+    picture,
+    put_files,
+    series,
+)
+
+XHTML = "{http://www.w3.org/1999/xhtml}"
+LANGUAGES = ("en", "id")
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    return stage
+
+
+def written(stage: Path, patients: tuple[Patient, ...], told: About) -> dict[str, ElementTree.Element]:
+    """Every page below the stage, parsed as XML."""
+    put_files(patients, stage)
+    write_pages(patients, told, stage)
+    return {str(file.relative_to(stage)): ElementTree.parse(file).getroot() for file in page_files(stage)}
+
+
+def page_files(stage: Path) -> list[Path]:
+    return sorted(file for file in stage.rglob("*") if file.suffix.lower() == ".htm")
+
+
+def text_of(page: ElementTree.Element) -> str:
+    return " ".join("".join(page.itertext()).split())
+
+
+def links(page: ElementTree.Element) -> Iterator[str]:
+    for element in page.iter():
+        yield from (element.attrib[name] for name in ("href", "src") if name in element.attrib)
+
+
+def structure(page: ElementTree.Element) -> list[tuple[str, list[str]]]:
+    """Elements and attributes in order, without the places where a long word may break."""
+    return [(one.tag, sorted(one.attrib)) for one in page.iter() if one.tag != f"{XHTML}wbr"]
+
+
+def test_the_pages_of_a_disc_are_these(stage: Path) -> None:
+    assert list(written(stage, (everything(),), about())) == [
+        "INDEX.HTM",
+        "PHONE.HTM",
+        "ihe_pdi/index.htm",
+        "ihe_pdi/r0000001.htm",
+        *(f"ihe_pdi/s000000{place}.htm" for place in range(1, 7)),
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_link_is_in_lower_case_and_leads_to_what_is_there(stage: Path, language: str) -> None:
+    (stage / "View er#1%.exe").touch()
+    told = about(language=language, viewer=Viewer(("View er#1%.exe",), "View er#1%.exe"))
+    pages = written(stage, (everything(), patient(series(1, picture(99)))), told)
+    reached = {"INDEX.HTM", "PHONE.HTM"}
+    for name, page in pages.items():
+        ids = [one.attrib["id"] for one in page.iter() if "id" in one.attrib]
+        assert len(ids) == len(set(ids))
+        for link in links(page):
+            target, _, anchor = link.partition("#")
+            if target.startswith("data:"):
+                assert name == "PHONE.HTM"
+            elif not target:
+                assert anchor in ids, link
+            else:
+                assert target.islower() or target.endswith("View%20er%231%25.exe")
+                file = (stage / name).parent / unquote(target)
+                assert file.is_file()
+                reached.add(str(file.resolve().relative_to(stage.resolve())))
+    there = {str(file.relative_to(stage)) for file in stage.rglob("*") if file.is_file()}
+    assert there - reached == {"ihe_pdi/index.htm"} - reached
+
+
+def test_no_name_of_a_page_needs_more_than_8_3(stage: Path) -> None:
+    written(stage, (everything(),), about())
+    names = [file.name for file in stage.rglob("*") if file.is_file()]
+    assert [name for name in names if not re.fullmatch(r"[A-Za-z0-9_]{1,8}\.[A-Za-z]{3}", name)] == []
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_text_is_text_on_every_page(stage: Path, tmp_path: Path, text: str) -> None:
+    told, tame = (hostile_about(one, not_indexed=(NotIndexed("OTHER/A", one),)) for one in (text, "x"))
+    pages = written(stage, (hostile(text),), told)
+    harmless = tmp_path / "harmless"
+    harmless.mkdir()
+    for name, page in written(harmless, (hostile("x"),), tame).items():
+        assert structure(pages[name]) == structure(page), name
+        assert " ".join(NOT_XML.sub("\ufffd", text).split()) in text_of(pages[name])
+        assert not any(link.startswith("javascript:") for link in links(pages[name]))
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+@settings(max_examples=40, deadline=None)
+def test_any_text_makes_pages_that_parse(text: str) -> None:
+    with TemporaryDirectory() as directory:
+        pages = written(Path(directory), (hostile(text),), about(institution=text, contact=text))
+        assert len(pages) == 5
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_page_has_script_or_style_and_each_has_a_policy(stage: Path, language: str) -> None:
+    for name, page in written(stage, (everything(),), about(language=language)).items():
+        tags = {one.tag.removeprefix(XHTML) for one in page.iter()}
+        assert tags & {"script", "style", "link", "iframe", "object", "embed", "form", "base"} == set()
+        attributes = {attribute for one in page.iter() for attribute in one.attrib}
+        assert [one for one in attributes if one.startswith("on") or one == "style"] == []
+        policy = page.find(f".//{XHTML}meta[@http-equiv='Content-Security-Policy']")
+        assert policy is not None
+        rules = [rule.strip() for rule in policy.attrib["content"].split(";")]
+        assert rules == ["default-src 'none'", *pictures_from(name), "base-uri 'none'", "form-action 'none'"]
+        assert page.attrib["lang"] == page.attrib["{http://www.w3.org/XML/1998/namespace}lang"] == language
+        assert (stage / name).read_text().startswith("<!DOCTYPE html>\n")
+
+
+def pictures_from(name: str) -> list[str]:
+    if name == "PHONE.HTM":
+        return ["img-src data:"]
+    return [] if name.startswith("ihe_pdi/r") else ["img-src 'self' file:"]
+
+
+def test_the_overview_says_what_is_on_the_disc(stage: Path) -> None:
+    told = about(viewer=Viewer(("viewer.exe",), "viewer.exe"), not_indexed=(NotIndexed("OTHER/A", "1.2"),) * 3)
+    (stage / "viewer.exe").touch()
+    page = written(stage, (everything(),), told)["INDEX.HTM"]
+    said = text_of(page)
+    for expected in (
+        "Example Hospital",
+        "Example Street 1",
+        "JOHN DOE",
+        "PAT001",
+        "1962-03-04",
+        "male",
+        "Study: CT of the thorax",
+        "2024-03-01",
+        "CT.000200",
+        "Series 2: Thorax 2",
+        "Modality: US",
+        "DICOM files: 200",
+        "Reports: 1",
+        "Documents: 1",
+        "not for diagnosis",
+        "does not name: 3.",
+    ):
+        assert expected in said
+    assert next(one.attrib["src"] for one in page.iter(f"{XHTML}img")) == "ihe_pdi/p0000004.jpg"
+
+
+def test_a_disc_without_viewer_links_to_none(stage: Path) -> None:
+    assert "viewer" not in text_of(written(stage, (everything(),), about())["INDEX.HTM"])
+
+
+def test_a_series_leads_to_its_neighbours_and_to_the_overview(stage: Path) -> None:
+    pages = written(stage, (everything(),), about())
+    ways = [[link for link in links(pages[f"ihe_pdi/s000000{n}.htm"]) if re.match(r"s|i", link)] for n in (1, 2, 6)]
+    assert ways == [
+        ["index.htm", "s0000002.htm"],
+        ["s0000001.htm", "index.htm", "s0000003.htm"],
+        ["s0000005.htm", "index.htm"],
+    ]
+
+
+def test_a_picture_says_what_it_is(stage: Path) -> None:
+    page = written(stage, (everything(),), about())["ihe_pdi/s0000003.htm"]
+    said = [one.attrib["alt"] for one in page.iter(f"{XHTML}img")]
+    assert said[:3] == said[3:] == [f"US, Loop, Image 1, frame {frame} of 5" for frame in (1, 3, 5)]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_cannot_be_shown_says_why(stage: Path, language: str) -> None:
+    pages = written(stage, (everything(),), about(language=language))
+    why = texts(language)["why"]
+    assert why[Why.SYNTAX] in text_of(pages["ihe_pdi/s0000002.htm"])
+    assert text_of(pages["ihe_pdi/s0000006.htm"]).count(why[Why.NO_PIXELS]) == 2
+    assert f"2 \u00d7 ECG Storage: {why[Why.NO_PIXELS]}" in text_of(pages["PHONE.HTM"])
+
+
+def test_a_report_is_on_its_page_and_on_the_phone_s(stage: Path) -> None:
+    pages = written(stage, (everything(),), about())
+    for name in ("ihe_pdi/r0000001.htm", "PHONE.HTM"):
+        assert "A synthetic finding." in text_of(pages[name])
+
+
+def test_headings_never_skip_a_level(stage: Path) -> None:
+    odd = "<h3>a</h3><h1>b</h1><h6>c</h6><p>d</p><h2>e</h2>"
+    reports = (Report(str(n), "t", text) for n, text in enumerate((BODY, odd)))
+    for page in written(stage, (patient(series(1, *reports)), everything()), about()).values():
+        levels = [int(one.tag[-1]) for one in page.iter() if re.fullmatch(rf"{XHTML}h[1-6]", one.tag)]
+        assert levels[0] == 1
+        assert levels.count(1) == 1
+        assert [(a, b) for a, b in itertools.pairwise(levels) if b > a + 1] == []
+
+
+def test_a_disc_without_pictures_has_its_pages(stage: Path) -> None:
+    empty = (
+        patient(series(1), series(2, description="", modality="")),
+        patient(studies=()),
+        Patient("", "", "", "", ()),
+    )
+    nameless = Patient("", "", "", "", (Study("", "", "", (series(1, number="", instances=0),)),))
+    pages = written(stage, (*empty, nameless), about(institution="", contact=""))
+    assert [one for page in pages.values() for one in page.iter(f"{XHTML}img")] == []
+    assert "no image" in text_of(pages["INDEX.HTM"])
+
+
+def test_a_disc_of_nobody_has_its_pages(stage: Path) -> None:
+    assert "No studies." in text_of(written(stage, (), about())["INDEX.HTM"])
+
+
+def test_the_series_of_several_patients_are_numbered_through(stage: Path) -> None:
+    pages = written(stage, (everything(), patient(series(1, picture(50)), name="MARY MOE")), about())
+    assert "MARY MOE" in text_of(pages["ihe_pdi/s0000007.htm"])
+    assert "JOHN DOE" not in text_of(pages["ihe_pdi/s0000007.htm"])
+    assert {"JOHN DOE", "MARY MOE"} <= set(re.findall("JOHN DOE|MARY MOE", text_of(pages["INDEX.HTM"])))
+
+
+@pytest.mark.parametrize(
+    ("date", "shown"),
+    [("20240301", "2024-03-01"), (" 20240301 ", "2024-03-01"), ("20240230", "20240230"), ("2024", "2024"), ("", "")],
+)
+def test_a_date_is_readable_and_what_is_none_stays(date: str, shown: str) -> None:
+    assert readable_date(date) == shown
+
+
+def test_a_long_word_may_break_and_an_endless_text_ends() -> None:
+    assert shown_text("a" * 20) == "<bdi>aaaaaaaa<wbr/>aaaaaaaa<wbr/>aaaa</bdi>"
+    assert shown_text("<" * 20) == f"<bdi>{'&lt;' * 8}<wbr/>{'&lt;' * 8}<wbr/>{'&lt;' * 4}</bdi>"
+    assert len(shown_text("a b " * 10_000)) < 1_100
+
+
+def test_a_report_s_headings_begin_where_the_page_is() -> None:
+    assert body("<h1>a</h1><h3>b</h3><h2>c</h2>", 2) == "<h2>a</h2><h3>b</h3><h3>c</h3>"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_report_that_may_lack_parts_says_so_wherever_it_stands(stage: Path, language: str) -> None:
+    one = patient(series(1, Report("1", "t", BODY, whole=False), Report("2", "t", BODY)))
+    pages = written(stage, (one,), about(language=language))
+    warning = texts(language)["pages"]["report_not_whole"]
+    told = {name: text_of(page).count(warning) for name, page in pages.items()}
+    assert told == dict.fromkeys(pages, 0) | {"PHONE.HTM": 1, "ihe_pdi/r0000001.htm": 1}
