@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,13 +36,13 @@ def _tell_a_story(browser: Browser, desk: Desk) -> None:
     """From an empty page to a disc, and what may go wrong."""
     with person(browser, desk.url, **WIDE) as one:
         one.open()
-        one.page.wait_for_timeout(1500)
+        expect(one.page.get_by_text("PACS reachable")).to_be_visible(timeout=15_000)
         _draw(one, "start")
         one.look_up("RAD.101\nRAD.102")
         _draw(one, "found")
         with one.page.expect_download():
             one.page.get_by_role("button", name="Make disc").click()
-            expect(one.page.locator("#left")).not_to_be_empty()
+            expect(one.page.locator("#count")).to_have_text(re.compile("Images: (7|8|9) of"), timeout=15_000)
             _draw(one, "progress")
         expect(one.page.locator("#ended")).to_be_visible()
         _draw(one, "done")

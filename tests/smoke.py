@@ -95,6 +95,19 @@ def check_relay(url: str, accession: str, pacs: RunningPacs, archive_port: int, 
     print(f"ok  {url}/mkiso2.php: {len(study.files)} instances of {accession} are found in the other archive")
 
 
+def check_pages(url: str, directory: Path) -> None:
+    """The operator's pages through nginx; their forms know their own address, and no other."""
+    page = directory / "page.html"
+    for path in ("/", "/history"):
+        headers = curl(f"{url}{path}", page, "-H", "Accept: text/html")
+        assert headers[":status"] == "200", page.read_text()
+        assert "default-src 'none'" in headers["content-security-policy"], headers
+    form = ("-H", "Accept: text/html", "-d", "accession_numbers=CT.001")
+    assert curl(f"{url}/jobs", page, *form, "-H", f"Origin: {url}")[":status"] == "303", page.read_text()
+    assert curl(f"{url}/jobs", page, *form, "-H", "Origin: http://elsewhere.example")[":status"] == "403"
+    print(f"ok  {url}/: the pages, and their forms from here alone")
+
+
 @contextmanager
 def running_archive(directory: Path, port: int) -> Iterator[None]:
     """A second dcmqrscp, empty."""
@@ -114,6 +127,7 @@ def check_service(service: Service, pacs: RunningPacs, archive_port: int, direct
     check_error(f"{url}/mkiso.php?accession_number=NONE.001", "404", "accession_not_found", directory)
     check_relay(url, "CT.001", pacs, archive_port, directory)
     check_ledger(service, url, directory)
+    check_pages(url, directory)
 
 
 def main() -> int:

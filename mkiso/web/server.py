@@ -94,6 +94,7 @@ def _post_worker_init(worker: Any) -> None:
         if swept := installation.clear_away():
             log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
     installation.pulse.keep_beating()
+    installation.status.known()  # so that the first page knows it
     live.must_stop = _drain_limit(worker)
 
 

@@ -9,7 +9,7 @@ async function renewStatus(tries) {
   if (status.known) {
     list.replaceChildren(...status.lines.map(statusLine));
   } else if (tries > 1) {
-    setTimeout(renewStatus, 3000, tries - 1);
+    setTimeout(renewStatus, 2000, tries - 1);
   }
 }
 
