@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from tests.support.ports import free_ports
-from tests.support.tools import LOCALHOST, ROOT, listening
+from tests.support.tools import LOCALHOST, ROOT, listening, wait_until
 
 NGINX = """
 daemon off; user root; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1;
@@ -36,9 +38,14 @@ class Front:
         return self.directory / "mkiso.crt"
 
     def admit(self, address: str) -> None:
-        """What an administrator does: name who may come in, and have the file read again."""
+        """What an administrator does: name who may come in, and have the file read again, until no worker knows less."""
         _replace(self.directory / "mkiso-access.conf", {"\ndeny all;": f"\nallow {address};\ndeny all;"})
+        before = set(self._workers())
         subprocess.run((*_argv(self.directory), "-s", "reload"), check=True, capture_output=True)
+        wait_until(lambda: before.isdisjoint(self._workers()), 10, lambda: f"old workers: {before}")
+
+    def _workers(self) -> list[psutil.Process]:
+        return psutil.Process(int((self.directory / "nginx.pid").read_text())).children()
 
 
 @contextmanager
