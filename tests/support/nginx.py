@@ -38,7 +38,7 @@ class Front:
         return self.directory / "mkiso.crt"
 
     def admit(self, address: str) -> None:
-        """What an administrator does: name who may come in, and have the file read again, until no worker knows less."""
+        """What an administrator does: name who may come in, and have the file read again, by all workers."""
         _replace(self.directory / "mkiso-access.conf", {"\ndeny all;": f"\nallow {address};\ndeny all;"})
         before = set(self._workers())
         subprocess.run((*_argv(self.directory), "-s", "reload"), check=True, capture_output=True)
