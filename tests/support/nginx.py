@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from tests.support.ports import free_ports
-from tests.support.tools import LOCALHOST, ROOT, listening
+from tests.support.tools import LOCALHOST, ROOT, listening, wait_until
 
 NGINX = """
 daemon off; user root; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1;
@@ -36,9 +38,11 @@ class Front:
         return self.directory / "mkiso.crt"
 
     def admit(self, address: str) -> None:
-        """What an administrator does: name who may come in, and have the file read again."""
+        """What an administrator does: name who may come in, and have the file read again; it has been, then."""
+        workers = psutil.Process(int((self.directory / "nginx.pid").read_text())).children()
         _replace(self.directory / "mkiso-access.conf", {"\ndeny all;": f"\nallow {address};\ndeny all;"})
         subprocess.run((*_argv(self.directory), "-s", "reload"), check=True, capture_output=True)
+        wait_until(lambda: not any(worker.is_running() for worker in workers), 10, str)
 
 
 @contextmanager
