@@ -38,14 +38,11 @@ class Front:
         return self.directory / "mkiso.crt"
 
     def admit(self, address: str) -> None:
-        """What an administrator does: name who may come in, and have the file read again, by all workers."""
+        """What an administrator does: name who may come in, and have the file read again; it has been, then."""
+        workers = psutil.Process(int((self.directory / "nginx.pid").read_text())).children()
         _replace(self.directory / "mkiso-access.conf", {"\ndeny all;": f"\nallow {address};\ndeny all;"})
-        before = set(self._workers())
         subprocess.run((*_argv(self.directory), "-s", "reload"), check=True, capture_output=True)
-        wait_until(lambda: before.isdisjoint(self._workers()), 10, lambda: f"old workers: {before}")
-
-    def _workers(self) -> list[psutil.Process]:
-        return psutil.Process(int((self.directory / "nginx.pid").read_text())).children()
+        wait_until(lambda: not any(worker.is_running() for worker in workers), 10, str)
 
 
 @contextmanager
