@@ -2,19 +2,36 @@
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
 TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools libarchive-tools libgdcm-tools mariadb-server nginx-light openssl \
-    orthanc p7zip-full postgresql unzip
+    orthanc p7zip-full postgresql stunnel4 systemd unzip
+PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
+# What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
+PYTHON3 = python3
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
+PIP = .venv/bin/pip --quiet --disable-pip-version-check
+LOCK = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE) setup.cfg
 
-.PHONY: setup setup-demo setup-tests demo test smoke-test serve lint bench screenshots clean
+.PHONY: setup setup-demo setup-tests lock demo test smoke-test deb test-package serve lint bench screenshots clean
 
 setup: .venv/installed
 	@bin/apt-missing $(SYSTEM)
 
-.venv/installed: setup.cfg pyproject.toml
+.venv/installed: setup.cfg pyproject.toml requirements-dev.lock
 	@bin/apt-missing python3-venv
-	python3 -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	umask 022 && $(PYTHON3) -m venv --clear .venv
+	umask 022 && $(PIP) install --require-hashes --requirement requirements-dev.lock
+	umask 022 && $(PIP) install --no-deps --no-build-isolation --editable .
+	@$(PIP) check || { echo 'The lock files lack what setup.cfg asks for: run `make lock`' >&2; exit 1; }
 	@touch $@
+	@bin/who-can-run
+
+# The lock files anew: what the package installs, and with the tools of developers. UPGRADE=--upgrade takes the newest.
+lock:
+	@bin/apt-missing python3-venv
+	$(PYTHON3) -m venv --clear build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv
+	$(LOCK) --extra mysql --extra postgresql --output-file requirements.lock
+	$(LOCK) --all-extras --constraint requirements.lock --output-file requirements-dev.lock
 
 setup-demo: setup
 	@bin/apt-missing $(DEMO_SYSTEM)
@@ -31,6 +48,13 @@ test: setup-tests
 smoke-test: setup-tests
 	@$(PYTHON) -m tests.smoke
 
+deb: setup
+	@packaging/build
+
+test-package: deb setup-tests
+	@bin/apt-missing $(PACKAGE_SYSTEM)
+	@$(AS_ROOT) $(PYTHON) -m tests.package
+
 serve: setup
 	bin/mkiso serve
 
@@ -44,9 +68,13 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.relay
 	$(PYTHON) -m benchmarks.walk
 	$(PYTHON) -m benchmarks.layout
+	$(PYTHON) -m benchmarks.tls
+	$(PYTHON) -m benchmarks.history
+	$(PYTHON) -m benchmarks.pages
 
 screenshots: setup-tests
 	$(PYTHON) -m tests.screenshots
+	$(PYTHON) -m tests.screenshots_web
 
 clean:
 	rm -rf .venv build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -97,9 +97,16 @@ class Pacs(Section):
     port: Port = 11112
 
 
+class Tls(Section):
+    key_file: AbsolutePath
+    cert_file: AbsolutePath
+    ca_file: AbsolutePath
+
+
 class Receiver(Section):
     ae_title: AETitle = "CDRECORD"
     port: Port = 10104
+    tls: Tls | None = None
 
 
 class Retrieve(Section):
@@ -185,6 +192,9 @@ class Server(Section):
     threads: Annotated[int, Field(ge=8, le=1024)] = 16
     send_timeout: Seconds = 300
     drain_timeout: Seconds = 20
+    title: Annotated[str, Field(min_length=1, max_length=100)] = "mkiso"
+    logo_file: AbsolutePath | None = None
+    helpdesk: Annotated[str, Field(max_length=1000)] = ""
     api_tokens: tuple[ApiToken, ...] = ()
 
 

@@ -62,6 +62,10 @@ class Unauthorized(MkisoError):
     code, http_status, error = "unauthorized", 401, "unauthorized"
 
 
+class Forbidden(MkisoError):
+    code, http_status, error = "forbidden", 403, "forbidden"
+
+
 class AccessionNotFound(MkisoError):
     code, http_status, error = "accession_not_found", 404, "accession_number not found"
 

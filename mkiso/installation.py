@@ -11,10 +11,12 @@ from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.disc.viewer import covered
 from mkiso.errors import ConfigurationError
+from mkiso.ledger.glance import Glance
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.pulse import Pulse
 from mkiso.patients import patient_source
-from mkiso.retrieve.studies import Study, find_studies, with_instances, with_modalities
+from mkiso.retrieve.studies import Study, find_studies, studies_of, with_instances, with_modalities
+from mkiso.status import LastStatus, look
 from mkiso.workspace import Workspace, identity, job_directory, living_jobs, require_space, sweep
 
 
@@ -40,6 +42,8 @@ class Installation:
         self.patients = patient_source(config.patients)
         self.ledger = ledger_of(config.storage)
         self.pulse = Pulse(self.ledger)
+        self.glance = Glance(self.ledger.history)
+        self.status = LastStatus(lambda: look(config, self.pacs, self.ledger))
 
     @property
     def pacs(self) -> Peer:
@@ -61,8 +65,13 @@ class Installation:
         """
         with job_directory(self.config.storage.work_dir, query_id) as workspace:
             finder = self.finder(workspace, cancellation)
-            found = find_studies(finder, accessions)
-            return [with_modalities(finder, with_instances(finder, study)) for study in found]
+            return [_described(finder, study) for study in find_studies(finder, accessions)]
+
+    def look_up(self, accessions: Sequence[str], cancellation: Cancellation, query_id: str) -> dict[str, list[Study]]:
+        """As `studies`, by accession number, with none for a number that the archive does not know."""
+        with job_directory(self.config.storage.work_dir, query_id) as workspace:
+            finder = self.finder(workspace, cancellation)
+            return {one: [_described(finder, study) for study in studies_of(finder, one)] for one in accessions}
 
     def sweep(self) -> list[str]:
         """Clear away what jobs left behind whose process died; their ids. The ledger learns of it a little later."""
@@ -76,3 +85,7 @@ class Installation:
         Raises LedgerUnavailable or DiskFull, with the directories swept.
         """
         return sorted({*self.sweep(), *self.ledger.abandon()})
+
+
+def _described(finder: Finder, study: Study) -> Study:
+    return with_modalities(finder, with_instances(finder, study))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -80,13 +80,21 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
         return Disc(order.file_name(job.patient_name), product, job)
 
 
-def relay(installation: Installation, order: Order, destination: str, cancellation: Cancellation) -> Relayed:
+def relay(
+    installation: Installation,
+    order: Order,
+    destination: str,
+    cancellation: Cancellation,
+    opened: Callable[[], None] = lambda: None,
+) -> Relayed:
     """Retrieve and prove everything, then send it to a destination of the configuration.
 
-    Raises the MkisoError that the caller is told; the ledger then knows what became of each instance.
+    `opened` is called when the job is in the ledger. Raises the MkisoError that the caller is told;
+    the ledger then knows what became of each instance.
     """
     to = installation.config.destination(destination)
     with Job(installation, order, cancellation, kind="relay", destination=f"{to.host}:{to.port}") as job:
+        opened()
         studies = job.look_up()
         sender = job.relay_to(destination)
         instances = job.retrieve(studies)

@@ -197,7 +197,8 @@ def run(
         child = Child(argv, popen)
         try:
             if nice:
-                os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
+                with suppress(OSError):  # where that is not allowed, it only takes others' time
+                    os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
             stdout, stderr = _output(popen, argv, timeout, check)
         finally:
             child.end()

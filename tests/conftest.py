@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from mkiso.process import OWNER
+from tests.support.tools import wait_until
 
 HOST_PLACES = (Path("/etc/mkiso"), Path("/var/lib/mkiso"), Path("/var/tmp/mkiso"))
 UNFINISHED = "SELECT id, state FROM jobs WHERE finished_at IS NULL"
@@ -25,7 +26,7 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     base = tmp_path_factory.getbasetemp()
     assert _children() - children == set(), "child processes are left"
     assert list(base.glob("*/work/dicomdir_*")) == [], "job directories are left"
-    assert _of_jobs_in(base) == [], "programs of jobs are left"
+    wait_until(lambda: not _of_jobs_in(base), 5, lambda: f"programs of jobs are left: {_of_jobs_in(base)}")
     assert _unfinished(base) == [], "unfinished ledger rows are left"
     assert _modified() == places, "the host's own directories were touched"
 

@@ -1,5 +1,6 @@
 """`make smoke-test`: the service behind nginx as a hospital runs it; its discs compared with what the PACS holds."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -8,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support import dcmqrscp
-from tests.support.nginx import running_nginx
+from tests.support.nginx import Front, running_front
 from tests.support.ports import free_ports
 from tests.support.service import Service, instances_of, instances_on, mkiso, read_disc, running_service, settings
 from tests.support.testpacs import RunningPacs, running_testpacs
-from tests.support.tools import LOCALHOST, end, findscu
+from tests.support.tools import LOCALHOST, end, findscu, wait_until
 
 
-def curl(url: str, output: Path) -> dict[str, str]:
+def curl(url: str, output: Path, *options: str) -> dict[str, str]:
     """Fetch a URL; its status (`:status`) and headers, in lower case."""
     head = output.with_suffix(".head")
-    subprocess.run(("curl", "-sS", "-D", head, "-o", output, url), check=True)
+    subprocess.run(("curl", "-sS", "-D", head, "-o", output, *options, url), check=True)
     status, *lines = head.read_text().strip().splitlines()
     pairs = (line.partition(":") for line in lines)
     return {":status": status.split()[1], **{name.lower(): value.strip() for name, _, value in pairs}}
@@ -47,6 +48,30 @@ def check_error(url: str, status: str, code: str, directory: Path) -> None:
     print(f"ok  {url}: {status} {code}")
 
 
+def check_front(front: Front, directory: Path) -> None:
+    """Before mkiso runs, and before anybody is admitted."""
+    body = directory / "front.html"
+    disc = "/mkiso.php?accession_number=CT.001"
+    headers = curl(f"{front.redirecting}{disc}", body, "-H", "Host: mkiso.hospital.example")
+    port = front.url.rpartition(":")[2]
+    assert headers[":status"] == "301", headers
+    assert headers["location"] == f"https://mkiso.hospital.example:{port}{disc}", headers
+    curl(front.redirecting, body)
+    assert body.read_text() == "another site"
+    print(f"ok  {front.redirecting}: mkiso's names are redirected to TLS, another site has the others")
+    assert curl(front.url, body, "-H", "Accept: text/html")[":status"] == "403"
+    assert "<h1>Not admitted" in body.read_text(), body.read_text()
+    check_error(f"{front.url}{disc}", "403", "forbidden", directory)
+    front.admit(LOCALHOST)
+    wait_until(lambda: curl(front.url, body, "-H", "Accept: text/html")[":status"] == "502", 10, body.read_text)
+    assert "<h1>One moment" in body.read_text(), body.read_text()
+    assert 'http-equiv="refresh"' in body.read_text(), body.read_text()
+    curl(f"{front.url}{disc}", body, "-H", "Accept: text/html")
+    assert 'http-equiv="refresh"' not in body.read_text(), body.read_text()
+    check_error(f"{front.url}{disc}", "502", "internal", directory)
+    print(f"ok  {front.url}: nobody is let in before he is admitted, and waits for mkiso on a page")
+
+
 def check_ledger(service: Service, url: str, directory: Path) -> None:
     """What the ledger knows of a client behind the proxy."""
     curl(f"{url}/api/jobs", directory / "jobs.json")
@@ -70,6 +95,19 @@ def check_relay(url: str, accession: str, pacs: RunningPacs, archive_port: int, 
     print(f"ok  {url}/mkiso2.php: {len(study.files)} instances of {accession} are found in the other archive")
 
 
+def check_pages(url: str, directory: Path) -> None:
+    """The operator's pages through nginx; their forms know their own address, and no other."""
+    page = directory / "page.html"
+    for path in ("/", "/history"):
+        headers = curl(f"{url}{path}", page, "-H", "Accept: text/html")
+        assert headers[":status"] == "200", page.read_text()
+        assert "default-src 'none'" in headers["content-security-policy"], headers
+    form = ("-H", "Accept: text/html", "-d", "accession_numbers=CT.001")
+    assert curl(f"{url}/jobs", page, *form, "-H", f"Origin: {url}")[":status"] == "303", page.read_text()
+    assert curl(f"{url}/jobs", page, *form, "-H", "Origin: http://elsewhere.example")[":status"] == "403"
+    print(f"ok  {url}/: the pages, and their forms from here alone")
+
+
 @contextmanager
 def running_archive(directory: Path, port: int) -> Iterator[None]:
     """A second dcmqrscp, empty."""
@@ -79,6 +117,17 @@ def running_archive(directory: Path, port: int) -> Iterator[None]:
         yield
     finally:
         end(process)
+
+
+def check_service(service: Service, pacs: RunningPacs, archive_port: int, directory: Path) -> None:
+    url = service.url
+    check_disc(f"{url}/mkiso.php?accession_number=CT.001", "CT.001.iso", ("CT.001",), pacs, directory)
+    several = f"{url}/mkiso_multiple.php?accession_number=CT.001,MR.001"
+    check_disc(several, "DOEJOHN-CT001MR001.iso", ("CT.001", "MR.001"), pacs, directory)
+    check_error(f"{url}/mkiso.php?accession_number=NONE.001", "404", "accession_not_found", directory)
+    check_relay(url, "CT.001", pacs, archive_port, directory)
+    check_ledger(service, url, directory)
+    check_pages(url, directory)
 
 
 def main() -> int:
@@ -93,15 +142,12 @@ def main() -> int:
         with (
             running_testpacs(directory / "pacs", pacs_port, {"CDRECORD": receiver}) as pacs,
             running_archive(directory / "archive", archive_port),
-            running_nginx(directory / "nginx", port, unix_socket) as url,
-            running_service(directory, port, configuration) as service,
+            running_front(directory / "nginx", port, unix_socket) as front,
         ):
-            check_disc(f"{url}/mkiso.php?accession_number=CT.001", "CT.001.iso", ("CT.001",), pacs, directory)
-            several = f"{url}/mkiso_multiple.php?accession_number=CT.001,MR.001"
-            check_disc(several, "DOEJOHN-CT001MR001.iso", ("CT.001", "MR.001"), pacs, directory)
-            check_error(f"{url}/mkiso.php?accession_number=NONE.001", "404", "accession_not_found", directory)
-            check_relay(url, "CT.001", pacs, archive_port, directory)
-            check_ledger(service, url, directory)
+            os.environ["CURL_CA_BUNDLE"] = os.environ["REQUESTS_CA_BUNDLE"] = str(front.certificate)
+            check_front(front, directory)
+            with running_service(directory, port, configuration, url=front.url) as service:
+                check_service(service, pacs, archive_port, directory)
     print("smoke test passed")
     return 0
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mkiso.addresses import advice, bind_error
+from mkiso.certificates import faults, periods, too_open
 from mkiso.commands.places import Wrong, nearest, require_directory, require_writable, whose
-from mkiso.config import Config, Receiver
+from mkiso.config import Config, Receiver, Tls
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.echoscu import echo
 from mkiso.disc.image import image_size
@@ -63,6 +64,8 @@ def checks(config: Config) -> Iterator[Check]:
     yield checked("storage.ledger", partial(_ledger, config))
     for receiver in config.receivers:
         yield checked(f"receiver {receiver.ae_title}", partial(_port, config, receiver))
+        if receiver.tls:
+            yield checked(f"receiver {receiver.ae_title} tls", partial(_tls, receiver.tls))
     yield checked("server.bind", partial(_bind, config))
     yield checked("pacs", partial(_echo, config, archive_of(config)))
     yield checked("patients.source", partial(_patient_source, config))
@@ -151,6 +154,13 @@ def _bind(config: Config) -> str:
 
     who = occupant(config.server.bind)
     return f"{config.server.bind} is free" if who == "nobody" else f"{who} serves at {config.server.bind}"
+
+
+def _tls(tls: Tls) -> str:
+    files = dict(tls)
+    if wrong := [f"{key} {files[key]} {why}" for found in (faults(tls), too_open(tls)) for key, why in found.items()]:
+        raise Wrong("; ".join(wrong))
+    return ", ".join(f"{key} {files[key]} until {life.end:%Y-%m-%d}" for key, life in periods(tls).items())
 
 
 def _echo(config: Config, peer: Peer) -> str:

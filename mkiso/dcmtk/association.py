@@ -39,6 +39,8 @@ FAILURES = (
 )
 # Not the data set that findscu shows beside an error, whose lines begin with # or a tag.
 SPOKEN = re.compile(r"^[EF]: (?![#(])(.*\S)", re.M)
+HUNG_UP = re.compile(r"Connection reset by peer|\(or never connected\)")
+TUNNEL = " (where a TLS tunnel leads there, its log tells why)"
 
 
 def whole_seconds(seconds: float) -> str:
@@ -58,6 +60,10 @@ def association_failure(stderr: str) -> Failure | None:
 
 
 def words(stderr: str) -> str:
-    """The program's own error lines as one sentence, without their codes."""
+    """The program's own error lines as one sentence, without their codes.
+
+    A peer that hung up may be a tunnel whose handshake failed: the program cannot know why.
+    """
     spoken = (re.sub(r"\b[0-9a-f]{4}:[0-9a-f]{4} ", "", line).rstrip(":") for line in SPOKEN.findall(stderr))
-    return "; ".join(dict.fromkeys(spoken)) or "it said nothing"
+    said = "; ".join(dict.fromkeys(spoken)) or "it said nothing"
+    return said + TUNNEL if HUNG_UP.search(said) else said

@@ -29,6 +29,7 @@ STUDY_KEYS = (
     "PatientID",
     "IssuerOfPatientID",
     "PatientName",
+    "PatientBirthDate",
     "StudyDate",
     "StudyDescription",
     "ModalitiesInStudy",

@@ -177,6 +177,8 @@ def _make_what_is_absent(connection: sa.Connection) -> None:
         if column.name not in known:
             kind = column.type.compile(connection.dialect)
             connection.execute(sa.text(f"ALTER TABLE {jobs.name} ADD COLUMN {column.name} {kind}"))
+    for index in jobs.indexes:
+        index.create(connection, checkfirst=True)
 
 
 def _make_private(file: Path) -> None:

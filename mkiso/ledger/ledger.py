@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from mkiso.cancellation import STOPPED
 from mkiso.errors import Cancelled, Internal, JobExists, JobNotFound
 from mkiso.ledger.database import Database
+from mkiso.ledger.history import History
 from mkiso.ledger.tables import PUBLIC, UNFINISHED, fitting, instances, job_accessions, jobs
 
 STATES = (*UNFINISHED, "done", "failed", "cancelled")
@@ -45,6 +46,7 @@ class Ledger:
 
     def __init__(self, url: str, identity: Callable[[], str], living: Callable[[], set[str]]) -> None:
         self._database = Database(url)
+        self.history = History(self._database)
         self._identity = identity
         self._living = living
 

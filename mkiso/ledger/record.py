@@ -51,11 +51,11 @@ class JobRecord:
         """Columns of the row, to be written soon."""
         self._pulse.note(self._row, **fields)
 
-    def progress(self, received: int) -> None:
-        """Note how many expected instances are there: never fewer than before."""
+    def progress(self, received: int, size: int = 0) -> None:
+        """Note how many expected instances are there, and their bytes: never fewer than before."""
         if received > self._received:
             self._received = received
-            self.note(received=received)
+            self.note(received=received, bytes=size)
 
     def hand_out(self, rows: Iterable[Mapping[str, str | int]]) -> None:
         """Note the instances that leave the house, and what became of each: `Instance.row`."""

@@ -53,6 +53,13 @@ jobs.append_column(sa.Column("work_dir", sa.Text, nullable=False))
 jobs.append_column(sa.Column("host", sa.Text))
 jobs.append_column(sa.Column("alive_at", sa.BigInteger))
 jobs.append_column(sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False))
+# For the history, newest first. SQLite finds in the second one all that its filters look at, without the rows; other
+# databases limit how long what is indexed may be.
+sa.Index("jobs_by_state", jobs.c.state, jobs.c.created_at, jobs.c.id)
+sa.Index(
+    "jobs_searched",
+    *(jobs.c[name] for name in ("created_at", "id", "state", "patient_name", "patient_id", "requester")),
+).ddl_if(dialect="sqlite")
 job_accessions = sa.Table(
     "job_accessions",
     metadata,

@@ -25,7 +25,7 @@ class Inbox:
         self._files: dict[str, Instance] = {}
         self._torn: dict[str, tuple[int, int]] = {}
         self.keys: set[Key] = set()
-        self.received = 0  # how many of the expected ones are there
+        self.received = self.bytes = 0  # how many of the expected ones are there, and how much
         self.quiet = Stopwatch()
 
     @property
@@ -55,7 +55,8 @@ class Inbox:
         """Count these files no longer, whatever they hold."""
         self._files = {name: one for name, one in self._files.items() if name not in names}
         self.keys = {one.key for one in self._files.values()}
-        self.received = len(self._wanted & self.keys)
+        arrived = {one.key: one.bytes for one in self._files.values() if one.key in self._wanted}
+        self.received, self.bytes = len(arrived), sum(arrived.values())
 
     def forget_changed(self) -> None:
         """Forget what was written to, or went, since it was found whole."""
@@ -86,4 +87,5 @@ class Inbox:
         if instance.key in self._wanted and instance.key not in self.keys:
             self.quiet = Stopwatch()
             self.received += 1
+            self.bytes += instance.bytes
         self.keys.add(instance.key)

@@ -10,15 +10,17 @@ from pathlib import Path
 import psutil
 
 from mkiso.addresses import bind_error
+from mkiso.certificates import faults, unusable
 from mkiso.clock import Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
-from mkiso.dcmtk.storescp import complaint, ran_out_of_space, receive_argv
+from mkiso.dcmtk.storescp import complaint, failed_handshakes, ran_out_of_space, receive_argv
 from mkiso.errors import ReceiverUnavailable
 from mkiso.process import Child, said, spawned
 from mkiso.workspace import Workspace
 
 START_LIMIT = 10.0
 END_LIMIT = 2.0
+TELL_LIMIT = 0.5
 POLL = 0.003
 
 
@@ -47,6 +49,20 @@ class RunningReceiver:
         if self._child.rc is not None:
             raise _unavailable(self.receiver, f"storescp died: {complaint(said(self._log))}")
 
+    def failed_handshakes(self) -> str:
+        """Why peers could not send, where TLS kept them from it, with what is wrong on this side; empty where none is.
+
+        storescp tells it a moment after the peer has been hung up on.
+        """
+        if self.receiver.tls is None:
+            return ""
+        waited = Stopwatch()
+        while not (told := failed_handshakes(said(self._log))):
+            if waited.seconds() > TELL_LIMIT:
+                return ""
+            time.sleep(POLL)
+        return " ".join([told, *_told(faults(self.receiver.tls))])
+
     def files_being_written(self) -> set[str]:
         """What peers send now: `storescp --fork` has a process for each association, which holds its file open."""
         self.require_alive()
@@ -72,12 +88,26 @@ def started_receiver(
     tools: Tools, receiver: Receiver, retrieve: Retrieve, workspace: Workspace
 ) -> Iterator[RunningReceiver]:
     """A storescp that writes to `workspace.received`, starting when the block begins, its port free after it."""
+    _require_usable_tls(receiver)
     log = workspace.path / "storescp.log"
-    argv = receive_argv(tools.dcmtk_dir, receiver.ae_title, receiver.port, workspace.received, retrieve.stall_timeout)
+    argv = receive_argv(receiver, tools.dcmtk_dir, workspace.received, retrieve.stall_timeout)
     with ExitStack() as afterwards, spawned(argv, cwd=workspace.path, log=log) as child:
         running = RunningReceiver(child, receiver, log)
         afterwards.callback(running.wait_until_its_port_is_free)
         yield running
+
+
+def _require_usable_tls(receiver: Receiver) -> None:
+    """storescp listens before it reads its files, and without the CA's it goes on, and refuses everybody."""
+    if receiver.tls and (wrong := unusable(receiver.tls)):
+        raise ReceiverUnavailable(
+            f"The receiver {receiver.ae_title} on port {receiver.port} cannot speak TLS."
+            f" {' '.join(_told(wrong))} Mend it; mkiso check looks again."
+        )
+
+
+def _told(wrong: dict[str, str]) -> list[str]:
+    return [f"Its tls.{key} {why}." for key, why in wrong.items()]
 
 
 def _listens(pid: int, port: int) -> bool:

@@ -64,6 +64,7 @@ class Retrieval:
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
             if receiver.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
+            error.detail = f"{error.detail} {receiver.failed_handshakes()}".rstrip()
             raise
 
     def proven(self) -> list[Instance]:
@@ -84,7 +85,7 @@ class Retrieval:
         wanted = {key for study in studies for key in keys_of(study)}
         self._report(arrivals.keys() - wanted)
         self.record.note(expected=len(wanted))
-        self.record.progress(len(wanted))
+        self.record.progress(len(wanted), self._inbox.bytes)
         return [arrivals[key][0] for key in sorted(wanted)]
 
     def _report(self, foreign: Set[Key]) -> None:
@@ -152,7 +153,7 @@ class Retrieval:
         receiver.require_alive()
         require_space(self.config.storage.work_dir, self.config.storage.min_free)
         self._inbox.look()
-        self.record.progress(self._inbox.received)
+        self.record.progress(self._inbox.received, self._inbox.bytes)
         return max(POLL, 2 * (time.monotonic() - began))
 
     def _missing(self, study: Study) -> list[str]:

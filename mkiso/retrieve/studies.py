@@ -33,6 +33,7 @@ class Study:
     modalities: tuple[str, ...]
     instances: Mapping[str, str]
     series_uid: str | None = None
+    birth_date: str = ""
 
     def public(self) -> dict[str, Any]:
         """The study as `/api/studies` and the ledger show it."""
@@ -61,7 +62,7 @@ def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
     """
     studies: dict[str, Study] = {}
     for accession in accessions:
-        found = _studies_of(finder, accession)
+        found = studies_of(finder, accession)
         if not found:
             raise AccessionNotFound(
                 f"The PACS knows no study with the accession number {accession}. Check the number.",
@@ -124,7 +125,8 @@ def require_instances(studies: Collection[Study]) -> None:
             )
 
 
-def _studies_of(finder: Finder, accession: str) -> list[Study]:
+def studies_of(finder: Finder, accession: str) -> list[Study]:
+    """The studies of one accession number, their instances not yet looked up; none where the archive knows none."""
     return [_study(answer) for answer in finder.studies(accession)]
 
 
@@ -142,6 +144,7 @@ def _study(answer: Dataset) -> Study:
         description=_text(answer, "StudyDescription"),
         modalities=tuple(part for part in _text(answer, "ModalitiesInStudy").split("\\") if part),
         instances={},
+        birth_date=_text(answer, "PatientBirthDate"),
     )
 
 

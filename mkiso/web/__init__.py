@@ -6,9 +6,11 @@ from flask import Flask
 
 from mkiso.config import Config
 from mkiso.installation import Installation
-from mkiso.web import access, answers, api, health, orders
+from mkiso.web import access, answers, api, context, guards, health, history, orders, pages
 from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs
+from mkiso.web.polls import Polls
 
+KEPT = 24 * 60 * 60
 LARGEST_BODY, MOST_FIELDS = 64 * 1024, 100
 
 
@@ -20,9 +22,13 @@ def create_app(config: Config) -> Flask:
     installation = Installation(config)
     app.extensions["mkiso"] = (installation, LiveJobs(config.server.threads - THREADS_KEPT_FREE))
     app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = KEPT
     app.before_request(access.require_token)
     app.before_request(access.require_text)
-    for blueprint in (orders.blueprint, api.blueprint, health.blueprint):
+    app.before_request(guards.refuse_foreign_posts)
+    for blueprint in (orders.blueprint, api.blueprint, health.blueprint, pages.blueprint, history.blueprint):
         app.register_blueprint(blueprint)
     answers.register(app)
+    context.register(app)
+    app.wsgi_app = Polls(app.wsgi_app, installation.glance)  # type: ignore[method-assign]
     return app

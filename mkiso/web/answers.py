@@ -5,9 +5,21 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from http import HTTPStatus
 from typing import Any, cast, get_args
 
-from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
+from flask import (
+    Flask,
+    Response,
+    current_app,
+    g,
+    jsonify,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from werkzeug.exceptions import HTTPException
 
 from mkiso.accession import parse_list
@@ -18,13 +30,22 @@ from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
-from mkiso.names import display_name, page_name
+from mkiso.names import display_name
 from mkiso.web.access import requester
+from mkiso.web.background import start_relay
 from mkiso.web.connection import Client, break_connection
 from mkiso.web.live import LiveJobs
 from mkiso.web.stream import DiscStream
 
 RETRY_AFTER = 30
+FRAME = "frame"
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Referrer-Policy": "same-origin",
+    "Vary": "Accept, Accept-Language",
+}
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 log = logging.getLogger("mkiso.web")
 
@@ -65,13 +86,17 @@ def parse_job_id(text: str) -> str:
     return text.lower()
 
 
-def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
+def ordered(accessions: tuple[str, ...], single: bool = False) -> Order:
+    """A disc as the request wants it; BadRequest."""
+    layout = cast(LayoutName, choice("layout", get_args(LayoutName), installation().config.media.layout))
+    chosen = cast(Format, choice("format", get_args(Format), "iso"))
+    return Order(accessions, requester(), layout, chosen, single, g.job_id)
+
+
+def disc(order: Order) -> Response:
     """Run the job, and answer with the ISO or ZIP once its first bytes are there. HEAD moves nothing."""
-    layout = cast(LayoutName, _choice("layout", get_args(LayoutName), installation().config.media.layout))
-    chosen = cast(Format, _choice("format", get_args(Format), "iso"))
-    order = Order(accessions, requester(), layout, chosen, single, g.job_id)
     if request.method == "HEAD":
-        return _disc_headers(Response(iter(())), chosen, order.file_name("") if single else None)
+        return _disc_headers(Response(iter(())), order.format, order.file_name("") if order.single else None)
     client: Client | None = request.environ.get("gunicorn.socket")
     live, config = live_jobs(), installation().config
     cancellation = live.start(order.job_id, client)
@@ -86,21 +111,42 @@ def disc(accessions: tuple[str, ...], single: bool = False) -> Response:
         cancellation.on_cancel(lambda: break_connection(client))
     response = Response(cast(Any, stream), direct_passthrough=True)
     response.content_length = made.size
-    return _disc_headers(response, chosen, made.file_name)
+    return _disc_headers(response, order.format, made.file_name)
 
 
 def relayed(accessions: tuple[str, ...], destination: str) -> Response:
-    """Run the relay to its end, also where nobody waits for it any more, and tell what arrived. HEAD moves nothing."""
+    """Run the relay to its end, also where nobody waits for it any more, and tell what arrived. HEAD moves nothing.
+
+    A browser is sent to the job's page at once, whose reloading sends nothing again.
+    """
     installation().config.destination(destination)
     order = Order(accessions, requester(), job_id=g.job_id)
     if request.method == "HEAD":
         return jsonify()
+    if prefers_page():
+        return relay_page(order, destination)
     cancellation = live_jobs().start(order.job_id, client=None)
     try:
-        done = relay(installation(), order, destination, cancellation)
+        return _relay_answer(order, relay(installation(), order, destination, cancellation))
     finally:
         live_jobs().stop(order.job_id)
-    return _relay_answer(order, done)
+
+
+def relay_page(order: Order, destination: str) -> Response:
+    """Begin the relay, and send the browser to its page."""
+    start_relay(installation(), live_jobs(), order, destination)
+    return see_other("pages.job", job_id=order.job_id)
+
+
+def disc_page(order: Order) -> Response:
+    """Send the browser to the page that starts the download. What that starts stands in its URL, with the job's id."""
+    start = {"accession_numbers": ",".join(order.accessions), "format": order.format, "layout": order.layout}
+    named = {"single": "1"} if order.single else {}
+    return see_other("pages.job", job_id=order.job_id, **start, **named)
+
+
+def see_other(endpoint: str, **values: Any) -> Response:
+    return cast(Response, redirect(url_for(endpoint, **values), HTTPStatus.SEE_OTHER))
 
 
 def _relay_answer(order: Order, done: Relayed) -> Response:
@@ -114,13 +160,10 @@ def _relay_answer(order: Order, done: Relayed) -> Response:
     }
     if done.delivery.warnings:
         told["warnings"] = done.delivery.warnings
-    if prefers_page():
-        told["patient_name"] = page_name(done.patient_name)
-        return make_response(render_template("relayed.html", **told))
     return jsonify(told)
 
 
-def _choice(name: str, values: tuple[str, ...], default: str) -> str:
+def choice(name: str, values: tuple[str, ...], default: str) -> str:
     """A parameter that is one of a few words; BadRequest."""
     value = argument(name)
     if value is not None and value not in values:
@@ -151,15 +194,29 @@ def prefers_page() -> bool:
     return accepted["text/html"] > accepted["application/json"]
 
 
+def prefers_json() -> bool:
+    """Whether a page's own data is asked for, rather than the page."""
+    accepted = request.accept_mimetypes
+    return accepted["application/json"] > accepted["text/html"]
+
+
 def error(raised: MkisoError) -> Response:
     told = raised.told(g.get("job_id"))
     body = render_template("error.html", **told, fields=raised.fields) if prefers_page() else jsonify(told)
-    response = make_response(body, raised.http_status)
+    response = make_response(body, HTTPStatus.OK if _is_framed() else raised.http_status)
     if isinstance(raised, Busy | Stopping):
         response.headers["Retry-After"] = str(RETRY_AFTER)
     if isinstance(raised, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def _is_framed() -> bool:
+    """Whether a job's page loads its disc in its frame: it reads there, or in the ledger, what went wrong.
+
+    A status of failure would stand in the browser's console for each disc that somebody cancelled.
+    """
+    return request.args.get("page") == FRAME and prefers_page()
 
 
 def _http_error(raised: HTTPException) -> Response:
@@ -181,6 +238,9 @@ def _unexpected(raised: Exception) -> Response:
 
 def _mark(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if response.mimetype == "text/html":
+        response.headers.extend(PAGE_HEADERS)
     if job_id := g.get("job_id"):
         response.headers["X-Job-Id"] = job_id
     return response

@@ -5,7 +5,19 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from mkiso.accession import parse_one
-from mkiso.web.answers import accession_list, argument, chosen_job_id, disc, relayed
+from mkiso.web.answers import (
+    FRAME,
+    accession_list,
+    argument,
+    choice,
+    chosen_job_id,
+    disc,
+    disc_page,
+    ordered,
+    prefers_page,
+    relayed,
+)
+from mkiso.web.guards import refuse_embedding
 
 URLS = (  # the path; the parameter, and whether it takes a list; where a relay goes, or None for a disc
     ("/mkiso.php", "accession_number", False, None),
@@ -19,12 +31,16 @@ URLS = (  # the path; the parameter, and whether it takes a list; where a relay 
 )
 RELAYING = ("GET", "POST")
 blueprint = Blueprint("orders", __name__)
+blueprint.before_request(refuse_embedding)
 
 
 def order(parameter: str, several: bool, destination: str | None) -> Response:
     chosen_job_id()
     accessions = accession_list(parameter) if several else (parse_one(argument(parameter)),)
-    return disc(accessions, single=not several) if destination is None else relayed(accessions, destination)
+    if destination is not None:
+        return relayed(accessions, destination)
+    wanted, page = ordered(accessions, single=not several), choice("page", ("0", "1", FRAME), "0")
+    return disc_page(wanted) if page == "1" and prefers_page() else disc(wanted)
 
 
 for number, (path, *defaults) in enumerate(URLS):

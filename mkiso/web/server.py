@@ -95,6 +95,7 @@ def _post_worker_init(worker: Any) -> None:
         if swept := installation.clear_away():
             log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
     installation.pulse.keep_beating()
+    installation.status.known()  # so that the first page knows it
     live.is_stopping = partial(_is_stopping, worker)
     live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)
 

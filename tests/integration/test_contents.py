@@ -168,6 +168,25 @@ def test_an_instance_is_decoded_once_for_all_its_frames(job: Showing, monkeypatc
     assert len(decoded) == 1
 
 
+def test_an_instance_that_gdcmconv_cannot_decode_is_tried_once(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(gdcmconv, "decode", lambda *words: bool(tried.append(words)))
+    loop = datasets.ultrasound_loop(COMMON, 1, 1)
+    loop.file_meta.TransferSyntaxUID = uid.JPEG2000
+    loop.PixelData = encapsulate([b"torn"])
+    loop["PixelData"].is_undefined_length = True
+    assert made(job, loop) == [Nothing("1", "Ultrasound Multi-frame Image Storage", Why.BROKEN)] * 5
+    assert len(tried) == 1
+
+
+def test_a_disk_that_gdcmconv_filled_is_not_told_as_broken(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its torn file is gone when the others are looked at."""
+    monkeypatch.setattr(gdcmconv, "decode", lambda *_words: False)
+    monkeypatch.setattr("mkiso.workspace._free", lambda place: 0 if place.name.startswith("pictures-") else 1 << 30)
+    with pytest.raises(DiskFull):
+        made(job, file("JPEG2000.dcm"))
+
+
 @pytest.mark.parametrize("shape", [{"Rows": 600, "Columns": 1200}, {"Rows": 1200, "Columns": 600}])
 def test_a_large_picture_is_made_as_wide_or_as_high_as_a_page_shows(shape: dict[str, int], job: Showing) -> None:
     (item,) = made(job, ct(PixelData=bytes(600 * 1200 * 2), **shape))
@@ -306,6 +325,16 @@ def test_a_report_is_read_in_its_character_set(patient: datasets.Patient, job: S
     assert item.whole
 
 
+def test_a_report_whose_items_have_a_character_set_of_their_own_is_read(job: Showing) -> None:
+    one = datasets.report(datasets.study(IR87, "SR.001"), 1, 1)
+    one.ContentSequence[0].SpecificCharacterSet = IR87.character_set.split("\\")
+    one.ContentSequence[0].TextValue = "所見"
+    (item,) = made(job, one)
+    assert "所見" in assert_harmless(item)
+    assert isinstance(item, Report)
+    assert item.whole
+
+
 def test_a_report_that_says_nothing_of_its_characters_is_read(job: Showing) -> None:
     one = datasets.report(COMMON, 1, 1)
     one.ContentSequence[0].TextValue = "Größe"
@@ -427,6 +456,13 @@ def test_when_the_time_is_over_the_rest_is_late(job: Showing) -> None:
     late = [getattr(item, "why", None) is Why.LATE for item in found]
     assert 2 <= late.count(False) <= 40
     assert abs(late[:40].count(True) - late[40:].count(True)) <= 2, "one series was made before the other"
+
+
+def test_nothing_is_started_when_the_time_is_over(everything: Showing) -> None:
+    programs = instead(everything.directory, f"touch {everything.directory}/began")
+    found = items(everything.shown(dcmtk_dir=programs, limit_of_all=0.0))
+    assert [getattr(item, "why", None) for item in found] == [Why.LATE] * 8
+    assert not (everything.directory / "began").exists()
 
 
 def ending_as(job: Showing, error: Exception) -> Callable[[], None]:

@@ -1,6 +1,7 @@
 """Relays over HTTP and by command, to a destination that acknowledges or does not run."""
 
 import socket
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +10,13 @@ from pathlib import Path
 import pytest
 import requests
 
+from mkiso.config import parse
+from mkiso.installation import Installation
 from tests.integration.conftest import Site
+from tests.integration.test_lifecycle import slow_archive
 from tests.support.destination import RunningDestination, running_destination
 from tests.support.ports import free_ports
-from tests.support.service import Service, mkiso, running_service
+from tests.support.service import Service, mkiso, running_service, settings
 from tests.support.testpacs import RunningPacs
 from tests.support.tools import wait_until
 
@@ -78,19 +82,38 @@ def test_a_form_may_be_posted(relaying: Relaying) -> None:
     assert answer.json()["files_sent"] == 1
 
 
-def test_a_person_sees_that_everything_was_sent(relaying: Relaying) -> None:
-    answer = relaying.service.get("/send_rimage_multiple.php?accession_number=MR.001", headers=BROWSER)
-    assert answer.headers["Content-Type"].startswith("text/html")
-    for shown in ("Everything was sent", "4 instances of JOHN DOE", relaying.address):
-        assert shown in answer.text
+def page_of(relaying: Relaying, url: str) -> str:
+    """The page that a browser is sent to, once its job has ended."""
+    sent = relaying.service.get(url, headers=BROWSER, allow_redirects=False)
+    assert sent.status_code == 303
+    job_id = sent.headers["X-Job-Id"]
+    assert sent.headers["Location"] == f"/jobs/{job_id}"
+    job = lambda: relaying.service.get(f"/api/jobs/{job_id}").json()  # noqa: E731
+    wait_until(lambda: job()["finished_at"] is not None, 20, lambda: f"{job()}")
+    return relaying.service.get(sent.headers["Location"], headers=BROWSER).text
+
+
+def test_a_person_sees_that_everything_was_sent_and_loading_it_again_sends_nothing(relaying: Relaying) -> None:
+    page = page_of(relaying, "/send_rimage_multiple.php?accession_number=MR.001")
+    for shown in ("Everything was sent", "confirmed all 4 images", "JOHN DOE", relaying.address):
+        assert shown in page
+    before = relaying.service.get("/api/jobs").json()
+    (job_id,) = {before["jobs"][0]["id"]}
+    assert "Everything was sent" in relaying.service.get(f"/jobs/{job_id}", headers=BROWSER).text
+    assert relaying.service.get("/api/jobs").json() == before
 
 
 def test_a_person_sees_what_to_do_where_nothing_was_sent(relaying: Relaying) -> None:
-    url = "/api/iso/relay?accession_numbers=MR.001&destination=nobody"
-    answer = relaying.service.get(url, headers=BROWSER)
-    assert answer.status_code == 502
-    assert "Destination unreachable" in answer.text
-    assert "Sending again is safe" in answer.text
+    page = page_of(relaying, "/api/iso/relay?accession_numbers=MR.001&destination=nobody")
+    assert "The system that the images go to does not answer" in page
+    assert "Sending again is safe" in page
+
+
+def test_a_relay_that_was_chosen_twice_is_told_at_once(relaying: Relaying) -> None:
+    url = f"/mkiso2.php?accession_number=MR.001&job={uuid.uuid4()}"
+    page_of(relaying, url)
+    again = relaying.service.get(url, headers=BROWSER, allow_redirects=False)
+    assert (again.status_code, "This job was started already" in again.text) == (409, True)
 
 
 @pytest.mark.parametrize(
@@ -172,3 +195,23 @@ def test_a_cancelled_relay_writes_down_what_had_arrived(pacs: RunningPacs, tmp_p
         requests.post(f"{service.url}/api/jobs/{job_id}/cancel", timeout=10)
         assert b"410" in client.recv(100)
         assert (job()["state"], job()["files_sent"], job()["files_failed"]) == ("cancelled", 2, 10)
+
+
+@pytest.mark.parametrize(("drain", "state"), [(20, "done"), (0.5, "cancelled")])
+def test_a_stopping_service_waits_for_a_relay_that_no_request_waits_for(
+    drain: float, state: str, tmp_path: Path
+) -> None:
+    short = f"import mkiso.web.server as server; server.DRAIN = {drain}; from mkiso.commands.cli import main; main()"
+    with slow_archive(tmp_path, 0.1) as (pacs, receiver, study):
+        port, http = free_ports(2)
+        peers = {"relay": {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": port}}
+        configuration = settings(tmp_path, pacs, {"RECEIVER": receiver}, destinations=peers)
+        with running_destination(port) as destination:
+            with running_service(tmp_path, http, configuration, (sys.executable, "-c", short)) as service:
+                url = f"/mkiso2.php?accession_number={study.accession}"
+                job_id = service.get(url, headers=BROWSER, allow_redirects=False).headers["X-Job-Id"]
+                assert service.stop() == 0
+            ledger = Installation(parse(configuration)).ledger
+            assert ledger.job(job_id)["state"] == state
+            ledger.close()
+            assert (destination.received() == study.sop_instance_uids) == (state == "done")

@@ -278,12 +278,12 @@ DONE = '/usr/bin/dcmdrle "$in" "$out"'
         f'{DONE}; truncate -s -2 "$out"',
         f"{DONE}; exit 1",
         f'{DONE}; dcmodify -q -nb -gin "$out"',
-        f'{DONE}; dcmodify -q -nb -m 0020,000d=1.2.3 "$out"',
-        f'{DONE}; dcmodify -q -nb -m 0020,000e=1.2.3 "$out"',
-        f'{DONE}; dcmodify -q -nb -m 0008,0016=1.2.840.10008.5.1.4.1.1.2 "$out"',
-        f'{DONE}; dcmodify -q -nb -m 0010,0020=OTHER "$out"',
-        f'{DONE}; dcmodify -q -nb -m 0028,0010=32 "$out"',
-        f'{DONE}; dcmodify -q -nb -m 0028,0100=8 -ea 7fe0,0010 "$out"',
+        f'{DONE}; dcmodify -q -nb -m "(0020,000d)=1.2.3" "$out"',
+        f'{DONE}; dcmodify -q -nb -m "(0020,000e)=1.2.3" "$out"',
+        f'{DONE}; dcmodify -q -nb -m "(0008,0016)=1.2.840.10008.5.1.4.1.1.2" "$out"',
+        f'{DONE}; dcmodify -q -nb -m "(0010,0020)=OTHER" "$out"',
+        f'{DONE}; dcmodify -q -nb -m "(0028,0010)=32" "$out"',
+        f'{DONE}; dcmodify -q -nb -m "(0028,0100)=8" -ea "(7fe0,0010)" "$out"',
         f'{DONE}; dcmconv -q +ti "$out" "$out"',
     ],
 )
@@ -301,7 +301,7 @@ def test_a_lossy_instance_that_would_not_say_so_any_more_stays_as_it_is(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gdcmconv, "installed", lambda: None)
-    forgets = '/usr/bin/dcmdjpeg "$in" "$out"; dcmodify -q -nb -ea 0028,2110 "$out"'
+    forgets = '/usr/bin/dcmdjpeg "$in" "$out"; dcmodify -q -nb -ea "(0028,2110)" "$out"'
     job.put(file("JPEG-lossy.dcm"))
     assert job.decompressed(dcmtk_dir=instead(job.directory, forgets)).left_compressed == 1
 

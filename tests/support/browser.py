@@ -78,12 +78,12 @@ def accessibility_violations(browser: Browser, file: Path) -> list[str]:
     """What axe-core finds on the page. Its script needs a context without the page's Content-Security-Policy."""
     with watched_page(browser, bypass_csp=True) as watched:
         watched.open(file)
-        watched.page.evaluate(_axe())
+        watched.page.evaluate(axe())
         return list(watched.page.evaluate(AXE))
 
 
 @cache
-def _axe() -> str:
+def axe() -> str:
     return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 
 

@@ -1,10 +1,15 @@
 """nginx as a hospital runs it in front of mkiso."""
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.tools import LOCALHOST, ROOT, end, start_listener
+import psutil
+
+from tests.support.ports import free_ports
+from tests.support.tools import LOCALHOST, ROOT, listening, wait_until
 
 NGINX = """
 daemon off; user root; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1;
@@ -13,28 +18,80 @@ http {{
     access_log off;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+    server {{ listen {localhost}:{port} default_server; server_name _; return 200 "another site"; }}
     include {directory}/mkiso.conf;
 }}
 """
+SELF_SIGNED = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=mkiso")
+
+
+@dataclass(frozen=True)
+class Front:
+    """The site: what it answers at, what redirects to it beside another site, and its files."""
+
+    url: str
+    redirecting: str
+    directory: Path
+
+    @property
+    def certificate(self) -> Path:
+        return self.directory / "mkiso.crt"
+
+    def admit(self, address: str) -> None:
+        """What an administrator does: name who may come in, and have the file read again; it has been, then."""
+        workers = psutil.Process(int((self.directory / "nginx.pid").read_text())).children()
+        _replace(self.directory / "mkiso-access.conf", {"\ndeny all;": f"\nallow {address};\ndeny all;"})
+        subprocess.run((*_argv(self.directory), "-s", "reload"), check=True, capture_output=True)
+        wait_until(lambda: not any(worker.is_running() for worker in workers), 10, str)
 
 
 @contextmanager
-def running_nginx(directory: Path, port: int, unix_socket: Path) -> Iterator[str]:
-    """nginx with etc/nginx/mkiso.conf, of which only the port and the socket's path are replaced; its URL."""
-    directory.mkdir()
-    ours = (ROOT / "etc" / "nginx" / "mkiso.conf").read_text()
-    ours = _replaced(ours, "listen 80;", f"listen {LOCALHOST}:{port};")
-    ours = _replaced(ours, "unix:/run/mkiso/mkiso.sock", f"unix:{unix_socket}")
-    (directory / "mkiso.conf").write_text(ours)
-    (directory / "nginx.conf").write_text(NGINX.format(directory=directory))
-    argv = ("/usr/sbin/nginx", "-p", directory, "-c", directory / "nginx.conf", "-e", directory / "nginx.log")
-    process = start_listener(argv, port, directory / "start.log")
-    try:
+def running_front(directory: Path, port: int, unix_socket: Path) -> Iterator[Front]:
+    """nginx with the site as it ships, of which only addresses and paths are replaced."""
+    listen = {"listen 443 ssl;": f"listen {LOCALHOST}:{port} ssl;", "[::]:443": f"[::1]:{port}"}
+    front = _written(directory, port, unix_socket, listen)
+    with listening(_argv(directory), port, directory / "start.log"):
+        yield front
+
+
+@contextmanager
+def running_nginx(directory: Path, port: int, unix_socket: Path, other_host: str | None = None) -> Iterator[str]:
+    """nginx with the site in clear, and open to everybody, perhaps with another host (ADDRESS:PORT); its URL."""
+    listen = {"listen 443 ssl;": f"listen {LOCALHOST}:{port};", "listen [::]:443 ssl;": ""}
+    _written(directory, port, unix_socket, listen)
+    _replace(directory / "mkiso-access.conf", {"\ndeny all;": "\nallow all;"})
+    if other_host:
+        _replace(directory / "mkiso.conf", {"# server 10.1.2.4:8080;": f"server {other_host};"})
+    with listening(_argv(directory), port, directory / "start.log"):
         yield f"http://{LOCALHOST}:{port}"
-    finally:
-        end(process)
 
 
-def _replaced(text: str, old: str, new: str) -> str:
-    assert old in text, f"etc/nginx/mkiso.conf has no {old!r}"
-    return text.replace(old, new)
+def _written(directory: Path, port: int, unix_socket: Path, listen: Mapping[str, str]) -> Front:
+    directory.mkdir()
+    other = free_ports(1)[0]
+    front = Front(f"https://{LOCALHOST}:{port}", f"http://{LOCALHOST}:{other}", directory)
+    key, access = directory / "mkiso.key", directory / "mkiso-access.conf"
+    named = ("-addext", f"subjectAltName=IP:{LOCALHOST}", "-keyout", key, "-out", front.certificate)
+    subprocess.run(("openssl", *SELF_SIGNED, *named), check=True, capture_output=True)
+    for name in ("mkiso.conf", "mkiso-access.conf"):
+        (directory / name).write_text((ROOT / "etc" / "nginx" / name).read_text())
+    addresses = {"listen 80;": f"listen {LOCALHOST}:{other};", "[::]:80": f"[::1]:{other}", "$host$": f"$host:{port}$"}
+    paths = {"/etc/nginx/mkiso-access.conf": str(access), "unix:/run/mkiso/mkiso.sock": f"unix:{unix_socket}"}
+    _replace(directory / "mkiso.conf", {**listen, **addresses, **paths})
+    snakeoil = "/etc/ssl/{}/ssl-cert-snakeoil.{}"
+    own = {snakeoil.format("certs", "pem"): str(front.certificate), snakeoil.format("private", "key"): str(key)}
+    _replace(access, own)
+    (directory / "nginx.conf").write_text(NGINX.format(directory=directory, localhost=LOCALHOST, port=other))
+    return front
+
+
+def _argv(directory: Path) -> tuple[str | Path, ...]:
+    return "/usr/sbin/nginx", "-p", directory, "-c", directory / "nginx.conf", "-e", directory / "nginx.log"
+
+
+def _replace(file: Path, replacements: Mapping[str, str]) -> None:
+    text = file.read_text()
+    for old, new in replacements.items():
+        assert old in text, f"{file} has no {old!r}"
+        text = text.replace(old, new)
+    file.write_text(text)

@@ -75,9 +75,16 @@ class Service:
 
 @contextmanager
 def running_service(
-    directory: Path, port: int, configuration: dict[str, Any], program: Sequence[Any] = (MKISO,)
+    directory: Path,
+    port: int,
+    configuration: dict[str, Any],
+    program: Sequence[Any] = (MKISO,),
+    url: str | None = None,
 ) -> Iterator[Service]:
-    """`mkiso serve` with this configuration, answering; told to stop at the end, where it still runs."""
+    """`mkiso serve` with this configuration, answering; told to stop at the end, where it still runs.
+
+    `url` is where it answers behind a proxy.
+    """
     directory.mkdir(exist_ok=True)
     file, log = directory / "mkiso.yaml", directory / "service.log"
     configuration = configuration | {"server": {"bind": f"{LOCALHOST}:{port}"} | configuration.get("server", {})}
@@ -86,7 +93,7 @@ def running_service(
         process = subprocess.Popen(
             (*program, "serve", "--config", file), stdout=output, stderr=output, env=tools.environment()
         )
-    service = Service(f"http://{LOCALHOST}:{port}", file, process, log)
+    service = Service(url or f"http://{LOCALHOST}:{port}", file, process, log)
     try:
         tools.wait_until(lambda: _answers(service), 20, lambda: f"no answer; its log:\n{log.read_text()}")
         yield service

@@ -67,6 +67,11 @@ def test_a_programs_words_are_one_sentence_without_codes(name: str, said: str, c
     assert words(captured(name)) == said
 
 
+def test_a_peer_that_hung_up_may_be_a_tunnel(captured: Callable[[str], str]) -> None:
+    assert "a TLS tunnel" in words(captured("echoscu-hung-up"))
+    assert "tunnel" not in words(captured("echoscu-refused"))
+
+
 def test_words_do_not_show_the_query(captured: Callable[[str], str]) -> None:
     assert "TWO.001" not in words(captured("findscu-timeout"))
     assert "PatientName" not in words(captured("findscu-timeout"))

@@ -11,6 +11,7 @@ TABLE = (
     (400, "too_many_accessions", "too many accession_numbers"),
     (400, "bad_request", "bad request"),
     (401, "unauthorized", "unauthorized"),
+    (403, "forbidden", "forbidden"),
     (404, "accession_not_found", "accession_number not found"),
     (409, "several_patients", "accession_numbers belong to different patients"),
     (404, "job_not_found", "job not found"),

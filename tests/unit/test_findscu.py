@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 BIN = Path("/opt/dcmtk")
 STUDY_KEYS = (
     *("QueryRetrieveLevel=STUDY", "AccessionNumber=MR.001", "StudyInstanceUID", "PatientID", "IssuerOfPatientID"),
-    *("PatientName", "StudyDate", "StudyDescription", "ModalitiesInStudy"),
+    *("PatientName", "PatientBirthDate", "StudyDate", "StudyDescription", "ModalitiesInStudy"),
 )
 SERIES_KEYS = ("QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "Modality")
 SERIES_KEYS = ("QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "Modality")

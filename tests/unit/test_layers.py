@@ -20,6 +20,7 @@ LAYERS = (
         "yaml_file",
         "accession",
         "addresses",
+        "certificates",
         "cancellation",
         "names",
         "log",
@@ -30,7 +31,7 @@ LAYERS = (
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
     {"contents", "pages"},
-    {"disc", "relay", "installation"},
+    {"disc", "relay", "status", "installation"},
     {"job", "trial", "verify"},
     {"web", "commands"},
 )

@@ -255,3 +255,12 @@ def test_a_long_word_may_break_and_an_endless_text_ends() -> None:
 
 def test_a_report_s_headings_begin_where_the_page_is() -> None:
     assert body("<h1>a</h1><h3>b</h3><h2>c</h2>", 2) == "<h2>a</h2><h3>b</h3><h3>c</h3>"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_report_that_may_lack_parts_says_so_wherever_it_stands(stage: Path, language: str) -> None:
+    one = patient(series(1, Report("1", "t", BODY, whole=False), Report("2", "t", BODY)))
+    pages = written(stage, (one,), about(language=language))
+    warning = texts(language)["pages"]["report_not_whole"]
+    told = {name: text_of(page).count(warning) for name, page in pages.items()}
+    assert told == dict.fromkeys(pages, 0) | {"PHONE.HTM": 1, "ihe_pdi/r0000001.htm": 1}

@@ -19,7 +19,8 @@ from mkiso.job import Order, Relayed
 from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery
 from mkiso.retrieve.studies import Study
-from mkiso.web import answers, create_app
+from mkiso.status import LastStatus, Status
+from mkiso.web import answers, background, create_app
 from mkiso.workspace import job_directory
 from tests.unit.test_errors import CLASSES, TABLE
 
@@ -73,14 +74,21 @@ class Jobs:
     discs: list[Made] = field(default_factory=list)
     asked: list[tuple[str, ...]] = field(default_factory=list)
     destinations: list[str] = field(default_factory=list)
+    held: dict[str, list[Study]] = field(default_factory=dict)
 
     def relay(
-        self, _installation: Installation, order: Order, destination: str, _cancellation: Cancellation
+        self,
+        _installation: Installation,
+        order: Order,
+        destination: str,
+        _cancellation: Cancellation,
+        opened: Callable[[], None] = lambda: None,
     ) -> Relayed:
         self.orders.append(order)
         self.destinations.append(destination)
         if self.fails:
             raise self.fails
+        opened()
         arrived = {"1.5": Sent(Outcome.ACKNOWLEDGED), "1.6": Sent(Outcome.ACKNOWLEDGED)}
         return Relayed("JOHN DOE", "172.16.0.120:104", Delivery(arrived))
 
@@ -90,6 +98,14 @@ class Jobs:
             raise self.fails
         self.discs.append(Made(order.file_name("DOE^JOHN"), breaks=self.breaks))
         return self.discs[-1]
+
+    def look_up(
+        self, accessions: tuple[str, ...], _cancellation: Cancellation, _query_id: str
+    ) -> dict[str, list[Study]]:
+        self.asked.append(accessions)
+        if self.fails:
+            raise self.fails
+        return {one: self.held.get(one, []) for one in accessions}
 
     def studies(self, accessions: tuple[str, ...], _cancellation: Cancellation, _query_id: str) -> list[Study]:
         self.asked.append(accessions)
@@ -104,7 +120,10 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     jobs = Jobs()
     monkeypatch.setattr(answers, "make_disc", jobs.make_disc)
     monkeypatch.setattr(answers, "relay", jobs.relay)
+    monkeypatch.setattr(background, "relay", jobs.relay)
     monkeypatch.setattr(Installation, "studies", lambda _self, *asked: jobs.studies(*asked))
+    monkeypatch.setattr(Installation, "look_up", lambda _self, *asked: jobs.look_up(*asked))
+    monkeypatch.setattr(LastStatus, "known", lambda _self: Status(True, 1, 2, 3, 40 * 10**9))
     return jobs
 
 
@@ -192,10 +211,25 @@ def test_a_relay_goes_to_its_destination(url: str, method: str, client: FlaskCli
     }
 
 
-def test_a_browser_has_the_relays_answer_as_a_page(client: FlaskClient) -> None:
-    answer = client.get("/mkiso2.php?accession_number=MR.001", headers=BROWSER)
-    assert (answer.status_code, answer.mimetype) == (200, "text/html")
-    assert all(text in answer.text for text in ("MR.001", "JOHN DOE", "172.16.0.120:104", "2"))
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("url", RELAYS)
+def test_a_browser_is_sent_to_the_page_of_the_relay(
+    url: str, method: str, client: FlaskClient, installation: Jobs
+) -> None:
+    answer = client.open(f"{url}&job={ID}", method=method, headers=BROWSER)
+    assert (answer.status_code, answer.headers["Location"], answer.headers["X-Job-Id"]) == (303, f"/jobs/{ID}", ID)
+    assert (installation.orders[0].accessions, installation.destinations) == (RELAYS[url][0], [RELAYS[url][1]])
+
+
+@pytest.mark.parametrize("raised", [Busy("All are busy."), JobExists("There is one."), ValueError("/w/received")])
+def test_what_keeps_a_relay_from_its_page_is_told_at_once(
+    raised: Exception, client: FlaskClient, installation: Jobs
+) -> None:
+    installation.fails = raised
+    answer = client.get(next(iter(RELAYS)), headers=BROWSER)
+    assert (answer.status_code, answer.mimetype) == (getattr(raised, "http_status", 500), "text/html")
+    assert "/w/received" not in answer.text
+    assert client.application.extensions["mkiso"][1]._snapshot() == {}
 
 
 @pytest.mark.parametrize("url", [*DOWNLOADS, *RELAYS, STUDIES])

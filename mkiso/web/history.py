@@ -1,0 +1,98 @@
+"""Looking back: the ledger by filters, as pages and as CSV."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, jsonify, make_response, render_template, request
+
+from mkiso.accession import parse_one
+from mkiso.errors import BadRequest
+from mkiso.ledger.history import Filters, Mark, mark_of
+from mkiso.ledger.ledger import STATES, ledger_time
+from mkiso.web.answers import UUID, argument, choice, installation, prefers_json
+from mkiso.web.guards import refuse_embedding
+from mkiso.web.table import csv_lines
+
+PAGE = 50
+FIELDS = ("accession_number", "patient", "requester", "state", "from", "to")
+LINES_AT_ONCE = 200
+blueprint = Blueprint("history", __name__)
+blueprint.before_request(refuse_embedding)
+
+
+@blueprint.get("/history")
+def history() -> Response:
+    given = {name: text for name in FIELDS if (text := (argument(name) or "").strip())}
+    filters, beyond = _filters(given), _mark()
+    if _wants_csv():
+        return _csv(filters)
+    found = installation().ledger.history.page(filters, beyond, PAGE + 1)
+    jobs, older = found[:PAGE], ",".join(mark_of(found[PAGE - 1])) if len(found) > PAGE else None
+    if prefers_json():
+        return jsonify(jobs=jobs, older=older)
+    query = urlencode(given)
+    page = {"jobs": jobs, "older": older, "is_first": beyond is None, "given": given, "query": query}
+    return make_response(render_template("history.html", all_states=STATES, **page))
+
+
+def _filters(given: dict[str, str]) -> Filters:
+    """What the form's fields mean; InvalidAccession, BadRequest."""
+    accession, state = given.get("accession_number"), given.get("state")
+    if state is not None and state not in STATES:
+        raise BadRequest(f"state is one of {', '.join(STATES)}.")
+    return Filters(
+        accession=None if accession is None else parse_one(accession),
+        patient=tuple(given.get("patient", "").split()),
+        requester=given.get("requester"),
+        state=state,
+        since=_midnight("from", given.get("from"), 0),
+        until=_midnight("to", given.get("to"), 1),
+    )
+
+
+def _midnight(name: str, text: str | None, days: int) -> str | None:
+    """The first moment of a day here, or of one so many days later, as the ledger has it; BadRequest."""
+    if text is None:
+        return None
+    try:
+        day = date.fromisoformat(text) + timedelta(days)
+        return ledger_time(datetime.fromtimestamp(datetime.combine(day, time()).timestamp(), tz=UTC))
+    except (ValueError, OverflowError, OSError):
+        raise BadRequest(f"{name} is a day such as 2026-01-31.") from None
+
+
+def _mark() -> Mark | None:
+    """Where the page before this one ended; BadRequest."""
+    text = argument("before")
+    if text is None:
+        return None
+    created_at, _, job_id = text.partition(",")
+    if not UUID.fullmatch(job_id):
+        raise BadRequest("before is what the link to the older jobs says.")
+    return Mark(created_at, job_id)
+
+
+def _wants_csv() -> bool:
+    accepted = request.accept_mimetypes
+    prefers_csv = accepted["text/csv"] > max(accepted["text/html"], accepted["application/json"])
+    return choice("format", ("csv", "html"), "csv" if prefers_csv else "html") == "csv"
+
+
+def _csv(filters: Filters) -> Response:
+    """The jobs as they are read; the first ones before there is a status to answer with."""
+    jobs = installation().ledger.history.all(filters)
+    first = list(itertools.islice(jobs, 1)) if request.method == "GET" else []
+    lines = csv_lines(itertools.chain(first, jobs) if first else iter(()))
+    response = Response(_in_chunks(lines), mimetype="text/csv")
+    response.headers["Content-Disposition"] = 'attachment; filename="history.csv"'
+    return response
+
+
+def _in_chunks(lines: Iterator[str]) -> Iterator[bytes]:
+    yield b"\xef\xbb\xbf"  # without it a spreadsheet takes UTF-8 for something else
+    while some := "".join(itertools.islice(lines, LINES_AT_ONCE)):
+        yield some.encode()

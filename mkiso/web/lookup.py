@@ -1,0 +1,80 @@
+"""What the start page shows of a pasted list of accession numbers, before anything is moved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from flask import request
+
+from mkiso.accession import parse_list
+from mkiso.names import page_name
+from mkiso.retrieve.studies import Study, count_patients
+from mkiso.web.answers import chosen_job_id, installation, live_jobs
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Whose studies were found, and the accession numbers that are this patient's alone."""
+
+    patient_id: str
+    name: str
+    own: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The studies by accession number; none for a number that the archive does not know."""
+
+    studies: Mapping[str, list[Study]]
+    allow_mixed: bool = False
+
+    @property
+    def known(self) -> list[str]:
+        return [number for number, studies in self.studies.items() if studies]
+
+    @property
+    def has_unknown(self) -> bool:
+        return len(self.known) < len(self.studies)
+
+    @property
+    def several_patients(self) -> bool:
+        return not self.allow_mixed and count_patients(self._all()) > 1
+
+    @property
+    def can_start(self) -> bool:
+        return bool(self.known) and not (self.has_unknown or self.several_patients)
+
+    def patients(self) -> list[Patient]:
+        """In the order of the list."""
+        of_patient: dict[tuple[str, str], list[Study]] = {}
+        for study in self._all():
+            of_patient.setdefault((study.patient_id, study.issuer or study.patient_name), []).append(study)
+        return [
+            Patient(studies[0].patient_id, page_name(studies[0].patient_name), tuple(self._only_of(studies)))
+            for studies in of_patient.values()
+        ]
+
+    def _only_of(self, studies: list[Study]) -> Iterator[str]:
+        theirs = {study.study_uid for study in studies}
+        yield from (one for one in self.known if {study.study_uid for study in self.studies[one]} <= theirs)
+
+    def _all(self) -> list[Study]:
+        return [study for studies in self.studies.values() for study in studies]
+
+
+def pasted(text: str) -> tuple[str, ...]:
+    """The accession numbers of a list as people paste it: between spaces, lines, tabs or commas."""
+    return parse_list(",".join(re.findall(r"[^\s,]+", text)), installation().config.retrieve.max_accessions)
+
+
+def look_up(accessions: tuple[str, ...]) -> Found:
+    """Ask the archive; a query counts among the jobs, and ends with the connection of who asked."""
+    query_id = chosen_job_id()
+    cancellation = live_jobs().start(query_id, request.environ.get("gunicorn.socket"))
+    try:
+        studies = installation().look_up(accessions, cancellation, query_id)
+    finally:
+        live_jobs().stop(query_id)
+    return Found(studies, installation().config.patients.allow_mixed)

@@ -1,0 +1,134 @@
+"""The operator's pages: see, make, watch. They need no token, and never call `/api/`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Blueprint, Response, g, jsonify, make_response, render_template, request, send_file
+
+from mkiso.accession import parse_list
+from mkiso.errors import JobNotFound, MkisoError
+from mkiso.job import Order
+from mkiso.ledger.glance import Seen
+from mkiso.ledger.ledger import ledger_time
+from mkiso.web.access import requester
+from mkiso.web.answers import (
+    UUID,
+    accession_list,
+    argument,
+    chosen_job_id,
+    disc_page,
+    installation,
+    ordered,
+    prefers_json,
+    relay_page,
+    see_other,
+)
+from mkiso.web.context import status_told
+from mkiso.web.following import Followed, download_url, planned
+from mkiso.web.guards import refuse_embedding
+from mkiso.web.lookup import look_up, pasted
+from mkiso.web.polls import told_beside
+
+RECENT = timedelta(hours=1)
+MOST_RECENT = 50
+MOST_INSTANCES = 100
+blueprint = Blueprint("pages", __name__)
+blueprint.before_request(refuse_embedding)
+
+
+@blueprint.get("/")
+def start() -> Response:
+    if prefers_json():
+        return jsonify(status=status_told(), jobs=_recent())
+    given, found, failed = argument("accession_numbers"), None, None
+    try:
+        accessions = pasted(given) if given is not None else ()
+        found = look_up(accessions) if accessions and request.method == "GET" else None
+    except MkisoError as error:
+        failed = error
+    page = render_template("start.html", given=given, found=found, failed=failed, recent=_recent(), me=requester())
+    return make_response(page, failed.http_status if failed else 200)
+
+
+@blueprint.post("/jobs")
+def make() -> Response:
+    """Start what a form of ours asks for; where it is under way already, ask first."""
+    chosen_job_id()
+    accessions, destination = accession_list("accession_numbers"), argument("destination")
+    wanted = ordered(accessions) if destination is None else Order(accessions, requester(), job_id=g.job_id)
+    if destination is not None:
+        installation().config.destination(destination)
+    running = installation().ledger.history.running(accessions)
+    if running and argument("again") is None:
+        return make_response(render_template("again.html", running=running, wanted=wanted, destination=destination))
+    return disc_page(wanted) if destination is None else relay_page(wanted, destination)
+
+
+@blueprint.get("/jobs/<job_id>")
+def job(job_id: str) -> Response:
+    """The JOB, or its page, which starts the download itself where its URL says what to make and nothing does yet."""
+    known_id(job_id)
+    if prefers_json():
+        seen = _seen()
+        response = jsonify(seen.job)
+        response.headers.update(told_beside(seen))
+        return response
+    read = installation().ledger.history.jobs([g.job_id])
+    seen = Seen(*read[g.job_id]) if read else planned_or_missing()
+    followed = Followed(seen.job, seen.place, installation().config.destinations)
+    page = {"followed": followed, "download": None if read else download_url(seen.job, request.args)}
+    return make_response(render_template("job.html", **page, **_handed_out(seen.job)))
+
+
+@blueprint.post("/jobs/<job_id>/cancel")
+def cancel(job_id: str) -> Response:
+    installation().ledger.request_cancel(known_id(job_id))
+    return see_other("pages.job", job_id=g.job_id)
+
+
+@blueprint.get("/logo")
+def logo() -> Response:
+    file = installation().config.server.logo_file
+    if file is None or not file.is_file():
+        raise JobNotFound("The configuration has no server.logo_file, or it is not there.", error="not found")
+    return send_file(file, max_age=3600)
+
+
+def known_id(job_id: str) -> str:
+    """A job's id in lower case; JobNotFound where it is none."""
+    if not UUID.fullmatch(job_id):
+        raise JobNotFound("A job's id is a UUID, and this is none.")
+    known = g.job_id = job_id.lower()
+    return known
+
+
+def planned_or_missing() -> Seen:
+    """The job that the page's URL is about to start; JobNotFound where it says nothing of one."""
+    if argument("accession_numbers") is None:
+        raise JobNotFound("The ledger has no job of that id.")
+    accessions = parse_list(argument("accession_numbers"), installation().config.retrieve.max_accessions)
+    return Seen(planned(ordered(accessions)), None)
+
+
+def _seen() -> Seen:
+    try:
+        return installation().glance.job(g.job_id)
+    except JobNotFound:
+        return planned_or_missing()
+
+
+def _recent() -> list[dict[str, Any]]:
+    """The last hour's jobs of everybody."""
+    since = ledger_time(datetime.now(UTC) - RECENT)
+    return installation().ledger.list_jobs(since=since, limit=MOST_RECENT)
+
+
+def _handed_out(told: dict[str, Any]) -> dict[str, Any]:
+    if not told["finished_at"]:
+        return {"instances": [], "next": None}
+    beyond = argument("beyond") or ""
+    found = installation().ledger.history.instances(told["id"], beyond, MOST_INSTANCES + 1)
+    more = found[MOST_INSTANCES - 1]["sop_instance_uid"] if len(found) > MOST_INSTANCES else None
+    return {"instances": found[:MOST_INSTANCES], "next": more, "beyond": beyond}

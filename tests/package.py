@@ -1,0 +1,220 @@
+"""`make test-package`: the Debian package's life in a bare chroot, from apt-get install to purge.
+
+Debian and the dependencies come from the mirror of this host; from then on the chroot has no network but loopback.
+Mounts, processes and the network are of namespaces that end with this program, whatever becomes of it.
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.chroot import Chroot
+from tests.support.service import instances_of, instances_on, read_disc
+from tests.support.testpacs import RunningPacs, running_testpacs
+from tests.support.tools import ROOT, wait_until
+
+STARTED = time.monotonic()
+CLONE_NEWNET = 0x40000000
+INSIDE = "MKISO_TEST_PACKAGE_DIRECTORY"
+CONFIGURATION = "/etc/mkiso/mkiso.yaml"
+DISC = "/mkiso.php?accession_number=CT.001"
+INSTALL = ("apt-get", "install", "-y", "-qq")
+ELSEWHERE = ("/proc", "/sys", "/dev", "/packages", "/var/cache/apt", "/var/lib/apt")
+
+
+def said(what: str) -> None:
+    print(f"ok  {time.monotonic() - STARTED:3.0f} s  {what}", flush=True)
+
+
+def newer(deb: Path, directory: Path) -> Path:
+    """The same package with a higher version."""
+    tree, bumped = directory / "newer", directory / f"newer-{deb.name}"
+    subprocess.run(("dpkg-deb", "--raw-extract", deb, tree), check=True)
+    control = tree / "DEBIAN" / "control"
+    control.write_text(control.read_text().replace("\nArchitecture:", "+newer\nArchitecture:"))
+    subprocess.run(
+        ("dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, bumped), check=True, capture_output=True
+    )
+    return bumped
+
+
+def fetch(chroot: Chroot, output: Path, *options: str) -> subprocess.Popen[bytes]:
+    """A disc, as nginx asks for it."""
+    socket = chroot.path("/run/mkiso/mkiso.sock")
+    argv = ("curl", "-sS", "--fail", *options, "--unix-socket", socket, "-o", output, f"http://mkiso{DISC}")
+    return subprocess.Popen(argv)
+
+
+def check_disc(iso: Path, pacs: RunningPacs, accession: str) -> None:
+    on_disc = instances_on(read_disc(iso, iso.with_suffix(".read")))
+    assert on_disc == instances_of(pacs.of(accession)), f"{len(on_disc)} instances on {iso}"
+
+
+def do(chroot: Chroot, what: str) -> str:
+    """The commands of docs/operations.md in its block of this name, as they stand."""
+    block = (ROOT / "docs" / "operations.md").read_text().partition(f"```sh {what}\n")[2].partition("```")[0]
+    assert block, what
+    return chroot.run("sh", "-ec", block)
+
+
+def check_installation(chroot: Chroot, deb: Path) -> None:
+    told = chroot.run(*INSTALL, f"/packages/{deb.name}")
+    assert is_running(chroot), told[-3000:]
+    completed = chroot.run("env", "COMP_WORDS=mkiso swe", "COMP_CWORD=1", "_MKISO_COMPLETE=bash_complete", "mkiso")
+    assert completed == "plain,sweep\n", completed
+    told = chroot.run("stat", "-c", "%A %U:%G", CONFIGURATION, "/var/lib/mkiso", "/var/cache/mkiso", "/run/mkiso")
+    modes = "-rw-r----- root:mkiso", *["drwx------ mkiso:www-data"] * 2, "drwxr-x--- mkiso:www-data"
+    assert told.splitlines() == list(modes), told
+    for file in ("/usr/share/man/man1/mkiso.1.gz", "/usr/share/bash-completion/completions/mkiso"):
+        assert chroot.path(file).is_file(), file
+    said(f"{chroot.run('mkiso', '--version').strip()} is installed, and serves as its unit says")
+
+
+def check_discs(chroot: Chroot, pacs: RunningPacs, directory: Path) -> None:
+    told = do(chroot, "check")
+    assert "FAIL" not in told, told
+    assert fetch(chroot, directory / "disc.iso").wait() == 0
+    check_disc(directory / "disc.iso", pacs, "CT.001")
+    chroot.run("mkiso", "iso", "MR.001", "-o", "/var/cache/mkiso/disc.iso", user="mkiso")
+    check_disc(chroot.path("/var/cache/mkiso/disc.iso"), pacs, "MR.001")
+    said("mkiso check, a disc from the service and one from the command, each instance as it was stored")
+
+
+def check_nginx(chroot: Chroot, directory: Path) -> None:
+    do(chroot, "nginx")
+    chroot.run("sed", "-i", "s/^deny all;/allow 127.0.0.1;\\n&/", "/etc/nginx/mkiso-access.conf")
+    chroot.run("nginx", "-t")
+    chroot.run("nginx")
+    body = directory / "nginx.html"
+    curl = ("curl", "-sS", "--insecure", "-w", "%{http_code}", "-o", body, "--connect-to", "mkiso::127.0.0.1:")
+    answers = {"http://127.0.0.1/": "200", f"http://mkiso{DISC}": "301", "https://mkiso/api/jobs": "200"}
+    for url, status in answers.items():
+        told = subprocess.run((*curl, url), capture_output=True, text=True, check=True).stdout
+        assert told == status, (url, told, body.read_text())
+    assert '"accessions":["CT.001"]' in body.read_text(), body.read_text()
+    chroot.run("nginx", "-s", "stop")
+    said("nginx: mkiso's site beside Debian's own, with TLS")
+
+
+def check_backup(chroot: Chroot) -> None:
+    """Copied while the service runs; what came later is gone when the copy is back."""
+    before = jobs(chroot)
+    do(chroot, "backup")
+    chroot.run("mkiso", "iso", "MR.001", "-o", "/dev/null", user="mkiso")
+    assert len(jobs(chroot)) == len(before) + 1
+    do(chroot, "restore")
+    assert is_running(chroot)
+    assert jobs(chroot) == before
+    said("the ledger is copied while the service runs, and restored")
+
+
+def check_upgrade(chroot: Chroot, deb: Path, pacs: RunningPacs, directory: Path) -> None:
+    """A newer version while a disc is being fetched, whose configuration is the hospital's by now."""
+    configuration = chroot.path(CONFIGURATION)
+    configuration.write_text(configuration.read_text() + "\nmedia: {institution: RSUD}\n")
+    before, disc = configuration.read_bytes(), directory / "drained.iso"
+    service = chroot.path("/run/systemctl/pid").read_text()
+    log_before = chroot.path("/run/systemctl/log").stat().st_size
+    rate = (directory / "disc.iso").stat().st_size // 12  # bytes a second
+    with fetch(chroot, disc, "--limit-rate", str(rate)) as running:
+        wait_until(lambda: disc.exists() and disc.stat().st_size > 0, 60, str)
+        chroot.run(*INSTALL, f"/packages/{deb.name}")
+    assert running.returncode == 0, running.returncode
+    log = chroot.path("/run/systemctl/log").read_text()
+    assert "job ended" in log[log_before:].partition("stopping\n")[2], log
+    check_disc(disc, pacs, "CT.001")
+    assert chroot.path("/run/systemctl/pid").read_text() != service
+    assert configuration.read_bytes() == before
+    told = chroot.run("stat", "-c", "%A %U:%G", CONFIGURATION)
+    assert told.strip() == "-rw-r----- root:mkiso", told
+    assert fetch(chroot, disc).wait() == 0
+    states = [job["state"] for job in jobs(chroot)]
+    assert states == ["done"] * 4, states
+    said("an upgrade lets the disc that is being fetched drain, and keeps configuration and ledger")
+
+
+def check_removal(chroot: Chroot) -> None:
+    chroot.run("apt-get", "remove", "-y", "-qq", "mkiso")
+    assert not is_running(chroot)
+    left = named_mkiso(chroot)
+    assert not [path for path in left if path.startswith(("/usr", "/lib", "/run", "/etc/nginx/sites"))], left
+    assert {CONFIGURATION, "/var/lib/mkiso/ledger.db"} <= left, left
+    said("remove stops it, and keeps configuration and ledger")
+
+
+def check_purge(chroot: Chroot) -> None:
+    owner = chroot.run("id", "-u", "mkiso").strip()
+    chroot.run("apt-get", "purge", "-y", "-qq", "mkiso")
+    owned = chroot.run("find", "/", "-xdev", "-uid", owner, "-not", "-path", "/proc/*")
+    assert (named_mkiso(chroot), owned) == (set(), ""), (named_mkiso(chroot), owned)
+    for file in ("/etc/passwd", "/etc/group"):
+        assert "mkiso" not in chroot.path(file).read_text(), file
+    said("purge leaves nothing")
+
+
+def jobs(chroot: Chroot) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = json.loads(chroot.run("mkiso", "jobs", "--json", user="mkiso"))["jobs"]
+    return told
+
+
+def is_running(chroot: Chroot) -> bool:
+    return (
+        subprocess.run(("chroot", chroot.root, "systemctl", "is-active", "mkiso.service"), check=False).returncode == 0
+    )
+
+
+def named_mkiso(chroot: Chroot) -> set[str]:
+    pruned = [word for path in ELSEWHERE for word in ("-path", path, "-prune", "-o")]
+    found = chroot.run("find", "/", "-xdev", *pruned, "-regex", r".*/mkiso\([./].*\)?", "-print")
+    return set(found.splitlines())
+
+
+def live(directory: Path, debs: Sequence[Path]) -> None:
+    """In namespaces of mounts and processes: all of it, the chroot being at `root`."""
+    chroot = Chroot(directory / "root")
+    chroot.bootstrap()
+    chroot.path("/packages").mkdir()
+    older, later = (Path(shutil.copy(deb, chroot.path("/packages"))) for deb in (debs[0], newer(debs[0], directory)))
+    chroot.run("apt-get", "update", "-qq")
+    chroot.run("apt-get", "install", "-y", "-qq", "--download-only", f"/packages/{older.name}")
+    said("a bare Debian, and the packages that mkiso depends on")
+    ctypes.CDLL(None).unshare(CLONE_NEWNET)
+    subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
+    chroot.put_systemctl(ROOT / "etc" / "systemd" / "mkiso.service")
+    check_installation(chroot, older)
+    with running_testpacs(directory / "pacs", 11112, {"CDRECORD": 10104}) as pacs:
+        check_discs(chroot, pacs, directory)
+        check_nginx(chroot, directory)
+        check_backup(chroot)
+        check_upgrade(chroot, later, pacs, directory)
+    check_removal(chroot)
+    check_purge(chroot)
+
+
+def main() -> int:
+    debs = sorted((ROOT / "build").glob("mkiso_*.deb"), key=lambda deb: deb.stat().st_mtime)
+    if inside := os.environ.get(INSIDE):
+        live(Path(inside), debs[-1:])
+        return 0
+    if os.geteuid() != 0:
+        print("make test-package needs root: debootstrap and chroot do", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="mkiso-package-") as directory:
+        Path(directory).chmod(0o755)
+        namespaces = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+        argv = (*namespaces, sys.executable, "-m", "tests.package")
+        status = subprocess.run(argv, env={**os.environ, INSIDE: directory}, check=False).returncode
+    print(f"package test {'FAILED' if status else 'passed'} in {time.monotonic() - STARTED:.0f} s")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""Looking back: filters, pages and CSV, over HTTP and in the ledger."""
+
+import csv
+import io
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from mkiso.errors import LedgerUnavailable
+from mkiso.ledger.history import BATCH, Filters, History
+from mkiso.ledger.ledger import Ledger
+from mkiso.web.table import COLUMNS, harmless
+from tests.unit.test_web import BROWSER, Jobs, client, installation, ledger, service
+
+__all__ = ("client", "installation", "service")  # fixtures
+JSON = {"Accept": "application/json"}
+HOSTILE = '=HYPERLINK("x")'
+
+
+def fill(store: Ledger, number: int, *accessions: str, **fields: Any) -> str:
+    """A job of the day `number` of 2026."""
+    job_id = f"{number:08x}-0000-4000-8000-000000000000"
+    moment = f"2026-01-{number:02}T12:00:00.000000Z"
+    common = {"requester": "desk@10.0.0.1", "state": "done", "created_at": moment, "finished_at": moment}
+    store.open_job(job_id, "iso", accessions, **(common | fields))
+    return job_id
+
+
+@pytest.fixture
+def filled(client: FlaskClient) -> FlaskClient:
+    store = ledger(client)
+    fill(store, 1, "A", patient_id="P1", patient_name="JOHN DOE")
+    fill(store, 2, "A", "B", patient_id="P1", patient_name="JOHN DOE", requester="his@10.0.0.2")
+    fill(
+        store, 3, "C", patient_id="P_2", patient_name="JANE ROE", state="failed", error={"code": "busy", "detail": "x"}
+    )
+    fill(store, 4, "100%", patient_id="P4", patient_name="山田 太郎", state="cancelled")
+    fill(store, 5, "E", patient_id=HOSTILE, patient_name=HOSTILE, requester="-1@10.0.0.3")
+    return client
+
+
+def days(answer: Any) -> list[int]:
+    """Which jobs a history's answer holds."""
+    assert answer.status_code == 200, answer.text
+    return [int(job["id"][:8], 16) for job in answer.json["jobs"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", [5, 4, 3, 2, 1]),
+        ("accession_number=A", [2, 1]),
+        ("accession_number=100%25", [4]),
+        ("accession_number=%20B%20", [2]),
+        ("patient=doe", [2, 1]),
+        ("patient=Doe+JOHN", [2, 1]),
+        ("patient=p_", [3]),
+        ("patient=%25", []),
+        ("patient=p_2+jane", [3]),
+        ("patient=/", []),
+        ("patient=太郎", [4]),
+        ("patient=hyperlink", [5]),
+        ("requester=10.0.0.2", [2]),
+        ("requester=HIS", [2]),
+        ("state=failed", [3]),
+        ("from=2026-01-03", [5, 4, 3]),
+        ("to=2026-01-03", [3, 2, 1]),
+        ("from=2026-01-03&to=2026-01-03", [3]),
+        ("from=&to=&state=&patient=+&accession_number=", [5, 4, 3, 2, 1]),
+        ("patient=doe&state=done&to=2026-01-01", [1]),
+        ("patient=doe&state=failed", []),
+    ],
+)
+def test_the_history_meets_every_filter(query: str, found: list[int], filled: FlaskClient) -> None:
+    assert days(filled.get(f"/history?{query}", headers=JSON)) == found
+    page = filled.get(f"/history?{query}", headers=BROWSER).text
+    assert page.count('<td data-label="Started">') == len(found)
+    assert ("No job meets this filter" in page) == (not found)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(
+            "state=finished",
+            "accession_number=*",
+            "from=yesterday",
+            "to=2026-13-01",
+            "from=9999-12-31T00",
+            "format=xls",
+        ),
+        *("before=x", "before=2026-01-01,17", "state=done&state=failed", "to=9999-12-31"),
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_refused(query: str, filled: FlaskClient) -> None:
+    assert filled.get(f"/history?{query}", headers=BROWSER).status_code == 400
+
+
+def test_a_page_holds_50_and_leads_to_the_older_ones(client: FlaskClient) -> None:
+    same = "2026-02-01T00:00:00.000000Z"
+    ids = [fill(ledger(client), number, "A", created_at=same) for number in range(120)]
+    seen: list[str] = []
+    url: str | None = "/history?accession_number=A"
+    sizes = []
+    while url:
+        page = client.get(url, headers=BROWSER).text
+        shown = [part[:36] for part in page.split('href="/jobs/')[1:]]
+        sizes.append(len(shown))
+        seen += shown
+        url = next((part for part in page.replace("&amp;", "&").split('"') if "&before=" in part), None)
+    assert (sizes, seen) == ([50, 50, 20], sorted(ids, reverse=True))
+
+
+def rows(answer: Any) -> list[dict[str, str]]:
+    assert answer.status_code == 200
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="history.csv"'
+    assert answer.data.startswith(b"\xef\xbb\xbf")
+    return list(csv.DictReader(io.StringIO(answer.data.decode("utf-8-sig"), newline="")))
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"), [("&format=csv", BROWSER), ("&format=csv", {}), ("", {"Accept": "text/csv"})]
+)
+def test_the_filtered_rows_are_there_as_csv(query: str, headers: dict[str, str], filled: FlaskClient) -> None:
+    answer = filled.get(f"/history?patient=john{query}", headers=headers)
+    assert answer.mimetype == "text/csv"
+    two, one = rows(answer)
+    assert list(two) == list(COLUMNS)
+    assert (two["accessions"], two["requester"], two["state"], one["patient_name"]) == (
+        *("A,B", "his@10.0.0.2", "done"),
+        "JOHN DOE",
+    )
+
+
+def test_no_cell_of_the_csv_is_calculated(filled: FlaskClient) -> None:
+    (hostile, *_rest) = rows(filled.get("/history?format=csv"))
+    assert hostile["patient_name"] == hostile["patient_id"] == f"'{HOSTILE}"
+    assert hostile["requester"] == "'-1@10.0.0.3"
+    failed = rows(filled.get("/history?format=csv&state=failed"))[0]
+    assert failed["error"] == "busy"
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "  =1", "＝1", "\tx"])  # noqa: RUF001
+def test_what_a_spreadsheet_would_calculate_has_an_apostrophe(text: str) -> None:
+    assert harmless(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "DOE", "1-2", "a=b", "'=1"])
+def test_what_is_text_stays_as_it_is(text: str) -> None:
+    assert harmless(text) == text
+
+
+def test_the_csv_holds_every_row_in_the_end(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso.ledger.history.BATCH", 7)
+    ids = [fill(ledger(client), number, "A", created_at="2026-02-01T00:00:00.000000Z") for number in range(30)]
+    assert [row["id"] for row in rows(client.get("/history?format=csv"))] == sorted(ids, reverse=True)
+    assert rows(client.get("/history?format=csv&state=failed")) == []
+    assert BATCH > 7
+
+
+def test_a_ledger_that_is_away_is_told_before_there_is_a_csv(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_asked: object) -> Iterator[None]:
+        raise LedgerUnavailable("It is away.")
+
+    monkeypatch.setattr(History, "page", away)
+    answer = client.get("/history?format=csv")
+    assert (answer.status_code, answer.json["code"]) == (503, "ledger_unavailable")
+
+
+@pytest.mark.usefixtures("installation")
+def test_a_name_is_text_in_the_page(filled: FlaskClient, installation: Jobs) -> None:
+    assert installation.orders == []
+    assert "=HYPERLINK(&#34;x&#34;)" in filled.get("/history", headers=BROWSER).text
+
+
+def test_a_ledger_of_before_has_what_the_history_needs(tmp_path: Path) -> None:
+    file = tmp_path / "old.db"
+    url = f"sqlite:///{file}"
+    store = Ledger(url, lambda: "W", set)
+    fill(store, 1, "A")
+    store.close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("DROP INDEX jobs_searched")
+    connection.close()
+    again = Ledger(url, lambda: "W", set)
+    assert len(again.history.page(Filters(), None, 50)) == 1
+    again.close()
+    connection = sqlite3.connect(file)
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    connection.close()
+    assert "jobs_searched" in names
+
+
+def test_a_place_in_the_queue_counts_who_came_before_at_this_work_dir(tmp_path: Path) -> None:
+    places = ["W"]
+    store = Ledger(f"sqlite:///{tmp_path}/jobs.db", lambda: places[0], set)
+    fields = {"state": "queued", "finished_at": None}
+    first = fill(store, 1, "A", patient_id="P", **fields)
+    asking = fill(store, 2, "A", **fields)
+    places[0] = "ELSEWHERE"
+    other = fill(store, 3, "A", patient_id="P", **fields)
+    places[0] = "W"
+    last = fill(store, 4, "A", patient_id="P", **fields)
+    found = store.history.jobs([first, asking, other, last, "none"])
+    assert {job_id: place for job_id, (_, place) in found.items()} == {first: 1, asking: None, other: 1, last: 2}
+    assert (store.history.queue("W"), store.history.queue("ELSEWHERE")) == (2, 1)
+    store.close()
+
+
+def test_what_runs_is_found_by_its_set_of_numbers(tmp_path: Path) -> None:
+    store = Ledger(f"sqlite:///{tmp_path}/jobs.db", lambda: "W", set)
+    fill(store, 1, "A", "B")
+    running = fill(store, 2, "A", "B", state="retrieving", finished_at=None)
+    fill(store, 3, "A", state="retrieving", finished_at=None)
+    assert [job["id"] for job in store.history.running(("B", "A"))] == [running]
+    store.close()
+
+
+def test_many_who_follow_are_one_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mkiso.ledger.glance import Glance
+
+    store = Ledger(f"sqlite:///{tmp_path}/jobs.db", lambda: "W", set)
+    ids = [fill(store, number, "A") for number in range(1, 20)]
+    reads: list[int] = []
+    jobs = History.jobs
+    monkeypatch.setattr(History, "jobs", lambda self, ids: reads.append(len(ids)) or jobs(self, ids))
+    glance = Glance(store.history)
+    for job_id in ids:
+        assert glance.job(job_id).job["id"] == job_id
+    reads.clear()
+    time.sleep(0.55)
+    for _ in range(3):
+        for job_id in ids:
+            glance.job(job_id)
+    assert reads == [len(ids)]
+    store.close()
