@@ -43,7 +43,7 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.bench
 	$(PYTHON) -m benchmarks.relay
 	$(PYTHON) -m benchmarks.walk
-	$(PYTHON) -m benchmarks.dicomdir
+	$(PYTHON) -m benchmarks.layout
 	$(PYTHON) -m benchmarks.history
 	$(PYTHON) -m benchmarks.pages
 

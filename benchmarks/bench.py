@@ -1,4 +1,6 @@
-"""The benchmark: 3, 200 and 2,000 images by the notes' flow, at the floor, and by mkiso over HTTP, ISO and ZIP.
+"""The benchmark: 3, 200 and 2,000 images by the notes' flow, at the floor, and by mkiso over HTTP.
+
+mkiso makes an ISO and a ZIP with the layout legacy, and ISOs with the layout pdi, with pictures and without.
 
 `python -m benchmarks.bench [--only 3,200,2000] [--repeat N]`, on a quiet machine with 6 GB free under /var/tmp.
 It never signals anything but what it started.
@@ -99,19 +101,23 @@ def _say(text: str) -> None:
 
 
 def _bench(directory: Path, sizes: Sequence[int], repeat: int) -> None:
-    pacs_port, http_port, *receivers = free_ports(5)
+    pacs_port, http_port, plain_port, *receivers = free_ports(6)
     ae_titles = dict(zip(("NOTES", "FLOOR", "CDRECORD"), receivers, strict=True))
     _say("writing the studies into a test PACS")
     with (
         running_testpacs(directory / "pacs", pacs_port, ae_titles, large=2000 in sizes, bench=True) as pacs,
         running_service(directory / "mkiso", http_port, pacs_port, ae_titles["CDRECORD"]) as service,
+        running_service(directory / "plain", plain_port, pacs_port, ae_titles["CDRECORD"], pictures=0) as plain,
     ):
-        warm_up(service, WARM)
+        for one in (service, plain):
+            warm_up(one, WARM)
         flows = {
             "notes": shell_flow("notes.sh", directory, pacs_port, "NOTES", ae_titles["NOTES"]),
             "floor": shell_flow("floor.sh", directory, pacs_port, "FLOOR", ae_titles["FLOOR"]),
-            "mkiso": http_flow(service),
-            "zip": http_flow(service, "zip"),
+            "mkiso": http_flow(service, "legacy"),
+            "zip": http_flow(service, "legacy", "zip"),
+            "pdi": http_flow(service, "pdi"),
+            "pdi, no pictures": http_flow(plain, "pdi"),
         }
         load = " ".join(f"{one:.2f}" for one in os.getloadavg())
         measured = [_measure(_case(pacs, images), flows, service, repeat) for images in sizes]

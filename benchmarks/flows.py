@@ -68,14 +68,15 @@ def shell_flow(script: str, work: Path, pacs_port: int, ae_title: str, port: int
     return run
 
 
-def http_flow(service: Service, disc_format: str = "iso") -> Flow:
+def http_flow(service: Service, layout: str, disc_format: str = "iso") -> Flow:
     """curl and a running service; RuntimeError where the disc is not whole."""
 
     def run(case: Case) -> Run:
         job_id = str(uuid.uuid4())
         case.settle()
         workers = service.memory()
-        seconds, written, said = _measured((*CURL, service.url(case.accession, job_id, disc_format)), dict(os.environ))
+        url = service.url(case.accession, job_id, layout, disc_format)
+        seconds, written, said = _measured((*CURL, url), dict(os.environ))
         status, size, first_byte = said.split()
         job = service.job(job_id)
         if status != "200" or int(size) != job["bytes"] or job["state"] != "done" or job["received"] != case.images:

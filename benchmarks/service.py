@@ -30,8 +30,8 @@ class Service:
     port: int
     work_dir: Path
 
-    def url(self, accession: str, job_id: str, disc_format: str) -> str:
-        return f"http://{LOCALHOST}:{self.port}{_path(accession, job_id)}&format={disc_format}"
+    def url(self, accession: str, job_id: str, layout: str, disc_format: str) -> str:
+        return f"http://{LOCALHOST}:{self.port}{_path(accession, job_id, layout)}&format={disc_format}"
 
     def workers(self) -> list[int]:
         return [child.pid for child in psutil.Process(self.process.pid).children()]
@@ -70,7 +70,7 @@ class Observed:
 
 
 @contextmanager
-def running_service(directory: Path, port: int, pacs_port: int, receiver: int, **media: str) -> Iterator[Service]:
+def running_service(directory: Path, port: int, pacs_port: int, receiver: int, **media: Any) -> Iterator[Service]:
     """The service with the contract's defaults beside what is given; ended with the block."""
     directory.mkdir()
     configuration = directory / "mkiso.json"  # JSON is YAML
@@ -121,18 +121,18 @@ def observe(service: Service, accession: str) -> Observed:
 
 def _request(service: Service, accession: str, job_id: str) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection(LOCALHOST, service.port, timeout=600)
-    connection.request("GET", _path(accession, job_id))
+    connection.request("GET", _path(accession, job_id, "legacy"))
     answer = connection.getresponse()
     if answer.status != http.client.OK:
         raise RuntimeError(f"{accession}: {answer.status} {answer.read(2000).decode(errors='replace')}")
     return answer
 
 
-def _path(accession: str, job_id: str) -> str:
-    return f"/mkiso.php?accession_number={accession}&job={job_id}"
+def _path(accession: str, job_id: str, layout: str) -> str:
+    return f"/mkiso.php?accession_number={accession}&job={job_id}&layout={layout}"
 
 
-def _settings(directory: Path, port: int, pacs_port: int, receiver: int, media: dict[str, str]) -> dict[str, Any]:
+def _settings(directory: Path, port: int, pacs_port: int, receiver: int, media: dict[str, Any]) -> dict[str, Any]:
     return {
         "pacs": {"port": pacs_port},
         "receivers": [{"ae_title": "CDRECORD", "port": receiver}],

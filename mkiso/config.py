@@ -123,7 +123,7 @@ class Destination(Section):
 
 
 class Media(Section):
-    layout: LayoutName = "legacy"
+    layout: LayoutName = "pdi"
     pictures: Annotated[int, Field(ge=0, le=1000)] = 12
     language: Literal["en", "id"] = "en"
     uncompressed: bool = False

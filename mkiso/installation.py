@@ -9,6 +9,8 @@ from mkiso.cancellation import Cancellation
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
+from mkiso.disc.viewer import covered
+from mkiso.errors import ConfigurationError
 from mkiso.ledger.glance import Glance
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.pulse import Pulse
@@ -19,10 +21,12 @@ from mkiso.workspace import Workspace, identity, job_directory, living_jobs, req
 
 
 class Installation:
-    """Raises ConfigurationError where the ledger or the patient source can never be used."""
+    """Raises ConfigurationError where the ledger, the patient source or the viewer can never be used."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        if cover := covered(config.media, config.media.layout):
+            raise ConfigurationError(cover)
         self.patients = patient_source(config.patients)
         work_dir = config.storage.work_dir
         self.ledger = Ledger(

@@ -12,10 +12,12 @@ from typing import Any, Self
 from mkiso.cancellation import Cancellation
 from mkiso.config import LayoutName
 from mkiso.disc.image import mastering, require_small_files
-from mkiso.disc.layouts import LAYOUTS, Graft
+from mkiso.disc.layouts import LAYOUTS
 from mkiso.disc.product import Format, Product, medium
+from mkiso.disc.tree import Graft, Setting
+from mkiso.disc.viewer import covered
 from mkiso.disc.zip import zipping
-from mkiso.errors import BadRequest, Cancelled
+from mkiso.errors import Cancelled, NotConfigured
 from mkiso.installation import Installation
 from mkiso.ledger.record import JobRecord
 from mkiso.names import disc_file_name, display_name, single_file_name
@@ -37,7 +39,7 @@ class Order:
 
     accessions: tuple[str, ...]
     requester: str
-    layout: LayoutName = "legacy"
+    layout: LayoutName = "pdi"
     format: Format = "iso"
     single: bool = False
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -66,8 +68,8 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
 
     Raises the MkisoError that the caller is told, with nothing left behind.
     """
-    if order.layout not in LAYOUTS:
-        raise BadRequest(f"This version makes no disc with the layout {order.layout}. Leave layout out.")
+    if cover := covered(installation.config.media, order.layout):
+        raise NotConfigured(cover)
     with Job(installation, order, cancellation, kind="iso", layout=order.layout, format=order.format) as job:
         studies = job.look_up()
         instances = job.retrieve(studies)
@@ -173,10 +175,11 @@ class Job:
         """The disc's layout, its exact size and its first bytes."""
         if self._order.format == "iso":
             require_small_files(instances)
-        grafts = LAYOUTS[self._order.layout](instances, self._workspace.disc)
         self.record.enter("mastering")
-        product = self._acquired.enter_context(self._made(grafts))
-        self.record.note(bytes=product.size, medium=medium(product.size))
+        setting = Setting(self._config, self._workspace, self._order.format, self._check)
+        tree = LAYOUTS[self._order.layout](instances, setting)
+        product = self._acquired.enter_context(self._made(tree.grafts))
+        self.record.note(bytes=product.size, medium=medium(product.size), not_indexed=tree.not_indexed)
         return product
 
     def _made(self, grafts: list[Graft]) -> AbstractContextManager[Product]:
@@ -184,6 +187,10 @@ class Job:
         if self._order.format == "zip":
             return zipping(media, grafts, check)
         return mastering(self._config.tools.genisoimage, media, grafts, self._workspace.path, check)
+
+    def _check(self) -> None:
+        self.cancellation.check()
+        require_space(self._config.storage.work_dir, self._config.storage.min_free)
 
     def relay_to(self, name: str) -> Relay:
         """The way to a destination that answers; what fails here has moved nothing. Raises DestinationUnreachable."""

@@ -7,6 +7,7 @@ loses 40 ms to Nagle's algorithm.
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import shutil
@@ -26,12 +27,16 @@ ENVIRONMENT = {"TCP_NODELAY": "1", "LC_ALL": "C", "HOME": "/nonexistent"}
 # These know few attributes, and read no data sets: a small dictionary saves each 12 ms of its start.
 QUERYING = ("echoscu", "findscu", "movescu", "storescp")
 QUERY_DICTIONARY = Path(__file__).parent / "dcmtk" / "query.dic"
+# These show what is public: DCMTK's dictionary without that of private attributes saves each 10 ms.
+SHOWING = ("dcm2pdf", "dcmj2pnm", "dsr2html")
+PUBLIC_DICTIONARY = "share/*dcmtk*/dicom.dic"  # below the directory that the programs' is in
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "DCMDICTPATH", "TMPDIR", "TZ")
 RM = "/bin/rm"
 OWNER = "MKISO_JOB_DIRECTORY"
 PRIVATE = 0o077
 SLICE = 0.05
 KEPT_OF_LOG = 1 << 16
+NICE = 10
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,14 @@ def _environment(program: str, cwd: Path | None) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     if Path(program).name in QUERYING:
         inherited["DCMDICTPATH"] = str(QUERY_DICTIONARY)
+    elif Path(program).name in SHOWING and (dictionary := _public_dictionary(Path(program).parent)):
+        inherited.setdefault("DCMDICTPATH", str(dictionary))
     return inherited | ENVIRONMENT | ({OWNER: str(cwd)} if cwd else {})
+
+
+@functools.cache
+def _public_dictionary(programs: Path) -> Path | None:
+    return max(programs.parent.glob(PUBLIC_DICTIONARY), default=None)
 
 
 def _popen(
@@ -171,8 +183,9 @@ def run(
     cwd: Path | None = None,
     log: Path | None = None,
     check: Callable[[], None] = lambda: None,
+    nice: bool = False,
 ) -> Result:
-    """Run a program to its end, `timeout` seconds at most, asking `check` all the while.
+    """Run a program to its end, `timeout` seconds at most, asking `check` all the while; behind others where `nice`.
 
     One that may say much says it to a new `log`, of which the result has what `said` tells. Raises
     ToolTimeout, Internal where it cannot be started, and whatever `check` raises; the program and its
@@ -183,6 +196,8 @@ def run(
         popen = _popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=file or subprocess.PIPE)
         child = Child(argv, popen)
         try:
+            if nice:
+                os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
             stdout, stderr = _output(popen, argv, timeout, check)
         finally:
             child.end()

@@ -29,6 +29,7 @@ PREFIX = "dicomdir_"
 OTHERS = 0o077
 NO_ROOM = 1 << 16
 IDENTITY = "identity"
+BECAME_FULL = "The disk of storage.work_dir became full. Make room, then ask again."
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Workspace:
     """One job's directory and the rooms in it."""
 
     path: Path
+
+    @property
+    def job_id(self) -> str:
+        return self.path.name.removeprefix(PREFIX)
 
     @property
     def received(self) -> Path:
@@ -116,7 +121,7 @@ def _blaming_a_full_disk(work_dir: Path) -> Iterator[None]:
         yield
     except Exception as error:
         if getattr(error, "http_status", Internal.http_status) >= Internal.http_status and _free(work_dir) < NO_ROOM:
-            raise DiskFull("The disk of storage.work_dir became full. Make room, then ask again.") from error
+            raise DiskFull(BECAME_FULL) from error
         raise
 
 
@@ -128,6 +133,12 @@ def require_space(work_dir: Path, min_free: int) -> None:
             f"{free} bytes are free where the job directories are, and storage.min_free keeps {min_free}."
             " Make room, or lower it."
         )
+
+
+def require_room(directory: Path) -> None:
+    """Raise DiskFull where nothing more can be written: a program that failed there may have failed for that."""
+    if _free(directory) < NO_ROOM:
+        raise DiskFull(BECAME_FULL)
 
 
 def _free(work_dir: Path) -> int:
@@ -146,12 +157,12 @@ def sweep(work_dir: Path) -> list[str]:
         for path in swept:
             _end_programs(path)
             remove_tree(path)
-    return [_job_id(path) for path in swept]
+    return [Workspace(path).job_id for path in swept]
 
 
 def living_jobs(work_dir: Path) -> set[str]:
     """The ids of the jobs that have a directory and a process."""
-    return {_job_id(path) for path in _directories(work_dir) if not _abandoned(path)}
+    return {Workspace(path).job_id for path in _directories(work_dir) if not _abandoned(path)}
 
 
 def identity(work_dir: Path) -> str:
@@ -174,10 +185,6 @@ def identity(work_dir: Path) -> str:
         return str(uuid.UUID(file.read_text()))
     except (OSError, ValueError):
         return new
-
-
-def _job_id(path: Path) -> str:
-    return path.name.removeprefix(PREFIX)
 
 
 def _directories(work_dir: Path) -> list[Path]:

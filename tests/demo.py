@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.support.ports import free_ports
-from tests.support.service import running_service, settings
+from tests.support.service import mkiso, running_service, settings
 from tests.support.testpacs import running_testpacs
 from tests.support.tools import ROOT
 
@@ -25,12 +25,13 @@ def main() -> int:
         say(f"Starting a PACS with synthetic studies on port {pacs_port} …")
         with running_testpacs(directory / "pacs", pacs_port, {"CDRECORD": receiver}):
             say(f"Starting mkiso on port {port} …")
-            configuration = settings(directory, pacs_port, {"CDRECORD": receiver})
+            configuration = settings(directory, pacs_port, {"CDRECORD": receiver}, media={"layout": "pdi"})
             with running_service(directory, port, configuration) as service:
                 fetched = _fetch(f"{service.url}/mkiso.php?accession_number={ACCESSION}", iso)
     if not fetched:
         return 1
-    say(f"\nOn the disc:\n{_listing(iso)}\nThe disc is {iso} ({iso.stat().st_size} bytes).")
+    say(f"\nOn the disc:\n{_listing(iso)}\n$ bin/mkiso verify {iso}\n{mkiso('verify', iso).stdout.decode()}")
+    say(f"The disc is {iso} ({iso.stat().st_size} bytes).")
     return 0
 
 

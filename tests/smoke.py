@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support import dcmqrscp
 from tests.support.nginx import running_nginx
 from tests.support.ports import free_ports
-from tests.support.service import Service, instances_of, instances_on, read_disc, running_service, settings
+from tests.support.service import Service, instances_of, instances_on, mkiso, read_disc, running_service, settings
 from tests.support.testpacs import RunningPacs, running_testpacs
 from tests.support.tools import LOCALHOST, end, findscu
 
@@ -34,7 +34,9 @@ def check_disc(url: str, name: str, accessions: tuple[str, ...], pacs: RunningPa
     on_disc = instances_on(read_disc(iso, directory / "read" / name))
     stored = instances_of(study for accession in accessions for study in pacs.of(accession))
     assert on_disc == stored, f"{len(on_disc)} instances on the disc, {len(stored)} stored"
-    print(f"ok  {url}: {name}, {len(stored)} instances, each as it was stored")
+    verified = mkiso("verify", iso)
+    assert verified.returncode == 0, verified.stdout.decode()
+    print(f"ok  {url}: {name}, {len(stored)} instances, each as it was stored; mkiso verify finds no fault")
 
 
 def check_error(url: str, status: str, code: str, directory: Path) -> None:
@@ -97,7 +99,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mkiso-smoke-") as name:
         directory = Path(name)
         unix_socket = directory / "mkiso.sock"
-        configuration = settings(directory, pacs_port, {"CDRECORD": receiver}, server={"bind": f"unix:{unix_socket}"})
+        sections = {"server": {"bind": f"unix:{unix_socket}"}, "media": {"layout": "pdi"}}
+        configuration = settings(directory, pacs_port, {"CDRECORD": receiver}, **sections)
         archive = {"ae_title": dcmqrscp.AE_TITLE, "host": LOCALHOST, "port": archive_port}
         configuration["destinations"] = {"relay": archive}
         with (

@@ -20,7 +20,18 @@ from mkiso.retrieve.receiver import can_bind
 from mkiso.retrieve.slots import slot_is_taken
 from mkiso.workspace import ensure_work_dir, require_space
 
-DCMTK = ("echoscu", "findscu", "movescu", "storescp", "storescu", "dcmsend")
+DCMTK = (
+    "echoscu",
+    "findscu",
+    "movescu",
+    "storescp",
+    "storescu",
+    "dcmsend",
+    "dcmmkdir",
+    "dcmj2pnm",
+    "dsr2html",
+    "dcm2pdf",
+)
 VERSION_LIMIT = 10.0
 NOBODYS = "MKISO.CHECK"
 

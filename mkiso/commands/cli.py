@@ -21,7 +21,9 @@ from mkiso.accession import parse_list
 from mkiso.cancellation import Cancellation
 from mkiso.commands.check import checks
 from mkiso.commands.progress import shown_progress
+from mkiso.commands.verify import verify
 from mkiso.config import Config, find_file, load
+from mkiso.disc.product import medium
 from mkiso.errors import Cancelled, ConfigurationError, MkisoError
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
@@ -38,6 +40,9 @@ config_option = click.option("--config", "config_file", metavar="FILE", help="th
 @click.version_option(__version__)
 def cli() -> None:
     """DICOM discs from a PACS: complete, proven, streamed."""
+
+
+cli.add_command(verify)
 
 
 @cli.command()
@@ -72,6 +77,8 @@ def iso(config_file: str | None, accessions: tuple[str, ...], output: str, layou
         for chunk in disc:
             write(chunk)
             progress.wrote(len(chunk), disc.size)
+    fits = medium(disc.size)
+    click.echo(f"{output}: {disc.size} bytes, {f'for a {fits}' if fits else 'larger than any disc'}", err=True)
 
 
 @cli.command()

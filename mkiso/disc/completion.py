@@ -23,7 +23,8 @@ SERIES_NUMBER, INSTANCE_NUMBER = 0x00200011, 0x00200013
 # A study's day and time are at best those of its series, of its acquisition, of its content.
 DAYS = ((STUDY_DATE, STUDY_TIME), (0x00080021, 0x00080031), (0x00080022, 0x00080032), (0x00080023, 0x00080033))
 NO_DAY, NO_TIME = b"19000101", b"000000"
-DAY = re.compile(rb"[0-9]{8}")
+DAY = re.compile(rb"[0-9]{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")
+TIME = re.compile(rb"(?:[01][0-9]|2[0-3])(?:[0-5][0-9](?:(?:[0-5][0-9]|60)(?:\.[0-9]{1,6})?)?)?")
 NAMES = {
     STUDY_DATE: "StudyDate",
     STUDY_TIME: "StudyTime",
@@ -94,6 +95,10 @@ def _lacks(record: Record, tag: int) -> bool:
 
 def _days(study: Record, owns: Iterable[Own]) -> Iterator[Completed]:
     """StudyDate and StudyTime, of the same origin; StudyID from AccessionNumber, which has the same VR."""
+    for tag, valid, separator in ((STUDY_DATE, DAY, b"."), (STUDY_TIME, TIME, b":")):
+        if tag in study.elements:
+            value = study.value(tag).replace(separator, b"")  # as ACR-NEMA wrote them: 1997.04.24, 14:04:38
+            study.put(tag, value if valid.fullmatch(value) else b"")
     told = [(own.get(day, b""), own.get(time, b"")) for day, time in DAYS for own in owns]
     if _lacks(study, STUDY_DATE):
         yield _completed(study, STUDY_DATE, next((day for day, _ in told if DAY.fullmatch(day)), NO_DAY))

@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mkiso.config import Media
-from mkiso.disc.layouts import Graft, with_viewer
 from mkiso.disc.product import CHUNK, Check, Product, faulty, require_room
+from mkiso.disc.tree import Graft
+from mkiso.disc.viewer import with_viewer
 from mkiso.errors import DiscTooLarge, Internal
 from mkiso.process import Child, run, said, spawned
 from mkiso.retrieve.instances import Instance

@@ -5,6 +5,7 @@ Every text is escaped, and nothing that XML cannot hold is left in it (XML 1.0, 
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,7 @@ LONGEST_TEXT = 1_000
 LONG_WORD, A_PIECE = 16, 8
 
 
+@functools.cache
 def environment() -> Environment:
     """Templates beside this module, in which an unknown name is an error and a text never is markup."""
     made = Environment(

@@ -14,7 +14,7 @@ from mkiso.disc.outline import ReportPage, SeriesPage
 from mkiso.disc.shown import Picture
 
 LARGEST = 8_000_000
-ROOM_FOR_COUNTS = 2_000  # the sentences that say what is left out
+ROOM_FOR_COUNTS = 500  # the sentence that says how many pictures are left out
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,15 @@ def _filled(frame: Chosen, pages: Sequence[SeriesPage], web: Path, room: int) ->
 
 
 def _by_importance(pages: Sequence[SeriesPage]) -> Iterator[Picture | ReportPage]:
-    rounds = itertools.zip_longest(*([page.pictures[at] for at in evenly(len(page.pictures))] for page in pages))
+    rounds = itertools.zip_longest(*(_middle_first(page.pictures) for page in pages))
     yield from _there(next(rounds, ()))
     yield from (report for page in pages for report in page.reports)
     for one_of_each in rounds:
         yield from _there(one_of_each)
+
+
+def _middle_first(pictures: Sequence[Picture]) -> Iterator[Picture]:
+    return (pictures[at] for at in evenly(len(pictures)))
 
 
 def _there(pictures: Iterable[Picture | None]) -> Iterator[Picture]:

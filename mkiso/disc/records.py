@@ -48,8 +48,7 @@ class Record:
 
     def value(self, tag: int) -> bytes:
         """An element's value without its padding; empty where there is none."""
-        element = self.elements.get(tag, b"")
-        return element[12 if element[4:6] in LONG_VRS else 8 :].strip(b"\0 ")
+        return value(self.elements.get(tag, b""))
 
     def text(self, tag: int) -> str:
         return self.value(tag).decode("latin-1")
@@ -57,6 +56,16 @@ class Record:
     def put(self, tag: int, value: bytes) -> None:
         """Give an element that is there another value of its VR."""
         self.elements[tag] = element(tag, self.elements[tag][4:6], value)
+
+
+def value(element: bytes) -> bytes:
+    """What an element holds, without its padding."""
+    return element[12 if element[4:6] in LONG_VRS else 8 :].strip(b"\0 ")
+
+
+def number(element: bytes) -> int:
+    """The value of an element of VR UL; struct.error where it is shorter."""
+    return int(_LONG.unpack_from(element, 8)[0])
 
 
 def element(tag: int, vr: bytes, value: bytes) -> bytes:
@@ -67,17 +76,36 @@ def element(tag: int, vr: bytes, value: bytes) -> bytes:
     return _HEADER.pack(tag >> 16, tag & 0xFFFF, vr, len(value)) + value
 
 
+@dataclass(frozen=True)
+class Content:
+    """A DICOMDIR in parts, before any offset is followed: elements by tag, records by their offsets."""
+
+    meta: dict[int, bytes]
+    head: dict[int, bytes]
+    records: dict[int, Record]
+
+
 def read(data: bytes) -> list[Record]:
     """The records of the root directory entity, with all below them; Malformed where a record is reached not once."""
+    content = taken_apart(data)
+    try:
+        return _linked(content.records, number(content.head[FIRST]))
+    except (KeyError, error) as wrong:
+        raise Malformed from wrong
+
+
+def taken_apart(data: bytes) -> Content:
+    """All that a DICOMDIR holds; Malformed where its lengths do not fit into each other."""
     try:
         meta = _elements(data, BEFORE_META, BEFORE_META + 12)
-        start = BEFORE_META + 12 + _number(meta[META_LENGTH])
+        start = BEFORE_META + 12 + number(meta[META_LENGTH])
+        meta |= _elements(data, BEFORE_META + 12, start)
         head = _elements(data, start, len(data))
         end_of_head = start + sum(len(one) for one in head.values())
         records = dict(_items(data, end_of_head - len(head[RECORDS]) + 12, end_of_head))
-        return _linked(records, _number(head[FIRST]))
     except (KeyError, error) as wrong:
         raise Malformed from wrong
+    return Content(meta, head, records)
 
 
 def _elements(data: bytes, at: int, end: int) -> dict[int, bytes]:
@@ -112,15 +140,11 @@ def _linked(records: dict[int, Record], first: int) -> list[Record]:
         while offset:
             record = records.pop(offset)
             entity.append(record)
-            entities.append((_number(record.elements[LOWER]), record.below))
-            offset = _number(record.elements[NEXT])
+            entities.append((number(record.elements[LOWER]), record.below))
+            offset = number(record.elements[NEXT])
     if records:
         raise Malformed
     return root
-
-
-def _number(element: bytes) -> int:
-    return int(_LONG.unpack_from(element, 8)[0])
 
 
 def written(root: Sequence[Record], file_set_id: str) -> bytes:

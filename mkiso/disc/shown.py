@@ -37,11 +37,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """A structured report; `body` is XHTML that holds nothing but whitelisted elements without attributes."""
+    """A structured report; `body` is XHTML that holds nothing but whitelisted elements without attributes.
+
+    One that is not `whole` breaks DICOM's rules, and lacks the parts that could not be read.
+    """
 
     number: str
     title: str
     body: str
+    whole: bool = True
 
 
 @dataclass(frozen=True)

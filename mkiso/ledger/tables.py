@@ -42,6 +42,7 @@ jobs = sa.Table(
     sa.Column("finished_at", sa.String(27)),
     sa.Column("format", sa.String(4)),
     sa.Column("medium", sa.String(8)),
+    sa.Column("not_indexed", sa.Integer),
     sa.Column("seconds", sa.JSON, nullable=False, default=dict),
     **UNICODE,
 )

@@ -6,6 +6,7 @@ A file is whole where its data set, walked element by element, ends exactly wher
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +72,17 @@ def read_whole(path: Path) -> Instance | None:
         return None
     try:
         status = os.fstat(descriptor)
-        return _walked(path, FileBytes(descriptor, status.st_size), (status.st_size, status.st_mtime_ns))
-    except (Unwalkable, UnicodeDecodeError, IsADirectoryError):
-        return None
+        return whole_within(path, descriptor, 0, (status.st_size, status.st_mtime_ns))
     finally:
         os.close(descriptor)
+
+
+def whole_within(path: Path, descriptor: int, begin: int, version: tuple[int, int]) -> Instance | None:
+    """As `read_whole`, of a part of an open file, which has the size that `version` tells."""
+    try:
+        return _walked(path, FileBytes(descriptor, version[0], begin), version)
+    except (Unwalkable, UnicodeDecodeError, IsADirectoryError):
+        return None
 
 
 def claimed_uid(path: Path) -> str | None:
@@ -125,7 +132,7 @@ def _walked(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
     sop, sop_class, series, study = [_uid(found, tag) for tag in UIDS]
     numbers = [_text(found, tag) for tag in (encoding.SERIES_NUMBER, encoding.INSTANCE_NUMBER)]
     return Instance(
-        path, sop, sop_class, series, study, syntax, version[0], version, _patient_id(found), data_set_at, *numbers
+        path, sop, sop_class, series, study, syntax, version[0], version, patient_id(found), data_set_at, *numbers
     )
 
 
@@ -147,8 +154,8 @@ def _text(found: dict[int, bytes], tag: int) -> str:
     return found.get(tag, b"").decode("ascii", "replace").strip("\0 ")
 
 
-def _patient_id(found: dict[int, bytes]) -> str:
-    """As pydicom reads that of the archive's answer, so that the two compare (PS3.5 6.1.2)."""
+def patient_id(found: Mapping[int, bytes]) -> str:
+    """The Patient ID among values, as pydicom reads that of the archive's answer: the two compare (PS3.5 6.1.2)."""
     value = found.get(encoding.PATIENT_ID, b"")
     if value.isascii() and b"\x1b" not in value:
         return value.decode("ascii").strip("\0 ")

@@ -31,13 +31,16 @@ def require_patient(studies: Sequence[Study], arrivals: Arrivals) -> None:
 
 
 def require_agreement(studies: Sequence[Study], arrivals: Arrivals, check: Callable[[], None]) -> None:
-    """Raise ConflictingInstances where an instance came more than once, and not the same.
+    """Raise ConflictingInstances where an instance came more than once, and not the same, or is of two studies.
 
     `check` is asked before each comparison, which reads both files.
     """
+    studies_of: dict[str, str] = {}
     for study in studies:
         for key in sorted(keys_of(study)):
             first, *others = arrivals[key]
+            if studies_of.setdefault(first.sop_instance_uid, study.study_uid) != study.study_uid:
+                raise _conflict(study, first)
             for other in others:
                 check()
                 if not same_data_set(first, other):

@@ -31,11 +31,11 @@ class Source(Protocol):
 
 
 class FileBytes:
-    """An open file, as long as it was when it was opened."""
+    """An open file, as long as it was when it was opened, or a part of one."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor, self._size, self._base = descriptor, size, 0
-        self._window = os.pread(descriptor, min(FIRST, size), 0)
+    def __init__(self, descriptor: int, size: int, begin: int = 0) -> None:
+        self._descriptor, self._size, self._begin, self._base = descriptor, size, begin, 0
+        self._window = os.pread(descriptor, min(FIRST, size), begin)
 
     def at(self, position: int) -> tuple[bytes, int]:
         at, there = position - self._base, len(self._window)
@@ -51,7 +51,7 @@ class FileBytes:
         expected = min(FIRST if position > behind else FURTHER, self._size - position)
         if expected < 0:
             raise Unwalkable
-        self._window = os.pread(self._descriptor, expected, position) if expected else b""
+        self._window = os.pread(self._descriptor, expected, self._begin + position) if expected else b""
         self._base = position
         if len(self._window) < expected:  # it was cut meanwhile
             raise Unwalkable

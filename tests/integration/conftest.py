@@ -43,6 +43,11 @@ def site(pacs: RunningPacs, tmp_path: Path) -> Site:
 
 
 @pytest.fixture(scope="module")
+def site_of_module(pacs: RunningPacs, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(tmp_path_factory.mktemp("site"), pacs)
+
+
+@pytest.fixture(scope="module")
 def service(pacs: RunningPacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that the tests of a module share, with a viewer on its discs."""
     directory = tmp_path_factory.mktemp("service")

@@ -35,6 +35,10 @@ class Held:
 def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
     root = tmp_path_factory.mktemp("held")
     ct_study(root, Patient("PAT900", "OTHER^TEST"), "ANOTHER.001")
+    one, another = (ct_study(root, RICHARD, "TWICE.001", number=number, count=1) for number in (1, 2))
+    dataset = dcmread(another.files[0])
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = one.files[0].stem
+    dataset.save_as(another.files[0])
     return Held(root, ct_study(root, RICHARD, SIX, count=6), mixed_study(root))
 
 
@@ -107,6 +111,12 @@ def test_an_instance_that_came_into_the_archive_meanwhile_is_on_the_disc_too(bef
         found = it.disc()
         assert len(found) == 7
         assert instances_of([held.six]).items() <= found.items()
+
+
+def test_an_instance_of_two_studies_at_once_fails_the_disc(before: Start) -> None:
+    with before("normal") as it:
+        error = it.refusal(errors.ConflictingInstances, "TWICE.001")
+        assert error.fields["accession"] == "TWICE.001"
 
 
 def test_an_instance_held_back_fails_the_disc_and_is_named(before: Start, held: Held) -> None:

@@ -1,15 +1,12 @@
 """DICOMDIRs by the real dcmmkdir, looked at by others than those who made them."""
 
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.data import get_testdata_files
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import MediaStorageDirectoryStorage
 
 from mkiso.cancellation import Cancellation
 from mkiso.dcmtk.dcmmkdir import Indexer
@@ -17,6 +14,7 @@ from mkiso.disc.dicomdir import CHUNK, Completed, Dicomdir, make_dicomdir
 from mkiso.errors import Cancelled, Internal
 from tests.support import datasets
 from tests.support.dicomdirs import errors_of_dciodvfy, in_file_set, leaves_of_dcdirdmp, line_of, walked
+from tests.support.pydicom_files import storable
 from tests.support.stage import JOHN, encoded, name, presentation, put, staged, staged_series
 from tests.support.studies import UTF8, mixed_study
 
@@ -120,16 +118,6 @@ def test_a_study_of_many_kinds_is_indexed_but_for_what_no_dicomdir_can_name(
     types = {record.DirectoryRecordType for record in dcmread(stage / "DICOMDIR").DirectoryRecordSequence}
     assert types == {"PATIENT", "STUDY", "SERIES", "IMAGE", "SR DOCUMENT", "ENCAP DOC", "PRESENTATION"}
     assert_sound(stage, made, files)
-
-
-def storable() -> Iterator[Path]:
-    for path in filter(Path.is_file, map(Path, sorted(get_testdata_files()))):
-        try:
-            meta = dcmread(path, stop_before_pixels=True).file_meta
-        except (InvalidDicomError, EOFError, AttributeError):
-            continue
-        if meta.get("MediaStorageSOPClassUID", MediaStorageDirectoryStorage) != MediaStorageDirectoryStorage:
-            yield path
 
 
 @pytest.mark.filterwarnings("ignore")

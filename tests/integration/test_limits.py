@@ -140,9 +140,22 @@ def test_a_viewer_file_that_would_be_left_out_fails_the_disc(chosen: Format, sit
     assert any("gone.exe" in note for note in error.__notes__)
 
 
-def test_a_layout_that_this_version_lacks_is_refused(site: Site) -> None:
-    installation = Installation(site.config())
-    with pytest.raises(errors.BadRequest):
+@pytest.fixture
+def covering(tmp_path: Path) -> dict[str, str]:
+    """A viewer that has a file where a disc with the layout pdi has its own."""
+    (tmp_path / "viewer").mkdir()
+    (tmp_path / "viewer" / "index.htm").touch()
+    return {"viewer_dir": str(tmp_path / "viewer")}
+
+
+def test_a_viewer_that_covers_a_file_of_ours_stops_the_start(site: Site, covering: dict[str, str]) -> None:
+    with pytest.raises(errors.ConfigurationError, match=r"index\.htm"):
+        Installation(site.config(media={"layout": "pdi", **covering}))
+
+
+def test_a_layout_that_the_viewer_would_cover_is_refused(site: Site, covering: dict[str, str]) -> None:
+    installation = Installation(site.config(media=covering))
+    with pytest.raises(errors.NotConfigured, match=r"index\.htm"):
         make_disc(installation, Order(("CT.001",), "test", "pdi"), Cancellation())
     installation.ledger.close()
 

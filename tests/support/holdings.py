@@ -47,12 +47,18 @@ def _identifiers(instance: Instance) -> tuple[str, ...]:
     return tuple(str(instance.header[keyword].value) for keyword in _IDENTIFIERS)
 
 
+def _place(instance: Instance) -> tuple[object, ...]:
+    return (*_identifiers(instance)[:2], instance.header.get("InstanceNumber") or 0)
+
+
 class Holdings:
     """All instances under a directory, in the order of their identifiers and InstanceNumber."""
 
     def __init__(self, directory: Path) -> None:
         self.instances = [read(path) for path in sorted(directory.rglob("*.dcm"))]
-        self.instances.sort(key=lambda instance: (*_identifiers(instance)[:2], instance.header.InstanceNumber))
+        self.instances.sort(
+            key=lambda instance: (*_identifiers(instance)[:2], instance.header.get("InstanceNumber") or 0)
+        )
 
     def add(self, instance: Instance) -> None:
         """Takes a further instance in; from now on C-FIND lists it."""

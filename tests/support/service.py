@@ -23,7 +23,7 @@ MKISO = ROOT / "bin" / "mkiso"
 
 
 def settings(directory: Path, pacs_port: int, receivers: Mapping[str, int], **sections: Any) -> dict[str, Any]:
-    """A configuration as YAML has it: everything in `directory`, nothing that waits long."""
+    """A configuration as YAML has it: everything in `directory`, nothing that takes long."""
     return {
         "pacs": {"port": pacs_port},
         "receivers": [{"ae_title": title, "port": port} for title, port in receivers.items()],
@@ -36,6 +36,7 @@ def settings(directory: Path, pacs_port: int, receivers: Mapping[str, int], **se
             name: {"ae_title": "ANY-SCP", "host": LOCALHOST, "port": 9} for name in ("relay", "cd_publisher")
         },
         **sections,
+        "media": {"layout": "legacy", **sections.get("media", {})},
         "retrieve": {
             "connect_timeout": 2,
             "query_timeout": 2,
@@ -130,10 +131,9 @@ def data_set(file: Path) -> bytes:
 
 
 def instances_on(disc: Mapping[str, Path]) -> dict[str, bytes]:
-    """SOP Instance UID to data set of what a legacy disc holds."""
-    return {
-        path.removeprefix("DICOMDIR/"): data_set(file) for path, file in disc.items() if path.startswith("DICOMDIR/")
-    }
+    """SOP Instance UID to data set of what a disc of either layout holds."""
+    files = [file for path, file in disc.items() if path.startswith(("DICOMDIR/", "IMAGES/", "OTHER/"))]
+    return {dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID: data_set(file) for file in files}
 
 
 def instances_of(studies: Iterable[Any]) -> dict[str, bytes]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEG2000Lossless
+from pydicom.sequence import Sequence
+from pydicom.uid import BasicTextSRStorage, JPEG2000Lossless
 
 from tests.support import datasets
 from tests.support.datasets import Patient
@@ -180,3 +181,27 @@ def mixed_study(directory: Path) -> Study:
     for number, transfer_syntax in recoded.items():
         _recode(study.files[number - 1], transfer_syntax)
     return study
+
+
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
+
+
+def hostile_study(root: Path) -> Study:
+    """Writes HOSTILE.001: an image and a report whose texts, and a UID that dsr2html does not escape, are script."""
+    common = datasets.study(Patient(HOSTILE[:64], HOSTILE), "HOSTILE.001")
+    common.StudyDescription = HOSTILE
+    image, report = datasets.ct(common, 1, 1), datasets.report(common, 2, 1)
+    image.SeriesDescription = report.SeriesDescription = HOSTILE
+    finding = report.ContentSequence[0]
+    finding.TextValue = finding.ConceptNameCodeSequence[0].CodeMeaning = HOSTILE
+    report.ConceptNameCodeSequence[0].CodeMeaning = HOSTILE
+    report.PredecessorDocumentsSequence = Sequence([_reference(HOSTILE)])
+    return _study(root, common, [image, report])
+
+
+def _reference(uid: str) -> Dataset:
+    of_instance, of_series, of_study = Dataset(), Dataset(), Dataset()
+    of_instance.ReferencedSOPClassUID, of_instance.ReferencedSOPInstanceUID = BasicTextSRStorage, uid
+    of_series.SeriesInstanceUID, of_series.ReferencedSOPSequence = "1.2.4", Sequence([of_instance])
+    of_study.StudyInstanceUID, of_study.ReferencedSeriesSequence = "1.2.5", Sequence([of_series])
+    return of_study

@@ -22,6 +22,7 @@ def fake(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> FakeProcess:
 
     monkeypatch.setattr(os, "killpg", refuse)
     monkeypatch.setattr(os, "kill", refuse)
+    monkeypatch.setattr(os, "setpriority", lambda *_of_strangers: None)
     return fp
 
 

@@ -17,7 +17,7 @@ LAYERS = (
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
     {"disc", "relay", "status", "installation"},
-    {"job"},
+    {"job", "verify"},
     {"web", "commands"},
 )
 ONLY = {

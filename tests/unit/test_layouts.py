@@ -1,7 +1,10 @@
 from pathlib import Path
 
+from mkiso.config import Config
 from mkiso.disc.layouts import legacy
+from mkiso.disc.tree import Setting, Tree
 from mkiso.retrieve.instances import Instance
+from mkiso.workspace import Workspace
 
 
 def received(path: Path, uid: str) -> Instance:
@@ -11,8 +14,10 @@ def received(path: Path, uid: str) -> Instance:
 
 def test_the_legacy_layout_names_every_file_by_its_uid_in_one_folder(tmp_path: Path) -> None:
     instances = [received(tmp_path / f"CT.{uid}", uid) for uid in ("1.5", "1.6")]
-    stage = tmp_path / "stage"
+    stage = tmp_path / "disc"
     stage.mkdir()
-    assert legacy(instances, stage) == [("DICOMDIR", stage / "DICOMDIR")]
+    assert legacy(instances, Setting(Config(), Workspace(tmp_path), "iso", lambda: None)) == Tree(
+        [("DICOMDIR", stage / "DICOMDIR")]
+    )
     laid = {file.name: file.read_text() for file in (stage / "DICOMDIR").iterdir()}
     assert laid == {"1.5": "instance 1.5", "1.6": "instance 1.6"}

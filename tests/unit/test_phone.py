@@ -84,6 +84,22 @@ def test_more_series_than_fit_are_left_out_and_counted(tmp_path: Path, monkeypat
     assert f"Series left out so that this file stays small: {200 - shown}.".encode() in page
 
 
+def test_a_page_filled_to_the_brim_holds_the_sentences_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = series(1, picture(1, number=""), picture(2, number=""), modality="", description="")
+    monkeypatch.setattr(phone, "LARGEST", 20_000)
+    page_of(tmp_path / "stage", patient(two), 3_000)
+    (tmp_path / "stage" / WEB / "p0000001.jpg").write_bytes(bytes(20_000))
+
+    def page_of_at_most(largest: int) -> bytes:
+        monkeypatch.setattr(phone, "LARGEST", largest)
+        write_pages((patient(two),), about(language="id"), tmp_path / "stage")
+        return (tmp_path / "stage" / "PHONE.HTM").read_bytes()
+
+    full = page_of_at_most(20_000)
+    assert names(full) == ["p0000002.jpg"]
+    assert all(len(page_of_at_most(len(full) - fewer)) <= len(full) - fewer for fewer in range(0, 100, 4))
+
+
 @given(st.integers(0, 400))
 def test_evenly_gives_each_place_once_and_the_middle_first(count: int) -> None:
     places = list(evenly(count))

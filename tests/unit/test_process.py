@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from mkiso.errors import Internal
-from mkiso.process import KEPT_OF_LOG, QUERY_DICTIONARY, Child, ToolTimeout, remove_tree, run, said, spawned
+from mkiso.process import KEPT_OF_LOG, NICE, QUERY_DICTIONARY, Child, ToolTimeout, remove_tree, run, said, spawned
 
 Wait = Callable[[Callable[[], object]], None]
 FOREVER = 60.0
@@ -239,3 +239,50 @@ def test_only_a_program_that_reads_no_data_sets_has_the_small_dictionary(
     told = run((str(tmp_path / name),), timeout=FOREVER).stdout
     assert (f"DCMDICTPATH={QUERY_DICTIONARY}\n" in told, "DCMDICTPATH" in told) == (small, small)
     assert QUERY_DICTIONARY.exists()
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Path:
+    """A DCMTK of its own place, of which each program tells its environment."""
+    for directory in ("bin", "share/dcmtk-3.6"):
+        (tmp_path / "opt" / directory).mkdir(parents=True)
+    (tmp_path / "opt" / "share" / "dcmtk-3.6" / "dicom.dic").touch()
+    for name in ("dcmj2pnm", "dsr2html", "dcm2pdf", "dcmdjpeg"):
+        (tmp_path / "opt" / "bin" / name).symlink_to("/usr/bin/env")
+    return tmp_path / "opt"
+
+
+@pytest.mark.parametrize(
+    ("name", "public"), [("dcmj2pnm", True), ("dsr2html", True), ("dcm2pdf", True), ("dcmdjpeg", False)]
+)
+def test_only_a_program_that_shows_has_the_dictionary_without_private_attributes(
+    name: str, public: bool, installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DCMDICTPATH", raising=False)
+    told = run((str(installation / "bin" / name),), timeout=FOREVER).stdout
+    dictionary = f"DCMDICTPATH={installation}/share/dcmtk-3.6/dicom.dic\n"
+    assert (dictionary in told, "DCMDICTPATH" in told) == (public, public)
+
+
+def test_a_dictionary_that_the_operator_named_stands(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCMDICTPATH", "/opt/own.dic")
+    assert "DCMDICTPATH=/opt/own.dic\n" in run((str(installation / "bin" / "dcmj2pnm"),), timeout=FOREVER).stdout
+
+
+def test_a_program_without_a_dictionary_of_its_installation_has_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DCMDICTPATH", raising=False)
+    (tmp_path / "dcmj2pnm").symlink_to("/usr/bin/env")
+    assert "DCMDICTPATH" not in run((str(tmp_path / "dcmj2pnm"),), timeout=FOREVER).stdout
+
+
+@pytest.mark.parametrize("nice", [True, False])
+def test_only_a_program_that_is_to_be_nice_runs_behind_others(nice: bool) -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    told = run(shell("sleep 0.2; nice"), timeout=FOREVER, nice=nice).stdout
+    assert int(told) == (NICE if nice else ours)
+
+
+def test_a_nice_program_that_has_ended_at_once_is_no_failure() -> None:
+    assert [run(("/bin/true",), timeout=FOREVER, nice=True).rc for _ in range(50)] == [0] * 50

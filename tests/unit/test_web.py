@@ -332,7 +332,7 @@ def test_a_request_that_makes_no_sense_is_refused(
     assert (installation.orders, installation.asked) == ([], [])
 
 
-@pytest.mark.parametrize(("given", "ordered"), [("", "legacy"), ("&layout=pdi", "pdi"), ("&layout=legacy", "legacy")])
+@pytest.mark.parametrize(("given", "ordered"), [("", "pdi"), ("&layout=pdi", "pdi"), ("&layout=legacy", "legacy")])
 def test_a_caller_may_choose_the_layout(given: str, ordered: str, client: FlaskClient, installation: Jobs) -> None:
     client.get(DOWNLOADS[0] + given)
     assert installation.orders[0].layout == ordered

@@ -1,0 +1,28 @@
+"""`mkiso verify`: the checks of a finished disc as lines, or as JSON."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from mkiso.log import set_up
+from mkiso.verify.report import as_json, as_lines, printable
+from mkiso.verify.trees import Unreadable
+from mkiso.verify.verify import verify as checks_of
+
+
+@click.command()
+@click.option("--json", "as_data", is_flag=True, help="as a program reads it")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+def verify(file: Path, as_data: bool) -> None:
+    """Check a finished disc: an ISO image, a ZIP, or a directory where one is mounted or unpacked."""
+    set_up(logging.WARNING)
+    try:
+        checks = checks_of(file)
+    except Unreadable as error:
+        raise click.UsageError(printable(f"{file} cannot be read as a disc: {error}.")) from error
+    click.echo(as_json(str(file), checks) if as_data else as_lines(checks))
+    sys.exit(0 if all(one.ok for one in checks) else 1)

@@ -1,0 +1,32 @@
+"""dsr2html: a structured report as XHTML. Its output is not to be trusted: some of a report's values pass as markup."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+
+from mkiso.dcmtk.conversion import Converter
+
+END = "</html>"
+
+
+class Reading(Enum):
+    """How strictly a report is read: by the rules, against them, or without what cannot be read."""
+
+    STRICT = ()
+    TOLERANT = ("-Er", "-Ev", "-Ec", "-Ee")
+    SKIPPING = ("-Ei",)
+
+
+def report_argv(dcmtk_dir: Path, instance: Path, page: Path, reading: Reading) -> tuple[str, ...]:
+    return (str(dcmtk_dir / "dsr2html"), "-q", "+X1", "+U8", *reading.value, str(instance), str(page))
+
+
+def make_report(converter: Converter, instance: Path, page: Path, reading: Reading) -> str | None:
+    """The report as a page of XHTML, None where it cannot be read so. Raises what `Converter.run` raises."""
+    page.unlink(missing_ok=True)
+    result = converter.run(report_argv(converter.dcmtk_dir, instance, page, reading))
+    if result.rc != 0 or not page.exists():
+        return None
+    text = page.read_text(encoding="utf-8", errors="replace")
+    return text if text.rstrip().endswith(END) else None

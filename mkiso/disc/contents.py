@@ -1,0 +1,126 @@
+"""What a person sees of a disc: pictures, reports and documents, made while its DICOMDIR is.
+
+It only reads the staged files, two at a time. What cannot be shown is told as such, and fails no disc.
+"""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from mkiso.dcmtk.conversion import Converter
+from mkiso.disc.choice import Kind, Wanted, choose
+from mkiso.disc.entities import patients_of, series_of
+from mkiso.disc.making import Bench, Check, Deadline, Late, Maker
+from mkiso.disc.pictures import nothing, pictures
+from mkiso.disc.reports import document, report
+from mkiso.disc.shown import WEB, Item, Nothing, Patient, Why
+from mkiso.disc.stage import Staged
+from mkiso.errors import Internal
+from mkiso.process import ToolTimeout
+from mkiso.workspace import require_room
+
+PROCESSES = 2
+NAMES = {Kind.IMAGE: "p{:07}.jpg", Kind.DOCUMENT: "d{:07}.pdf"}
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is made of one instance: the series that it is of, its place there, and the files."""
+
+    series: int
+    place: int
+    wanted: Wanted
+    files: tuple[str, ...]
+
+
+def show(staged: Sequence[Staged], stage: Path, maker: Maker, check: Check) -> tuple[Patient, ...]:
+    """Make what is shown of the staged instances in the stage's WEB; what each patient's studies are, in their order.
+
+    `check` is asked from three threads. Raises what it raises, and DiskFull; nothing else fails it.
+    """
+    (stage / WEB).mkdir(exist_ok=True)
+    series = series_of(one.instance for one in staged)
+    tasks = _tasks(choose(series, maker.pictures, check))
+    with tempfile.TemporaryDirectory(prefix="pictures-", dir=maker.directory) as room:
+        deadline = Deadline(maker.limit_of_all, check)
+        converter = Converter(maker.dcmtk_dir, maker.directory, deadline.check, maker.limit)
+        items = _made(tasks, Bench(converter, Path(room), stage / WEB))
+    return patients_of((one, items.get(at, ())) for at, one in enumerate(series))
+
+
+def _tasks(chosen: Iterable[Sequence[Wanted]]) -> list[_Task]:
+    numbers = {kind: count(1) for kind in NAMES}
+    return [
+        _Task(series, place, wanted, tuple(_files(wanted, numbers)))
+        for series, one in enumerate(chosen)
+        for place, wanted in enumerate(one)
+    ]
+
+
+def _files(wanted: Wanted, numbers: dict[Kind, count[int]]) -> Iterator[str]:
+    if wanted.kind in NAMES:
+        for _ in range(_shown(wanted)):
+            yield NAMES[wanted.kind].format(next(numbers[wanted.kind]))
+
+
+def _shown(wanted: Wanted) -> int:
+    return len(wanted.frames) if wanted.kind is Kind.IMAGE else 1
+
+
+def _made(tasks: Sequence[_Task], bench: Bench) -> dict[int, list[Item]]:
+    """The items of each series. Pictures come last, and one of every series first: it may become late for others."""
+    in_turn = sorted(tasks, key=lambda task: (task.wanted.kind is Kind.IMAGE, task.place, task.series))
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        made = dict(zip(in_turn, pool.map(lambda task: _items(bench, task), in_turn), strict=True))
+    items: dict[int, list[Item]] = {}
+    for task in tasks:
+        items.setdefault(task.series, []).extend(made[task])
+    return items
+
+
+def _items(bench: Bench, task: _Task) -> list[Item]:
+    """What became of one instance. Of a file that is not whole nothing is left, and a full disk is not its fault."""
+    items: list[Item] = []
+    why = Why.BROKEN
+    try:
+        for item in _making(bench, task):
+            items.append(item)
+    except (Late, ToolTimeout):
+        why = Why.LATE
+    except Internal:
+        pass
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+    items.extend([nothing(task.wanted.instance, why)] * (_shown(task.wanted) - len(items)))
+    _clear(bench, task, items)
+    return items
+
+
+def _making(bench: Bench, task: _Task) -> Iterator[Item]:
+    instance, kind = task.wanted.instance, task.wanted.kind
+    if kind is Kind.OTHER:
+        yield nothing(instance, Why.NO_PIXELS)
+        return
+    bench.converter.check()
+    if kind is Kind.IMAGE:
+        yield from pictures(bench, task.wanted, task.files)
+    elif kind is Kind.REPORT:
+        yield report(bench, instance) or nothing(instance, Why.BROKEN)
+    else:
+        yield document(bench, instance, task.files[0]) or nothing(instance, Why.BROKEN)
+
+
+def _clear(bench: Bench, task: _Task, items: Sequence[Item]) -> None:
+    if any(isinstance(item, Nothing) and item.why is Why.BROKEN for item in items):
+        require_room(bench.web)
+    for file, item in zip(task.files, items, strict=False):
+        if isinstance(item, Nothing):
+            (bench.web / file).unlink(missing_ok=True)

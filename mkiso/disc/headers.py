@@ -1,0 +1,73 @@
+"""Instances' headers as texts for people: whatever a stranger wrote there, nothing is raised."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydicom import Dataset, dcmread
+
+DIGITS = 9
+DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots before DICOM 3 (PS3.5 6.2)
+
+
+class Header:
+    """Some attributes of an instance; what is missing or cannot be read is empty."""
+
+    def __init__(self, path: Path, keywords: Iterable[str]) -> None:
+        self.broken = False
+        self._dataset = Dataset()
+        try:
+            self._dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+        except Exception:  # whatever a stranger's header makes of pydicom: no disc fails for it
+            self.broken = True
+
+    def has(self, keyword: str) -> bool:
+        """Whether there is a value."""
+        return bool(self.text(keyword))
+
+    def text(self, keyword: str) -> str:
+        """A value as one line; several are separated by backslashes."""
+        return _text(self._dataset, keyword)
+
+    def meaning(self, keyword: str) -> str:
+        """What the first code of a sequence means (PS3.3 8.8)."""
+        try:
+            return _text(self._dataset[keyword][0], "CodeMeaning")
+        except Exception:  # as above: items are read when they are asked for
+            return ""
+
+    def date(self, keyword: str) -> str:
+        """YYYYMMDD, or empty."""
+        found = DATE.fullmatch(self.text(keyword))
+        return "".join(found.groups()) if found else ""
+
+    def number(self, keyword: str) -> int:
+        """The first value; 0 where it is no whole number above."""
+        first = self.text(keyword).partition("\\")[0]
+        return int(first) if first.isascii() and first.isdecimal() and len(first) <= DIGITS else 0
+
+    def decimal(self, keyword: str) -> float:
+        """The first value; 0 where it is no number."""
+        try:
+            return float(self.text(keyword).partition("\\")[0])
+        except ValueError:
+            return 0.0
+
+    def pair(self, keyword: str) -> tuple[float, float] | None:
+        """Two numbers; None where there are not just those."""
+        try:
+            one, other = map(float, self.text(keyword).split("\\"))
+        except ValueError:
+            return None
+        return one, other
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    try:
+        value = dataset.get(keyword)
+        values = value if isinstance(value, list) or hasattr(value, "append") else [value]
+        return "\\".join(" ".join(str(one).replace("\0", " ").split()) for one in values if one is not None)
+    except Exception:  # values are read when they are asked for
+        return ""

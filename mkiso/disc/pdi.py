@@ -1,0 +1,106 @@
+"""The layout `pdi`: a disc that other hospitals import, and that any browser shows (PS3.10, PS3.12 F, IHE RAD PDI)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from threading import Event
+
+from pydicom.uid import ExplicitVRLittleEndian
+
+from mkiso.config import Media
+from mkiso.dcmtk.dcmmkdir import Indexer
+from mkiso.disc.contents import show
+from mkiso.disc.dicomdir import Dicomdir, make_dicomdir
+from mkiso.disc.making import Maker
+from mkiso.disc.pages import write_pages
+from mkiso.disc.readme import readme
+from mkiso.disc.shown import About, NotIndexed, Patient
+from mkiso.disc.stage import IMAGES, Staged, set_aside, stage
+from mkiso.disc.tree import Graft, Setting, Tree
+from mkiso.disc.viewer import found_viewer
+from mkiso.errors import Cancelled
+from mkiso.retrieve.instances import Instance
+
+FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
+MOST_GRAFTS = 4_000  # of which each is two paths on a command line
+PROFILE = "STD-GEN-CD"  # PS3.11 D: every instance in explicit little endian
+log = logging.getLogger("mkiso.disc.pdi")
+
+
+def pdi(instances: Sequence[Instance], setting: Setting) -> Tree:
+    """IMAGES and what leads to them; OTHER where the DICOMDIR cannot name an instance: none is missing."""
+    staged = stage(instances, setting.stage)
+    dicomdir, patients = _indexed_and_shown(staged, setting)
+    aside = set_aside([one for one in staged if one.file in dicomdir.not_indexed], setting.stage)
+    _report(dicomdir, setting)
+    about = _about(staged, aside, setting)
+    write_pages(patients, about, setting.stage)
+    (setting.stage / "README.TXT").write_bytes(readme(about, patients))
+    return Tree(_grafts(staged, setting.stage), len(aside))
+
+
+def file_set_id(media: Media) -> str:
+    """The volume ID, in the letters that a file-set ID may have (PS3.3 F.3.2.1, PS3.10 8.5)."""
+    letters = re.sub(r"[^A-Z0-9_]", "_", media.volume_id.upper())[:16]
+    return media.volume_id if FILE_SET_ID.fullmatch(media.volume_id) else letters
+
+
+def _grafts(staged: Sequence[Staged], stage: Path) -> list[Graft]:
+    """All that is staged. The folders of IMAGES in their order: genisoimage writes each where it is told of it."""
+    folders = [name for name in dict.fromkeys(one.file.rpartition("/")[0] for one in staged) if (stage / name).exists()]
+    names = [entry.name for entry in sorted(stage.iterdir()) if entry.name != IMAGES or len(folders) > MOST_GRAFTS]
+    return [(name, stage / name) for name in (*names, *(folders if len(folders) <= MOST_GRAFTS else ()))]
+
+
+def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dicomdir, tuple[Patient, ...]]:
+    """The DICOMDIR, and meanwhile what the pages show; where the one fails, the other ends."""
+    failed = Event()
+
+    def check() -> None:
+        setting.check()
+        if failed.is_set():
+            raise Cancelled("The disc has failed meanwhile.")
+
+    media, dcmtk_dir, directory = setting.config.media, setting.config.tools.dcmtk_dir, setting.workspace.path
+    indexer = Indexer(dcmtk_dir, setting.stage, file_set_id(media))
+    with ThreadPoolExecutor(1) as pool:
+        shown = pool.submit(show, staged, setting.stage, Maker(dcmtk_dir, directory, media.pictures), check)
+        try:
+            dicomdir = make_dicomdir(indexer, [one.file for one in staged], directory, setting.check)
+        except BaseException:
+            failed.set()
+            raise
+        return dicomdir, shown.result()
+
+
+def _about(staged: Sequence[Staged], aside: Sequence[Staged], setting: Setting) -> About:
+    media = setting.config.media
+    is_plain = all(one.instance.transfer_syntax == ExplicitVRLittleEndian for one in staged)
+    return About(
+        media.institution,
+        media.contact,
+        media.language,
+        datetime.now().astimezone(),
+        file_set_id(media),
+        media.volume_id,
+        found_viewer(media),
+        PROFILE if is_plain and not aside and setting.format == "iso" else None,
+        tuple(NotIndexed(one.file, one.instance.sop_instance_uid) for one in aside),
+    )
+
+
+def _report(dicomdir: Dicomdir, setting: Setting) -> None:
+    """Into the log, what the DICOMDIR could not name, and what it had to make up."""
+    job = setting.workspace.job_id
+    if dicomdir.not_indexed:
+        why = dict(Counter(dicomdir.not_indexed.values()))
+        log.warning("the DICOMDIR cannot name instances", extra={"fields": {"job": job, "why": why}})
+    if dicomdir.completed:
+        keys = dict(Counter(f"{one.record} {one.key}" for one in dicomdir.completed))
+        log.warning("the DICOMDIR has keys that instances leave empty", extra={"fields": {"job": job, "keys": keys}})

@@ -1,0 +1,129 @@
+"""Pictures of an instance's frames, properly windowed, small enough for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pydicom import uid
+
+from mkiso.dcmtk import gdcmconv
+from mkiso.dcmtk.dcmj2pnm import COLOUR, OWN_WINDOW, STORED_TABLE, STORED_WINDOW, View, make_picture, scaled_to
+from mkiso.disc.choice import Wanted
+from mkiso.disc.headers import Header
+from mkiso.disc.making import Bench, Late
+from mkiso.disc.shown import Nothing, Picture, Why
+from mkiso.retrieve.instances import Instance
+from mkiso.workspace import require_room
+
+SIDE = 512
+LARGEST = 1 << 28  # bytes that are decoded for a picture: a frame by dcmj2pnm, by gdcmconv all of them
+# How far apart the pixels' rows and columns are (PS3.3 10.7, C.7.6.3.1.7), as dcmj2pnm looks for it.
+SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+WINDOWS = ("WindowCenter", "WindowWidth", "VOILUTSequence")
+NARROWEST = 1  # PS3.3 C.11.2.1.2.1; dcmj2pnm makes a grey picture of another one
+KEYWORDS = (*SIZES, *SHAPES, *WINDOWS, "NumberOfFrames", "PhotometricInterpretation")
+RAW = frozenset(
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    }
+)
+READ_BY_DCMTK = RAW | {
+    uid.RLELossless,
+    uid.JPEGBaseline8Bit,
+    uid.JPEGExtended12Bit,
+    uid.JPEGLossless,
+    uid.JPEGLosslessSV1,
+}
+READ_BY_GDCM = READ_BY_DCMTK - RAW | {uid.JPEGLSLossless, uid.JPEGLSNearLossless, uid.JPEG2000Lossless, uid.JPEG2000}
+
+
+def pictures(bench: Bench, wanted: Wanted, files: Sequence[str]) -> Iterator[Picture | Nothing]:
+    """Each frame that is wanted, in the file of its name; why not, where there is nothing to be seen.
+
+    Raises Late where it would take too much, and what `make_picture` raises.
+    """
+    instance, header = wanted.instance, Header(wanted.instance.path, KEYWORDS)
+    if not (header.number("Rows") and header.number("Columns")):
+        why = Why.BROKEN if header.broken else Why.NO_PIXELS
+        yield from (nothing(instance, why) for _ in wanted.frames)
+        return
+    with ExitStack() as held:
+        source = _Source(bench, instance, header, held)
+        for frame, file in zip(wanted.frames, files, strict=True):
+            size = source.picture(bench.web / file, frame)
+            yield Picture(file, *size, instance.instance_number, frame, wanted.of) if size else source.missed
+
+
+def nothing(instance: Instance, why: Why) -> Nothing:
+    return Nothing(instance.instance_number, uid.UID(instance.sop_class_uid).name, why)
+
+
+def frame_bytes(header: Header) -> int:
+    """What a decoded frame takes (PS3.5 8.1.1), as far as the header tells."""
+    rows, columns, samples, bits = (header.number(keyword) for keyword in SIZES)
+    return (rows * columns * max(1, samples) * max(1, bits) + 7) // 8
+
+
+class _Source:
+    """The file that frames are taken from: the instance's, and from the first that fails on one that gdcmconv made."""
+
+    def __init__(self, bench: Bench, instance: Instance, header: Header, held: ExitStack) -> None:
+        self._bench, self._instance, self._header, self._held = bench, instance, header, held
+        self._file: Path | None = instance.path if instance.transfer_syntax in READ_BY_DCMTK else None
+        self._program = gdcmconv.installed() if instance.transfer_syntax in READ_BY_GDCM else None
+        known = self._file or self._program
+        self.missed = nothing(instance, Why.BROKEN if known else Why.SYNTAX)
+
+    def picture(self, picture: Path, frame: int) -> tuple[int, int] | None:
+        size = self._picture(picture, frame)
+        if size is None and self._program:
+            self._file, self._program = self._decoded(self._program) or self._file, None
+            size = self._picture(picture, frame)
+        return size
+
+    def _picture(self, picture: Path, frame: int) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        _require_small(frame_bytes(self._header))
+        views = (View(frame, window, _scale(self._header)) for window in _windows(self._header))
+        made = (make_picture(self._bench.converter, self._file, picture, view) for view in views)
+        return next((size for size in made if size), None)
+
+    def _decoded(self, program: str) -> Path | None:
+        _require_small(frame_bytes(self._header) * max(1, self._header.number("NumberOfFrames")))
+        raw = self._bench.path(self._instance, "raw")
+        self._held.callback(raw.unlink, missing_ok=True)
+        if gdcmconv.decode(self._bench.converter, program, self._instance.path, raw):
+            return raw
+        require_room(self._bench.room)
+        return None
+
+
+def _require_small(pixels: int) -> None:
+    if pixels > LARGEST:
+        raise Late
+
+
+def _windows(header: Header) -> list[tuple[str, ...]]:
+    """The ways to look at it, the best one first. What is stored may be of no use."""
+    if not header.text("PhotometricInterpretation").startswith("MONOCHROME"):
+        return [COLOUR]
+    window = [STORED_WINDOW] if header.has("WindowCenter") and header.decimal("WindowWidth") >= NARROWEST else []
+    table = [STORED_TABLE] if header.has("VOILUTSequence") else []
+    return [*window, *table, OWN_WINDOW]
+
+
+def _scale(header: Header) -> tuple[str, ...]:
+    """What is larger than SIDE is made as small, by its longer side."""
+    rows, columns = header.number("Rows"), header.number("Columns")
+    if max(rows, columns) <= SIDE:
+        return ()
+    shapes = (header.pair(keyword) for keyword in SHAPES)
+    down, across = next((shape for shape in shapes if shape and min(shape) > 0), (1.0, 1.0))
+    return scaled_to(width=SIDE) if columns * across >= rows * down else scaled_to(height=SIDE)

@@ -1,0 +1,93 @@
+"""A disc under examination: what several checks look at is read once, when the first of them asks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from mkiso.disc.records import Malformed
+from mkiso.retrieve.instances import Instance, whole_within
+from mkiso.verify import directory, readme
+from mkiso.verify.layout import DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB
+from mkiso.verify.pages import Page, read_page
+from mkiso.verify.readme import in_ascii
+from mkiso.verify.trees import Tree, Unreadable
+
+LARGEST_DICOMDIR, LARGEST_README, LARGEST_PAGE = 1 << 29, 1 << 26, 1 << 26
+
+
+class Disc:
+    """The files of a tree, and what they say."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+
+    def content(self, name: str, most: int) -> bytes:
+        """A file of at most so many bytes. Raises Unreadable, OSError."""
+        with self.tree.opened(name) as extent:
+            if extent.size > most:
+                raise Unreadable(f"{name} has {extent.size} bytes")
+            data = extent.read(most)
+            if len(data) < extent.size:
+                raise Unreadable(f"{name} is cut short")
+        return data
+
+    @cached_property
+    def directory(self) -> directory.Directory:
+        """The DICOMDIR. Raises Unreadable where there is none, or a torn one."""
+        if (name := self.tree.find(DICOMDIR)) is None:
+            raise Unreadable("there is no DICOMDIR at the root")
+        try:
+            return directory.parse(self.content(name, LARGEST_DICOMDIR))
+        except Malformed as error:
+            raise Unreadable("the DICOMDIR is torn, or not of explicit little endian with lengths") from error
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it is of the other layout, whose instances lie in a folder of that name."""
+        return self.tree.find(DICOMDIR) is None and DICOMDIR in map(str.upper, self.tree.folders)
+
+    @property
+    def has_directory(self) -> bool:
+        try:
+            return bool(self.directory)
+        except (Unreadable, OSError):
+            return False
+
+    @cached_property
+    def readme(self) -> readme.Readme:
+        """README.TXT; one that says nothing where there is none."""
+        name = self.tree.find(README)
+        return readme.parse(self.content(name, LARGEST_README) if name else b"")
+
+    @cached_property
+    def images(self) -> dict[str, Instance | None]:
+        """Below IMAGES, the instance in each file; None where it is no whole one."""
+        return {name: self._instance(name) for name in self.tree.below(IMAGES)}
+
+    @cached_property
+    def others(self) -> dict[str, Instance | None]:
+        """Below OTHER, as those below IMAGES."""
+        return {name: self._instance(name) for name in self.tree.below(OTHER)}
+
+    @cached_property
+    def pages(self) -> tuple[Page, ...]:
+        """INDEX.HTM, PHONE.HTM and the pages among the web content."""
+        roots = (name for one in (INDEX, PHONE) if (name := self.tree.find(one)))
+        below = (name for name in self.tree.below(WEB) if name.upper().endswith(".HTM"))
+        return tuple(read_page(name, self.content(name, LARGEST_PAGE)) for name in (*roots, *below))
+
+    def is_viewers(self, root: str) -> bool:
+        """Whether README.TXT names something at the root as the viewer's."""
+        return in_ascii(root).upper() in self._viewers_entries
+
+    @cached_property
+    def _viewers_entries(self) -> frozenset[str]:
+        return frozenset(entry.upper() for entry in self.readme.entries)
+
+    def _instance(self, name: str) -> Instance | None:
+        try:
+            with self.tree.opened(name) as extent:
+                return whole_within(Path(name), extent.descriptor, extent.begin, (extent.size, 0))
+        except (Unreadable, OSError):
+            return None

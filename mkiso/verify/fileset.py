@@ -1,0 +1,113 @@
+"""The checks of the DICOMDIR itself (PS3.10 8.6, PS3.3 F)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+
+from pydicom.uid import RE_VALID_UID
+
+from mkiso.disc.records import DIRECTORY_STORAGE, EXPLICIT_LITTLE_ENDIAN, IN_USE, value
+from mkiso.verify import keys
+from mkiso.verify.directory import Entry, doubled
+from mkiso.verify.disc import Disc
+from mkiso.verify.layout import IMAGES, OTHER
+from mkiso.verify.report import Findings
+
+VERSION, SOP_CLASS, SOP_INSTANCE, SYNTAX, IMPLEMENTATION = 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012
+USED = 0xFFFF
+LONGEST_UID = 64
+
+
+def directory(disc: Disc) -> Findings:
+    """That it is there and can be read: without, no other check of it is made."""
+    if disc.is_legacy:
+        yield "it is a folder: a disc of the layout legacy, which others cannot import; no other check was made"
+        return ""
+    return f"{len(disc.directory.entries)} records, {len(disc.directory.leaves)} of them of files"
+
+
+def meta(disc: Disc) -> Findings:
+    """PS3.10 7.1, 8.6."""
+    found = disc.directory.content.meta
+    text = {tag: value(one).decode("latin-1") for tag, one in found.items()}
+    if found.get(VERSION, b"")[12:] != b"\0\1":
+        yield "the version is not 00 01"
+    if text.get(SOP_CLASS) != DIRECTORY_STORAGE:
+        yield f"the SOP class is {text.get(SOP_CLASS)}"
+    if text.get(SYNTAX) != EXPLICIT_LITTLE_ENDIAN:
+        yield f"the transfer syntax is {text.get(SYNTAX)}"
+    for tag, name in ((SOP_INSTANCE, "SOP Instance UID"), (IMPLEMENTATION, "Implementation Class UID")):
+        if not is_uid(text.get(tag, "")):
+            yield f"the {name} is {text.get(tag)}"
+    return text.get(SOP_INSTANCE, "")
+
+
+def is_uid(text: str) -> bool:
+    """PS3.5 9.1."""
+    return len(text) <= LONGEST_UID and bool(re.fullmatch(RE_VALID_UID, text))
+
+
+def offsets(disc: Disc) -> Findings:
+    """PS3.3 F.3.2.1, F.3.2.2."""
+    yield from disc.directory.lost
+    for entry in disc.directory.entries:
+        if int.from_bytes(entry.record.value(IN_USE), "little") != USED:
+            yield f"{entry.label} is not in use"
+    return "each record is reached once"
+
+
+def types(disc: Disc) -> Findings:
+    """PS3.3 F.4."""
+    above_others = {entry.above.offset for entry in disc.directory.entries if entry.above}
+    for entry in disc.directory.entries:
+        above = entry.above.type if entry.above else ""
+        if entry.type not in keys.KEYS:
+            yield f"{entry.label}: its type is retired or unknown"
+        elif above != keys.ABOVE.get(entry.type, keys.BELOW_SERIES):
+            yield f"{entry.label} stands below {above or 'the root'}"
+        elif entry.type in keys.BRANCHES and entry.offset not in above_others:
+            yield f"{entry.label} has nothing below it"
+    counts = Counter(entry.type for entry in disc.directory.entries)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def patients(disc: Disc) -> Findings:
+    """A disc of nothing but what no DICOMDIR can name has none."""
+    found = list(disc.directory.of("PATIENT"))
+    if not found and (disc.tree.below(IMAGES) or not disc.tree.below(OTHER)):
+        yield "there is no PATIENT record"
+    return (yield from _with_keys(found))
+
+
+def of_types(disc: Disc, kinds: Iterable[str]) -> Findings:
+    return (yield from _with_keys(list(disc.directory.of(*kinds))))
+
+
+def _with_keys(entries: list[Entry]) -> Findings:
+    for entry in entries:
+        yield from keys.faults(entry)
+    return f"{len(entries)} with their keys"
+
+
+def unique(disc: Disc) -> Findings:
+    identities = [entry.identity for entry in disc.directory.entries]
+    for kind, uid in doubled(identities):
+        yield f"the {kind.lower()} {uid.decode('latin-1')} is there twice"
+    return f"{len(identities)} patients, studies, series and instances"
+
+
+CHECKS = (
+    ("file meta information", meta),
+    ("records", offsets),
+    ("record types", types),
+    ("PATIENT", patients),
+    ("STUDY", partial(of_types, kinds=("STUDY",))),
+    ("SERIES", partial(of_types, kinds=("SERIES",))),
+    ("IMAGE", partial(of_types, kinds=keys.IMAGES)),
+    ("SR, KO, PR", partial(of_types, kinds=keys.DOCUMENTS)),
+    ("other records", partial(of_types, kinds=keys.OTHERS)),
+    ("unique identifiers", unique),
+)

@@ -1,0 +1,156 @@
+"""An ISO image as a tree (ECMA-119), by its Rock Ridge names, and whether its other two trees hold the same files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from struct import unpack_from
+from typing import BinaryIO
+
+from pycdlib import PyCdlib
+from pycdlib.dr import DirectoryRecord
+
+from mkiso.verify.layout import is_ours
+from mkiso.verify.trees import Extent, Tree, Unreadable, is_plain
+
+SECTOR = 2048
+DESCRIPTOR = 16 * SECTOR  # ECMA-119 8.4
+MAGIC = b"\1CD001\1"
+ISO, JOLIET, ROCK_RIDGE = "ISO 9660", "Joliet", "Rock Ridge"
+
+Place = tuple[int, int]
+Naming = Callable[[DirectoryRecord], str]
+
+
+@dataclass
+class _Names:
+    """One of the trees: each file's place (first sector and size) by its name."""
+
+    files: dict[str, Place] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    strangers: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def image_tree(path: Path) -> Iterator[Tree]:
+    """An image's files. Raises Unreadable where its directories are damaged."""
+    with path.open("rb") as file:
+        descriptor = os.pread(file.fileno(), SECTOR, DESCRIPTOR)
+        if len(descriptor) < SECTOR:
+            raise Unreadable("it is cut short in its volume descriptors")
+        yield _tree(file, descriptor, _read(file))
+
+
+def _read(file: BinaryIO) -> dict[str, _Names]:
+    image = PyCdlib()
+    try:
+        image.open_fp(file)
+        return dict(_trees(image))
+    except Exception as error:  # whatever a stranger's image makes of pycdlib
+        raise Unreadable(f"its directories cannot be read ({error or type(error).__name__})") from error
+
+
+def _tree(file: BinaryIO, descriptor: bytes, trees: dict[str, _Names]) -> Tree:
+    names = trees.get(ROCK_RIDGE) or trees.get(JOLIET) or trees[ISO]
+    size = os.fstat(file.fileno()).st_size
+
+    def opened(name: str) -> nullcontext[Extent]:
+        sector, length = names.files[name]
+        return nullcontext(Extent(file.fileno(), sector * SECTOR, length))
+
+    return Tree(
+        "ISO image",
+        {name: length for name, (_sector, length) in names.files.items()},
+        frozenset(names.folders),
+        opened,
+        tuple(names.strangers),
+        partial(_damages, descriptor, size, trees),
+        descriptor[40:72].decode("utf-8", "replace").rstrip("\0 "),
+    )
+
+
+def _trees(image: PyCdlib) -> Iterator[tuple[str, _Names]]:
+    yield ISO, _walked(image.pvd.root_directory_record(), _iso_name)
+    if image.joliet_vd is not None:
+        yield JOLIET, _walked(image.joliet_vd.root_directory_record(), _joliet_name)
+    if image.has_rock_ridge():
+        yield ROCK_RIDGE, _walked(image.pvd.root_directory_record(), _rock_ridge_name)
+
+
+def _iso_name(record: DirectoryRecord) -> str:
+    """Without the version, and the dot of an extension that is empty (ECMA-119 7.5.1)."""
+    return record.file_identifier().decode("latin-1").partition(";")[0].removesuffix(".")
+
+
+def _joliet_name(record: DirectoryRecord) -> str:
+    return record.file_identifier().decode("utf-16-be", "replace").partition(";")[0]
+
+
+def _rock_ridge_name(record: DirectoryRecord) -> str:
+    if record.rock_ridge is None:
+        return _iso_name(record)
+    return record.rock_ridge.name().decode("utf-8", "surrogateescape")
+
+
+def _walked(root: DirectoryRecord, named: Naming) -> _Names:
+    """Every directory once; a relocated one where Rock Ridge says that it is (RRIP 4.1.5)."""
+    names, seen, todo = _Names(), {root.extent_location()}, [("", root)]
+    while todo:
+        folder, directory = todo.pop()
+        for record in directory.children:
+            if record.is_dot() or record.is_dotdot():
+                continue
+            name = f"{folder}/{named(record)}" if folder else named(record)
+            target = _target(record, named)
+            if target is None:
+                continue
+            if not is_plain(name) or name in names.files or (target.is_dir() and target.extent_location() in seen):
+                names.strangers.append(f"{name} is no name for every system, or is there twice")
+            elif target.is_symlink():
+                names.strangers.append(f"{name} is a link")
+            elif target.is_dir():
+                seen.add(target.extent_location())
+                names.folders.add(name)
+                todo.append((name, target))
+            else:
+                names.files[name] = (target.extent_location(), max(0, target.get_data_length()))
+    return names
+
+
+def _target(record: DirectoryRecord, named: Naming) -> DirectoryRecord | None:
+    """What a record stands for; None where it stands elsewhere, too."""
+    if named is not _rock_ridge_name or record.rock_ridge is None:
+        return record
+    if record.rock_ridge.relocated_record():
+        return None
+    if record.rock_ridge.child_link_record_exists():
+        moved: DirectoryRecord | None = record.rock_ridge.cl_to_moved_dr
+        return moved
+    return record
+
+
+def _damages(descriptor: bytes, size: int, trees: dict[str, _Names]) -> Iterator[str]:
+    told = int(unpack_from("<L", descriptor, 80)[0]) * SECTOR
+    if size < told:
+        yield f"it is cut short: {size} bytes of {told}"
+    yield from (f"it has no {name} names" for name in (JOLIET, ROCK_RIDGE) if name not in trees)
+    first, *others = (_ours(names) for names in trees.values())
+    differing = sorted({name for other in others for name, _ in first.items() ^ other.items()})
+    yield from (f"{', '.join(trees)} differ about {name}" for name in differing)
+    first_places, *places = (_places(names) for names in trees.values())
+    if any(other != first_places for other in places):
+        yield f"{', '.join(trees)} do not hold the same files"
+
+
+def _places(names: _Names) -> Counter[Place]:
+    """Those of the viewer's files, too, whose names each tree shortens in its own way; an empty file has none."""
+    return Counter(place for place in names.files.values() if place[1])
+
+
+def _ours(names: _Names) -> dict[str, Place]:
+    return {name.upper(): place for name, place in names.files.items() if is_ours(name) and place[1]}
