@@ -90,13 +90,16 @@ def test_a_disc_is_made_and_saved_byte_for_byte_as_a_program_gets_it(
 ) -> None:
     clerk.look_up("RAD.101 RAD.102")
     clerk.page.locator(f"input[value={kind}]").check()
+    clerk.page.get_by_text("More").click()
+    clerk.page.get_by_label("Layout of the disc").select_option("legacy")
     with clerk.page.expect_download() as saved:
         clerk.page.get_by_role("button", name="Make disc").click()
     file = Path(saved.value.path()).read_bytes()
     assert saved.value.suggested_filename == f"SANTOSOBUDI-RAD101RAD102.{kind}"
     expect(clerk.page.get_by_role("heading", name="The disc is complete")).to_be_visible()
     shows(clerk.page, "All 20 images are on it", "It needs a CD.")
-    again = requests.get(f"{desk.url}/mkiso_multiple.php?accession_number=RAD.101,RAD.102&format={kind}", timeout=60)
+    url = f"{desk.url}/mkiso_multiple.php?accession_number=RAD.101,RAD.102&format={kind}&layout=legacy"
+    again = requests.get(url, timeout=60)
     assert len(file) == len(again.content)
     studies = [desk.studies["RAD.101"], desk.studies["RAD.102"]]
     assert instances_on(read_disc(file, tmp_path / "saved")) == instances_of(studies)
