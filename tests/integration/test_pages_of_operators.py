@@ -159,6 +159,28 @@ def _busy(desk: Desk, job_id: str) -> Iterator[None]:
     wait_until(lambda: state() in ("cancelled", "done"), 20, state)
 
 
+def test_a_relay_is_cancelled_by_its_page(patient_clerk: Person, slow: Desk) -> None:
+    page = patient_clerk.page
+    page.goto(f"{slow.url}/send_rimage_multiple.php?accession_number=RAD.101")
+    job_id = job_of(page)
+    expect(page.locator("progress[value]")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", name="Stopped")).to_be_visible()
+    assert slow.service.get(f"/api/jobs/{job_id}").json()["state"] == "cancelled"
+
+
+def test_a_sending_that_hangs_is_cancelled_by_its_page(browser: Browser, tmp_path: Path) -> None:
+    with front_desk(tmp_path, publisher="silent") as desk, person(browser, desk.url) as one:
+        one.look_up("RAD.101")
+        one.page.get_by_role("button", name="Send to cd_publisher").click()
+        expect(one.page.locator("li[aria-current=step]")).to_have_attribute("data-phase", "sending")
+        expect(one.page.locator("#count")).to_have_text("Images: 2 of 12")
+        one.page.get_by_role("button", name="Cancel").click()
+        expect(one.page.get_by_role("heading", name="Stopped")).to_be_visible()
+        expect(one.page.get_by_text("Images not sent")).to_be_visible()
+        assert (desk.jobs()[0]["files_sent"], one.complaints) == (2, [])
+
+
 def test_an_unknown_number_is_said_where_it_stands(clerk: Person) -> None:
     clerk.look_up("RAD.101 NONE.9")
     expect(clerk.page.locator("tr.bad")).to_contain_text("The PACS knows no study with this number")
