@@ -31,7 +31,7 @@ def shared(server: Server) -> Iterator[Ledger]:
         (Filters(accession="100%"), [3]),
         (Filters(patient=("doe", "JOHN")), [1]),
         (Filters(patient=("P1",)), [2, 1]),
-        (Filters(patient=("MÜLLER",)), [2]),
+        (Filters(patient=("Müller",)), [2]),
         (Filters(patient=("p_",)), [3]),
         (Filters(patient=("%",)), []),
         (Filters(requester="his@"), [2]),

@@ -90,13 +90,16 @@ def test_a_disc_is_made_and_saved_byte_for_byte_as_a_program_gets_it(
 ) -> None:
     clerk.look_up("RAD.101 RAD.102")
     clerk.page.locator(f"input[value={kind}]").check()
+    clerk.page.get_by_text("More").click()
+    clerk.page.get_by_label("Layout of the disc").select_option("legacy")
     with clerk.page.expect_download() as saved:
         clerk.page.get_by_role("button", name="Make disc").click()
     file = Path(saved.value.path()).read_bytes()
     assert saved.value.suggested_filename == f"SANTOSOBUDI-RAD101RAD102.{kind}"
     expect(clerk.page.get_by_role("heading", name="The disc is complete")).to_be_visible()
     shows(clerk.page, "All 20 images are on it", "It needs a CD.")
-    again = requests.get(f"{desk.url}/mkiso_multiple.php?accession_number=RAD.101,RAD.102&format={kind}", timeout=60)
+    url = f"{desk.url}/mkiso_multiple.php?accession_number=RAD.101,RAD.102&format={kind}&layout=legacy"
+    again = requests.get(url, timeout=60)
     assert len(file) == len(again.content)
     studies = [desk.studies["RAD.101"], desk.studies["RAD.102"]]
     assert instances_on(read_disc(file, tmp_path / "saved")) == instances_of(studies)
@@ -156,6 +159,28 @@ def _busy(desk: Desk, job_id: str) -> Iterator[None]:
     wait_until(lambda: state() in ("cancelled", "done"), 20, state)
 
 
+def test_a_relay_is_cancelled_by_its_page(patient_clerk: Person, slow: Desk) -> None:
+    page = patient_clerk.page
+    page.goto(f"{slow.url}/send_rimage_multiple.php?accession_number=RAD.101")
+    job_id = job_of(page)
+    expect(page.locator("progress[value]")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", name="Stopped")).to_be_visible()
+    assert slow.service.get(f"/api/jobs/{job_id}").json()["state"] == "cancelled"
+
+
+def test_a_sending_that_hangs_is_cancelled_by_its_page(browser: Browser, tmp_path: Path) -> None:
+    with front_desk(tmp_path, publisher="silent") as desk, person(browser, desk.url) as one:
+        one.look_up("RAD.101")
+        one.page.get_by_role("button", name="Send to cd_publisher").click()
+        expect(one.page.locator("li[aria-current=step]")).to_have_attribute("data-phase", "sending")
+        expect(one.page.locator("#count")).to_have_text("Images: 2 of 12")
+        one.page.get_by_role("button", name="Cancel").click()
+        expect(one.page.get_by_role("heading", name="Stopped")).to_be_visible()
+        expect(one.page.get_by_text("Images not sent")).to_be_visible()
+        assert (desk.jobs()[0]["files_sent"], one.complaints) == (2, [])
+
+
 def test_an_unknown_number_is_said_where_it_stands(clerk: Person) -> None:
     clerk.look_up("RAD.101 NONE.9")
     expect(clerk.page.locator("tr.bad")).to_contain_text("The PACS knows no study with this number")
@@ -185,7 +210,14 @@ def test_an_archive_that_is_away_is_said_with_whom_to_call(browser: Browser, tmp
         shows(one.page, "The PACS does not answer.")
         one.page.locator("summary").click()
         shows(one.page, "pacs_unreachable")
-        expect(one.page.locator("#status .bad")).to_have_text("PACS does not answer")
+        wait_until(lambda: "PACS does not answer" in _status(one.page), 40, lambda: _status(one.page))
+
+
+def _status(page: Page) -> str:
+    """The line of a page that is loaded anew, at most once a second."""
+    page.wait_for_timeout(1000)
+    page.goto(page.url.partition("/jobs")[0])
+    return page.locator("#status").inner_text()
 
 
 def test_a_relay_is_sent_once_however_often_its_page_is_loaded(clerk: Person, desk: Desk) -> None:

@@ -54,8 +54,10 @@ def held_studies(root: Path) -> dict[str, Study]:
 
 
 @contextmanager
-def front_desk(directory: Path, behaviour: str = "normal", delay: float = 0.0, **server: Any) -> Iterator[Desk]:
-    """The desk of a hospital whose archive behaves so; `server` are settings of the service."""
+def front_desk(
+    directory: Path, behaviour: str = "normal", delay: float = 0.0, publisher: str = "normal", **server: Any
+) -> Iterator[Desk]:
+    """The desk of a hospital whose archive and CD publisher behave so; `server` are settings of the service."""
     pacs, receiver, destination, nobody, http = free_ports(5)
     studies = held_studies(directory / "held")
     peers = {
@@ -66,7 +68,7 @@ def front_desk(directory: Path, behaviour: str = "normal", delay: float = 0.0, *
     with ExitStack() as stack:
         archive = stack.enter_context(ExitStack())
         archive.enter_context(running_archive(pacs, {"RECEIVER": receiver}, directory / "held", behaviour, delay=delay))
-        to = stack.enter_context(running_destination(destination))
+        to = stack.enter_context(running_destination(destination, publisher))
         service = stack.enter_context(running_service(directory, http, configuration))
         yield Desk(service, to, studies, archive.close)
 
