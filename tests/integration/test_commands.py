@@ -18,6 +18,7 @@ import yaml
 
 from tests.integration.conftest import Site
 from tests.support.archive import running_archive
+from tests.support.destination import running_destination
 from tests.support.ports import free_ports
 from tests.support.service import MKISO, instances_of, instances_on, mkiso, read_disc, settings
 from tests.support.studies import RICHARD, ct_study
@@ -99,10 +100,13 @@ def test_check_passes_where_everything_is_there(config_file: Path) -> None:
         assert any(f"  {name}: " in line for line in lines), name
 
 
-def test_jobs_shows_the_ledger_as_a_table_and_as_json(config_file: Path) -> None:
-    mkiso("iso", "SR.001", "-o", "-", "--config", config_file)
-    mkiso("relay", "CT.001", "--to", "relay", "--config", config_file)
-    mkiso("iso", "NONE.001", "-o", "-", "--config", config_file)
+def test_jobs_shows_the_ledger_as_a_table_and_as_json(site: Site, tmp_path: Path) -> None:
+    with running_destination(free_ports(1)[0]) as to:
+        peer = {"host": "127.0.0.1", "port": to.port, "ae_title": "DESTINATION"}
+        config_file = written(tmp_path, site.settings(destinations={"relay": peer}))
+        mkiso("iso", "SR.001", "-o", "-", "--config", config_file)
+        mkiso("relay", "CT.001", "--to", "relay", "--config", config_file)
+        mkiso("iso", "NONE.001", "-o", "-", "--config", config_file)
     told = json.loads(mkiso("jobs", "--json", "--config", config_file).stdout)["jobs"]
     states = [(job["accessions"], job["state"]) for job in told]
     assert states == [(["NONE.001"], "failed"), (["CT.001"], "done"), (["SR.001"], "done")]
