@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support.browser import SCROLLS, chromium
 from tests.support.desk import Desk, Person, front_desk, person
 from tests.support.service import instances_of, instances_on, read_disc
-from tests.support.tools import wait_until
+from tests.support.tools import HANGING, dcmtk_with, wait_until
 
 INDONESIAN = {"locale": "id-ID"}
 PHONE = {"viewport": {"width": 320, "height": 640}}
@@ -142,6 +142,18 @@ def test_a_disc_is_cancelled_in_every_phase_of_waiting(phase: str, patient_clerk
         expect(page.get_by_role("heading", name="Stopped")).to_be_visible()
     assert slow.service.get(f"/api/jobs/{job_id}").json()["state"] == "cancelled"
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_a_disc_is_cancelled_while_its_pictures_are_made(browser: Browser, tmp_path: Path) -> None:
+    sections = {"tools": dcmtk_with(tmp_path / "tools", "dcmj2pnm", HANGING), "media": {"layout": "pdi"}}
+    with front_desk(tmp_path, sections=sections) as desk, person(browser, desk.url) as clerk:
+        clerk.open("/mkiso.php?accession_number=RAD.102&page=1")
+        job_id = job_of(clerk.page)
+        expect(clerk.page.locator("li[aria-current=step]")).to_have_attribute("data-phase", "mastering")
+        clerk.page.get_by_role("button", name="Cancel").click()
+        expect(clerk.page.get_by_role("heading", name="Stopped")).to_be_visible()
+        assert desk.service.get(f"/api/jobs/{job_id}").json()["state"] == "cancelled"
+        assert clerk.complaints == []
 
 
 @contextmanager

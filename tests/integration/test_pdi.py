@@ -31,7 +31,7 @@ from tests.support.ports import free_ports
 from tests.support.pydicom_files import of_one_patient
 from tests.support.service import Service, config, instances_of, instances_on, read_disc, running_service
 from tests.support.studies import hostile_study, mixed_study
-from tests.support.tools import wait_until
+from tests.support.tools import BROKEN, HANGING, dcmtk_with, wait_until
 
 SINGLE = ("CT.001", "US.001", "SR.001", "PDF.001", "JPG.001", "LATIN.001", "UTF8.001", "GB.001", "IR87.001", "TWO.001")
 SEVERAL = "/mkiso_multiple.php?accession_number=CT.001,MR.001"
@@ -186,23 +186,8 @@ def test_hostile_texts_are_texts_in_a_browser(tmp_path: Path) -> None:
             assert accessibility_violations(browser, file) == []
 
 
-HANGING = "#!/bin/sh\nexec sleep 600\n"
-BROKEN = "#!/bin/sh\nexit 1\n"
-
-
-def tools_with(directory: Path, program: str, script: str) -> dict[str, str]:
-    """DCMTK with another program in the place of one of its own."""
-    directory.mkdir()
-    for name in ("findscu", "movescu", "storescp", "echoscu", "dcmmkdir", "dcmj2pnm", "dsr2html", "dcm2pdf"):
-        (directory / name).symlink_to(f"/usr/bin/{name}")
-    (directory / program).unlink()
-    (directory / program).write_text(script)
-    (directory / program).chmod(0o755)
-    return {"dcmtk_dir": str(directory)}
-
-
 def test_no_picture_costs_a_disc(site: Site, tmp_path: Path) -> None:
-    tools = tools_with(tmp_path / "tools", "dcmj2pnm", BROKEN)
+    tools = dcmtk_with(tmp_path / "tools", "dcmj2pnm", BROKEN)
     installation = Installation(parse(site.settings(media=PDI, tools=tools)))
     iso = tmp_path / "disc.iso"
     iso.write_bytes(b"".join(make_disc(installation, Order(("CT.001",), "test", "pdi"), Cancellation())))
@@ -249,7 +234,7 @@ class Hanging:
 
 @pytest.fixture
 def hanging(site: Site, tmp_path: Path) -> Iterator[Hanging]:
-    tools = tools_with(tmp_path / "tools", "dcmj2pnm", HANGING)
+    tools = dcmtk_with(tmp_path / "tools", "dcmj2pnm", HANGING)
     with running_service(tmp_path, free_ports(1)[0], site.settings(media=PDI, tools=tools)) as service:
         yield Hanging(service, tmp_path)
 

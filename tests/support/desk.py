@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,16 +55,26 @@ def held_studies(root: Path) -> dict[str, Study]:
 
 @contextmanager
 def front_desk(
-    directory: Path, behaviour: str = "normal", delay: float = 0.0, publisher: str = "normal", **server: Any
+    directory: Path,
+    behaviour: str = "normal",
+    delay: float = 0.0,
+    publisher: str = "normal",
+    sections: Mapping[str, Any] | None = None,
+    **server: Any,
 ) -> Iterator[Desk]:
-    """The desk of a hospital whose archive and CD publisher behave so; `server` are settings of the service."""
+    """The desk of a hospital whose archive and CD publisher behave so.
+
+    `sections` of its configuration are as these, `server` are settings of that one.
+    """
     pacs, receiver, destination, nobody, http = free_ports(5)
     studies = held_studies(directory / "held")
     peers = {
         name: {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": port}
         for name, port in {"cd_publisher": destination, "relay": nobody}.items()
     }
-    configuration = settings(directory, pacs, {"RECEIVER": receiver}, destinations=peers, server=server)
+    configuration = settings(
+        directory, pacs, {"RECEIVER": receiver}, destinations=peers, server=server, **sections or {}
+    )
     with ExitStack() as stack:
         archive = stack.enter_context(ExitStack())
         archive.enter_context(running_archive(pacs, {"RECEIVER": receiver}, directory / "held", behaviour, delay=delay))

@@ -156,3 +156,19 @@ def _each(processes: Sequence[psutil.Process], act: Callable[[psutil.Process], N
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             act(process)
+
+
+HANGING = "#!/bin/sh\nexec sleep 600\n"
+BROKEN = "#!/bin/sh\nexit 1\n"
+DCMTK = ("findscu", "movescu", "storescp", "echoscu", "dcmmkdir", "dcmj2pnm", "dsr2html", "dcm2pdf")
+
+
+def dcmtk_with(directory: Path, program: str, script: str) -> dict[str, str]:
+    """DCMTK with another program in the place of one of its own, as the section `tools` of a configuration."""
+    directory.mkdir()
+    for name in DCMTK:
+        (directory / name).symlink_to(f"/usr/bin/{name}")
+    (directory / program).unlink()
+    (directory / program).write_text(script)
+    (directory / program).chmod(0o755)
+    return {"dcmtk_dir": str(directory)}
