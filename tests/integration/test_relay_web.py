@@ -1,7 +1,6 @@
 """Relays over HTTP and by command, to a destination that acknowledges or does not run."""
 
 import socket
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -201,13 +200,13 @@ def test_a_cancelled_relay_writes_down_what_had_arrived(pacs: RunningPacs, tmp_p
 def test_a_stopping_service_waits_for_a_relay_that_no_request_waits_for(
     drain: float, state: str, tmp_path: Path
 ) -> None:
-    short = f"import mkiso.web.server as server; server.DRAIN = {drain}; from mkiso.commands.cli import main; main()"
+    short = {"drain_timeout": drain}
     with slow_archive(tmp_path, 0.1) as (pacs, receiver, study):
         port, http = free_ports(2)
         peers = {"relay": {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": port}}
-        configuration = settings(tmp_path, pacs, {"RECEIVER": receiver}, destinations=peers)
+        configuration = settings(tmp_path, pacs, {"RECEIVER": receiver}, destinations=peers, server=short)
         with running_destination(port) as destination:
-            with running_service(tmp_path, http, configuration, (sys.executable, "-c", short)) as service:
+            with running_service(tmp_path, http, configuration) as service:
                 url = f"/mkiso2.php?accession_number={study.accession}"
                 job_id = service.get(url, headers=BROWSER, allow_redirects=False).headers["X-Job-Id"]
                 assert service.stop() == 0
