@@ -162,8 +162,8 @@ def test_the_overview_says_what_is_on_the_disc(stage: Path) -> None:
         "Series 2: Thorax 2",
         "Modality: US",
         "DICOM files: 200",
-        "Reports: 1",
-        "Documents: 1",
+        "Radiology Report",
+        "Letter (PDF)",
         "not for diagnosis",
         "does not name: 3.",
     ):
@@ -204,6 +204,14 @@ def test_a_report_is_on_its_page_and_on_the_phone_s(stage: Path) -> None:
     pages = written(stage, (everything(),), about())
     for name in ("ihe_pdi/r0000001.htm", "PHONE.HTM"):
         assert "A synthetic finding." in text_of(pages[name])
+
+
+def test_the_overview_leads_to_every_report_and_document(stage: Path) -> None:
+    pages = written(stage, (everything(),), about())
+    for name, folder in (("INDEX.HTM", "ihe_pdi/"), ("ihe_pdi/index.htm", "")):
+        found = set(links(pages[name]))
+        assert {f"{folder}r0000001.htm", f"{folder}d0000001.pdf"} <= found
+        assert "Radiology Report" in text_of(pages[name])
 
 
 def test_headings_never_skip_a_level(stage: Path) -> None:
