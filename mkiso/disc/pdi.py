@@ -54,8 +54,8 @@ def file_set_id(media: Media) -> str:
 def _grafts(staged: Sequence[Staged], stage: Path) -> list[Graft]:
     """All that is staged. The folders of IMAGES in their order: genisoimage writes each where it is told of it."""
     folders = [name for name in dict.fromkeys(one.file.rpartition("/")[0] for one in staged) if (stage / name).exists()]
-    names = [entry.name for entry in sorted(stage.iterdir()) if entry.name != IMAGES or len(folders) > MOST_GRAFTS]
-    return [(name, stage / name) for name in (*names, *(folders if len(folders) <= MOST_GRAFTS else ()))]
+    others = [entry.name for entry in sorted(stage.iterdir()) if entry.name != IMAGES]
+    return [(name, stage / name) for name in (*others, *(folders if len(folders) <= MOST_GRAFTS else [IMAGES]))]
 
 
 def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dicomdir, tuple[Patient, ...]]:

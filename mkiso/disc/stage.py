@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -34,9 +35,13 @@ def stage(instances: Sequence[Instance], directory: Path) -> list[Staged]:
     return [_moved(one, directory, file) for file, one in _named(instances)]
 
 
-def set_aside(staged: Iterable[Staged], directory: Path) -> list[Staged]:
-    """Rename what a DICOMDIR cannot name from IMAGES into OTHER, where it has the same name."""
-    return [_moved(one.instance, directory, f"{OTHER}{one.file.removeprefix(IMAGES)}") for one in staged]
+def set_aside(staged: Sequence[Staged], directory: Path) -> list[Staged]:
+    """Rename what a DICOMDIR cannot name from IMAGES into OTHER, under the same name; no folder is left empty."""
+    aside = [_moved(one.instance, directory, f"{OTHER}{one.file.removeprefix(IMAGES)}") for one in staged]
+    for folder in {one.instance.path.parent for one in staged}:
+        with suppress(OSError):  # there is something in it
+            os.removedirs(folder)
+    return aside
 
 
 def _named(instances: Sequence[Instance]) -> Iterator[tuple[str, Instance]]:

@@ -30,7 +30,7 @@ from tests.support.dicomdirs import errors_of_dciodvfy, in_file_set, leaves_of_d
 from tests.support.ports import free_ports
 from tests.support.pydicom_files import of_one_patient
 from tests.support.service import Service, config, instances_of, instances_on, read_disc, running_service
-from tests.support.studies import hostile_study, mixed_study
+from tests.support.studies import hostile_study, mixed_study, private_study
 from tests.support.tools import BROKEN, HANGING, dcmtk_with, wait_until
 
 SINGLE = ("CT.001", "US.001", "SR.001", "PDF.001", "JPG.001", "LATIN.001", "UTF8.001", "GB.001", "IR87.001", "TWO.001")
@@ -135,6 +135,14 @@ def test_what_a_dicomdir_cannot_name_is_on_the_disc_and_named(tmp_path: Path) ->
     readme = made.disc["README.TXT"].read_bytes().decode("ascii")
     assert f"  {aside[0]}  " in readme
     assert "File-set ID: M_LLER_S\r\n" in readme
+
+
+def test_a_disc_of_nothing_that_a_dicomdir_can_name_holds_it_all_the_same(tmp_path: Path) -> None:
+    study = private_study(tmp_path / "held")
+    made = made_from(tmp_path / "held", study.accession, tmp_path)
+    assert failures(made.iso) == []
+    assert instances_on(made.disc) == instances_of([study])
+    assert made.job["not_indexed"] == len(study.files)
 
 
 @pytest.mark.parametrize("layout", ["pdi", "legacy"])

@@ -183,6 +183,12 @@ def mixed_study(directory: Path) -> Study:
     return study
 
 
+def private_study(root: Path) -> Study:
+    """Writes PRIVATE.001: two instances of a SOP class that is nobody's but its maker's."""
+    common = datasets.study(RICHARD, "PRIVATE.001")
+    return _study(root, common, [datasets.private_instance(common, 1, number) for number in (1, 2)])
+
+
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 
 

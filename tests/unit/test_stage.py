@@ -72,3 +72,16 @@ def test_what_a_dicomdir_cannot_name_is_set_aside_under_the_same_name(received: 
     assert aside.instance.path.read_text() == "2"
     assert first.instance.path.exists()
     assert not second.instance.path.exists()
+
+
+def test_no_empty_folder_stays_where_everything_is_set_aside(received: Make, tmp_path: Path) -> None:
+    one, two, three = stage([received("1"), received("2", series="1.2"), received("3", study="2")], tmp_path)
+    set_aside([two, three], tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "IMAGES").rglob("*")) == [
+        "IMAGES/ST000001",
+        "IMAGES/ST000001/SE000001",
+        one.file,
+    ]
+    (tmp_path / "DICOMDIR").touch()
+    set_aside([one], tmp_path)
+    assert not (tmp_path / "IMAGES").exists()
