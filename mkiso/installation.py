@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from functools import partial
 
 from mkiso.cancellation import Cancellation
+from mkiso.checks import Readiness
 from mkiso.config import Config, Storage
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.disc.viewer import covered
 from mkiso.errors import ConfigurationError
+from mkiso.last import Last
 from mkiso.ledger.glance import Glance
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.pulse import Pulse
 from mkiso.patients import patient_source
 from mkiso.retrieve.studies import Study, find_studies, studies_of, with_instances, with_modalities
-from mkiso.status import LastStatus, look
+from mkiso.status import look
 from mkiso.workspace import Workspace, identity, job_directory, living_jobs, require_space, sweep
 
 
@@ -43,7 +45,8 @@ class Installation:
         self.ledger = ledger_of(config.storage)
         self.pulse = Pulse(self.ledger)
         self.glance = Glance(self.ledger.history)
-        self.status = LastStatus(lambda: look(config, self.pacs, self.ledger))
+        self.status = Last(lambda: look(config, self.pacs, self.ledger), renewed=10, oldest=30)
+        self.readiness = Last(Readiness(config, self.pacs, self.ledger).look, renewed=5, oldest=10)
 
     @property
     def pacs(self) -> Peer:

@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mkiso.addresses import advice, bind_error
 from mkiso.certificates import faults, periods, too_open
-from mkiso.commands.places import Wrong, nearest, require_directory, require_writable, whose
+from mkiso.checks import Check, checked, directories, ledger_answers, peer_answers, readable, tools
 from mkiso.config import Config, Receiver, Tls
-from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.echoscu import echo
 from mkiso.disc.image import image_size
 from mkiso.disc.viewer import covered
-from mkiso.errors import AccessionNotFound, DiskFull, MkisoError
+from mkiso.errors import AccessionNotFound
 from mkiso.installation import archive_of, ledger_of
 from mkiso.patients import patient_source
-from mkiso.process import run
+from mkiso.places import Wrong, whose
 from mkiso.relay import peer_of
 from mkiso.retrieve.slots import slot_is_taken
-from mkiso.workspace import ensure_work_dir, require_space
 
-DCMTK = (
-    "echoscu",
-    "findscu",
-    "movescu",
-    "storescp",
-    "storescu",
-    "dcmsend",
-    "dcmmkdir",
-    "dcmj2pnm",
-    "dsr2html",
-    "dcm2pdf",
-)
-VERSION_LIMIT = 10.0
 NOBODYS = "MKISO.CHECK"
-
-
-@dataclass(frozen=True)
-class Check:
-    """What was looked at, what was found, and whether that is as it must be."""
-
-    name: str
-    ok: bool
-    found: str
 
 
 def checks(config: Config) -> Iterator[Check]:
     """Every check, each made when it is asked for, whatever became of those before it."""
-    for tool in DCMTK:
-        yield checked(tool, partial(_version, config.tools.dcmtk_dir / tool, "tools.dcmtk_dir"))
-    yield checked("genisoimage", partial(_version, config.tools.genisoimage, "tools.genisoimage"))
-    yield checked("storage.work_dir", partial(_work_dir, config))
-    yield checked("storage.min_free", partial(_space, config))
+    yield from tools(config)
+    yield from directories(config)
     if config.media.viewer_dir:
         yield checked("media.viewer_dir", partial(_viewer, config, config.media.viewer_dir))
     yield checked("storage.ledger", partial(_ledger, config))
@@ -67,49 +35,10 @@ def checks(config: Config) -> Iterator[Check]:
         if receiver.tls:
             yield checked(f"receiver {receiver.ae_title} tls", partial(_tls, receiver.tls))
     yield checked("server.bind", partial(_bind, config))
-    yield checked("pacs", partial(_echo, config, archive_of(config)))
+    yield checked("pacs", partial(peer_answers, config, archive_of(config)))
     yield checked("patients.source", partial(_patient_source, config))
     for name, destination in config.destinations.items():
-        yield checked(f"destination {name}", partial(_echo, config, peer_of(destination, config.retrieve)))
-
-
-def checked(name: str, look: Callable[[], str]) -> Check:
-    """One check, made now: whatever goes wrong is what was found."""
-    try:
-        return Check(name, True, look())
-    except MkisoError as error:
-        return Check(name, False, " ".join([error.detail, *getattr(error, "__notes__", ())]))
-    except Exception as wrong:  # the boundary: the other checks are made all the same
-        return Check(name, False, str(wrong) or type(wrong).__name__)
-
-
-def _version(program: Path, key: str) -> str:
-    if not program.exists():
-        raise Wrong(f"{program} is not there. Install it, or set {key}.")
-    result = run((str(program), "--version"), timeout=VERSION_LIMIT)
-    first = next((line for line in (result.stdout + result.stderr).splitlines() if line.strip()), "")
-    if result.rc != 0:
-        raise Wrong(f"{program} ended with status {result.rc}: {first}")
-    return first.strip("$ ")
-
-
-def _work_dir(config: Config) -> str:
-    work_dir = config.storage.work_dir
-    if not work_dir.exists():
-        require_directory(work_dir)
-    ensure_work_dir(work_dir)
-    require_writable(work_dir)
-    return str(work_dir)
-
-
-def _space(config: Config) -> str:
-    work_dir, kept = nearest(config.storage.work_dir), config.storage.min_free
-    try:
-        require_space(work_dir, kept)
-    except DiskFull as full:
-        raise Wrong(f"{work_dir}: {full.detail}") from full
-    free = shutil.disk_usage(work_dir).free
-    return f"{readable(free)} are free at {work_dir}, {readable(kept)} of which are kept"
+        yield checked(f"destination {name}", partial(peer_answers, config, peer_of(destination, config.retrieve)))
 
 
 def _viewer(config: Config, viewer_dir: Path) -> str:
@@ -123,13 +52,7 @@ def _viewer(config: Config, viewer_dir: Path) -> str:
 
 
 def _ledger(config: Config) -> str:
-    ledger = ledger_of(config.storage)
-    if file := ledger.file:
-        require_directory(file.parent)
-        if file.exists():
-            require_writable(file)
-    ledger.check()
-    return f"{file or 'the database'} answers"
+    return ledger_answers(ledger_of(config.storage))
 
 
 def _patient_source(config: Config) -> str:
@@ -161,14 +84,3 @@ def _tls(tls: Tls) -> str:
     if wrong := [f"{key} {files[key]} {why}" for found in (faults(tls), too_open(tls)) for key, why in found.items()]:
         raise Wrong("; ".join(wrong))
     return ", ".join(f"{key} {files[key]} until {life.end:%Y-%m-%d}" for key, life in periods(tls).items())
-
-
-def _echo(config: Config, peer: Peer) -> str:
-    if failure := echo(config.tools.dcmtk_dir, peer):
-        raise Wrong(f"{peer}: {failure}")
-    return f"{peer} answers"
-
-
-def readable(count: int) -> str:
-    """So many bytes as a person reads them."""
-    return f"{tqdm.format_sizeof(count)}B"

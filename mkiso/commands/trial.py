@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from mkiso.cancellation import Cancellation
+from mkiso.checks import Check, checked, readable
 from mkiso.clock import Stopwatch
-from mkiso.commands.check import Check, checked, readable
 from mkiso.commands.options import requester
-from mkiso.commands.places import Wrong
 from mkiso.config import Config
 from mkiso.disc.product import medium
 from mkiso.installation import Installation
 from mkiso.job import Order
 from mkiso.names import display_name
+from mkiso.places import Wrong
 from mkiso.retrieve.instances import Instance
 from mkiso.retrieve.studies import Study
 from mkiso.trial import Trial

@@ -13,7 +13,8 @@ import yaml
 
 from mkiso import errors
 from mkiso.cancellation import Cancellation
-from mkiso.commands.check import Check, checks
+from mkiso.checks import Check
+from mkiso.commands.check import checks
 from mkiso.config import Receiver, Retrieve, Tls, Tools, parse
 from mkiso.errors import MkisoError
 from mkiso.installation import Installation

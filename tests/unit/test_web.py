@@ -16,10 +16,11 @@ from mkiso.dcmtk.sent import Outcome, Sent
 from mkiso.errors import AccessionNotFound, Busy, ConfigurationError, Incomplete, Internal, JobExists
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed
+from mkiso.last import Last
 from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery
 from mkiso.retrieve.studies import Study
-from mkiso.status import LastStatus, Status
+from mkiso.status import Status
 from mkiso.web import answers, background, create_app
 from mkiso.workspace import job_directory
 from tests.unit.test_errors import CLASSES, TABLE
@@ -123,7 +124,7 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     monkeypatch.setattr(background, "relay", jobs.relay)
     monkeypatch.setattr(Installation, "studies", lambda _self, *asked: jobs.studies(*asked))
     monkeypatch.setattr(Installation, "look_up", lambda _self, *asked: jobs.look_up(*asked))
-    monkeypatch.setattr(LastStatus, "known", lambda _self: Status(True, 1, 2, 3, 40 * 10**9))
+    monkeypatch.setattr(Last, "known", lambda _self: Status(True, 1, 2, 3, 40 * 10**9))
     return jobs
 
 

@@ -1,0 +1,152 @@
+"""Checks of what every job needs: its tools, directories, ledger and archive. `mkiso check` adds to them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mkiso.clock import Stopwatch
+from mkiso.config import Config
+from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.echoscu import echo
+from mkiso.errors import DiskFull, MkisoError
+from mkiso.ledger.ledger import Ledger
+from mkiso.places import Wrong, nearest, require_directory, require_writable
+from mkiso.process import run
+from mkiso.workspace import ensure_work_dir, require_space
+
+DCMTK = (
+    "echoscu",
+    "findscu",
+    "movescu",
+    "storescp",
+    "storescu",
+    "dcmsend",
+    "dcmmkdir",
+    "dcmj2pnm",
+    "dsr2html",
+    "dcm2pdf",
+)
+VERSION_LIMIT = 10.0
+PATIENCE = 4.0  # with the ledger's limit less than a caller waits
+log = logging.getLogger("mkiso.status")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, what was found, and whether that is as it must be."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def checked(name: str, look: Callable[[], str]) -> Check:
+    """One check, made now: whatever goes wrong is what was found."""
+    try:
+        return Check(name, True, look())
+    except MkisoError as error:
+        return Check(name, False, " ".join([error.detail, *getattr(error, "__notes__", ())]))
+    except Exception as wrong:  # the boundary: the other checks are made all the same
+        return Check(name, False, str(wrong) or type(wrong).__name__)
+
+
+def tools(config: Config) -> Iterator[Check]:
+    """A check of each program that a job runs, by its version."""
+    for tool in DCMTK:
+        yield checked(tool, partial(_version, config.tools.dcmtk_dir / tool, "tools.dcmtk_dir"))
+    yield checked("genisoimage", partial(_version, config.tools.genisoimage, "tools.genisoimage"))
+
+
+def directories(config: Config) -> Iterator[Check]:
+    """The work_dir, and the room in it."""
+    yield checked("storage.work_dir", partial(_work_dir, config))
+    yield checked("storage.min_free", partial(_space, config))
+
+
+class Readiness:
+    """What must be there for a job to end well, in at most a few seconds; what changes for the worse is logged."""
+
+    def __init__(self, config: Config, pacs: Peer, ledger: Ledger) -> None:
+        self._config, self._pacs, self._ledger = config, pacs, ledger
+        self._failed: Collection[str] = ()
+
+    def look(self) -> tuple[Check, ...]:
+        """Every check, made now."""
+        found = (
+            *tools(self._config),
+            *directories(self._config),
+            checked("storage.ledger", partial(ledger_answers, self._ledger)),
+            checked("pacs", partial(peer_answers, self._config, self._pacs, PATIENCE)),
+        )
+        for check in found:
+            if not check.ok and check.name not in self._failed:
+                log.warning("not ready", extra={"fields": {"check": check.name, "found": check.found}})
+        self._failed = {check.name for check in found if not check.ok}
+        return found
+
+
+def ledger_answers(ledger: Ledger) -> str:
+    """That the ledger can be read, and its file written; raises Wrong, MkisoError."""
+    if file := ledger.file:
+        require_directory(file.parent)
+        if file.exists():
+            require_writable(file)
+    ledger.check()
+    if file and not file.exists():
+        raise Wrong(f"{file} was taken away while it was in use. Put it back, and restart the service.")
+    return f"{file or 'the database'} answers"
+
+
+def peer_answers(config: Config, peer: Peer, seconds: float | None = None) -> str:
+    """That a peer answers a C-ECHO, within so many seconds where they are given; raises Wrong."""
+    waited = Stopwatch()
+
+    def check() -> None:
+        if seconds is not None and waited.seconds() > seconds:
+            raise Wrong(f"{peer}: no answer in {seconds:g} s")
+
+    asked = replace(peer, connect_timeout=min(seconds or peer.connect_timeout, peer.connect_timeout))
+    if failure := echo(config.tools.dcmtk_dir, asked, check):
+        raise Wrong(f"{peer}: {failure}")
+    return f"{peer} answers"
+
+
+def readable(count: int) -> str:
+    """So many bytes as a person reads them."""
+    return f"{tqdm.format_sizeof(count)}B"
+
+
+def _version(program: Path, key: str) -> str:
+    if not program.exists():
+        raise Wrong(f"{program} is not there. Install it, or set {key}.")
+    result = run((str(program), "--version"), timeout=VERSION_LIMIT)
+    first = next((line for line in (result.stdout + result.stderr).splitlines() if line.strip()), "")
+    if result.rc != 0:
+        raise Wrong(f"{program} ended with status {result.rc}: {first}")
+    return first.strip("$ ")
+
+
+def _work_dir(config: Config) -> str:
+    work_dir = config.storage.work_dir
+    if not work_dir.exists():
+        require_directory(work_dir)
+    ensure_work_dir(work_dir)
+    require_writable(work_dir)
+    return str(work_dir)
+
+
+def _space(config: Config) -> str:
+    work_dir, kept = nearest(config.storage.work_dir), config.storage.min_free
+    try:
+        require_space(work_dir, kept)
+    except DiskFull as full:
+        raise Wrong(f"{work_dir}: {full.detail}") from full
+    free = shutil.disk_usage(work_dir).free
+    return f"{readable(free)} are free at {work_dir}, {readable(kept)} of which are kept"
