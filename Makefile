@@ -70,6 +70,7 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.layout
 	$(PYTHON) -m benchmarks.tls
 	$(PYTHON) -m benchmarks.history
+	$(PYTHON) -m benchmarks.metrics
 	$(PYTHON) -m benchmarks.pages
 
 screenshots: setup-tests

@@ -17,6 +17,7 @@ from mkiso.errors import Cancelled, Internal, JobExists, JobNotFound
 from mkiso.ledger.database import Database
 from mkiso.ledger.history import History
 from mkiso.ledger.tables import PUBLIC, UNFINISHED, fitting, instances, job_accessions, jobs
+from mkiso.ledger.totals import Counting
 
 STATES = (*UNFINISHED, "done", "failed", "cancelled")
 # A running job's row is written every BEAT seconds; a row on which nobody wrote for SILENT seconds has no process.
@@ -47,6 +48,7 @@ class Ledger:
     def __init__(self, url: str, identity: Callable[[], str], living: Callable[[], set[str]]) -> None:
         self._database = Database(url)
         self.history = History(self._database)
+        self.counting = Counting(self._database, identity)
         self._identity = identity
         self._living = living
 

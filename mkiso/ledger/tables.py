@@ -18,6 +18,7 @@ UNICODE: dict[str, Any] = {
     for option, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
 }
 
+SERVERS = ("postgresql", "mysql", "mariadb")
 metadata = sa.MetaData()
 jobs = sa.Table(
     "jobs",
@@ -60,6 +61,10 @@ sa.Index(
     "jobs_searched",
     *(jobs.c[name] for name in ("created_at", "id", "state", "patient_name", "patient_id", "requester")),
 ).ddl_if(dialect="sqlite")
+# For the totals of a host's finished jobs, in the order in which they finished. With the work_dir first, SQLite would
+# take it for jobs of a state, too.
+sa.Index("jobs_finished_here", jobs.c.finished_at, jobs.c.work_dir, jobs.c.id).ddl_if(dialect="sqlite")
+sa.Index("jobs_finished", jobs.c.finished_at, jobs.c.id).ddl_if(dialect=SERVERS)  # type: ignore[arg-type]
 job_accessions = sa.Table(
     "job_accessions",
     metadata,

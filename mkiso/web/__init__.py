@@ -6,7 +6,7 @@ from flask import Flask
 
 from mkiso.config import Config
 from mkiso.installation import Installation
-from mkiso.web import access, answers, api, context, guards, health, history, orders, pages
+from mkiso.web import access, answers, api, context, guards, health, history, metrics, orders, pages
 from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs
 from mkiso.web.polls import Polls
 
@@ -26,8 +26,8 @@ def create_app(config: Config) -> Flask:
     app.before_request(access.require_token)
     app.before_request(access.require_text)
     app.before_request(guards.refuse_foreign_posts)
-    for blueprint in (orders.blueprint, api.blueprint, health.blueprint, pages.blueprint, history.blueprint):
-        app.register_blueprint(blueprint)
+    for room in (orders, api, health, metrics, pages, history):
+        app.register_blueprint(room.blueprint)
     answers.register(app)
     context.register(app)
     app.wsgi_app = Polls(app.wsgi_app, installation.glance)  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -97,8 +98,15 @@ def _post_worker_init(worker: Any) -> None:
     installation.pulse.keep_beating()
     installation.status.known()  # so that the first page knows it
     installation.readiness.known()
+    threading.Thread(target=_count_jobs, args=(installation,), name="count", daemon=True).start()
     live.is_stopping = partial(_is_stopping, worker)
     live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)
+
+
+def _count_jobs(installation: Installation) -> None:
+    """What has ended before this start takes seconds to count: the first reader of /metrics need not wait for that."""
+    with suppress(LedgerUnavailable, DiskFull):
+        installation.ledger.counting.totals()
 
 
 def _is_stopping(worker: Any) -> bool:

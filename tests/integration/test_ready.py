@@ -10,10 +10,12 @@ from typing import Any
 
 import psutil
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.conftest import Site
+from tests.support.destination import running_destination
 from tests.support.ports import free_ports
-from tests.support.service import Service, running_service
+from tests.support.service import Service, mkiso, running_service
 from tests.support.tools import LOCALHOST, wait_until
 
 ONE = {"workers": 1, "threads": 32}
@@ -99,3 +101,53 @@ def test_however_many_ask_a_pacs_that_hangs_is_asked_once_at_a_time(site: Site) 
         assert max(one.result().elapsed.total_seconds() for one in asked) < 10
         assert 1 <= most <= 2
         assert service.get("/healthz").elapsed.total_seconds() < 1
+
+
+def samples(service: Service) -> dict[tuple[str, ...], float]:
+    """Name and labels' values of each sample, by the labels' names, to its value."""
+    families = text_string_to_metric_families(service.get("/metrics").text)
+    found = [one for family in families for one in family.samples]
+    return {(one.name, *(one.labels[label] for label in sorted(one.labels))): one.value for one in found}
+
+
+def ended(service: Service) -> dict[tuple[str, ...], float]:
+    """Jobs by code, kind and state."""
+    return {key[1:]: value for key, value in samples(service).items() if key[0] == "mkiso_jobs_total"}
+
+
+def test_a_disc_a_relay_a_failed_job_and_a_command_are_counted(site: Site, tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    peers = {"relay": {"ae_title": "DESTINATION", "host": LOCALHOST, "port": port}}
+    with serving(site, destinations=peers) as service, running_destination(port):
+        assert ended(service) == {}
+        size = len(service.get("/mkiso.php?accession_number=CT.001").content)
+        relayed = service.get("/api/iso/relay?accession_numbers=CT.001").json()
+        assert service.get("/mkiso.php?accession_number=NONE.001").status_code == 404
+        command = mkiso("iso", "CT.001", "-o", tmp_path / "disc.iso", "--config", service.config_file)
+        assert command.returncode == 0, command.stderr
+        wait_until(lambda: sum(ended(service).values()) == 4, 10, lambda: str(ended(service)))
+        assert ended(service) == {
+            ("", "iso", "done"): 2,
+            ("", "relay", "done"): 1,
+            ("accession_not_found", "iso", "failed"): 1,
+        }
+        found = samples(service)
+    assert found["mkiso_instances_total",] == 3 * relayed["files_sent"]
+    assert found["mkiso_handed_out_bytes_total",] > 2 * size
+    assert found["mkiso_phase_seconds_total", "retrieving"] > 0
+    assert (found["mkiso_jobs_running",], found["mkiso_receivers", "free"]) == (0, 1)
+    assert (found["mkiso_check_ok", "pacs"], found["mkiso_check_ok", "storescp"]) == (1, 1)
+
+
+def test_every_worker_tells_the_same(site: Site) -> None:
+    with running_service(site.directory, free_ports(1)[0], site.settings(server={"workers": 2})) as service:
+        service.get("/mkiso.php?accession_number=CT.001")
+        wait_until(lambda: ended(service) == {("", "iso", "done"): 1}, 10, lambda: str(ended(service)))
+        assert [ended(service) for _ in range(10)] == [{("", "iso", "done"): 1}] * 10
+
+
+def test_figures_are_told_while_the_pacs_hangs(site: Site) -> None:
+    with silent_peer() as port, serving(site, pacs={"port": port}) as service:
+        assert service.get("/metrics").elapsed.total_seconds() < 2
+        assert failing(service.get("/readyz")) == ["pacs"]
+        assert samples(service)["mkiso_check_ok", "pacs"] == 0

@@ -39,6 +39,7 @@ LAYERS = (
 )
 ONLY = {
     "flask": {"web"},
+    "prometheus_client": {"web"},
     "subprocess": {"process"},
     "yaml": {"yaml_file"},
     "sqlalchemy": {"ledger", "patients"},
