@@ -13,7 +13,6 @@ from prometheus_client.registry import Collector
 import mkiso
 from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
-from mkiso.ledger.totals import Counting
 from mkiso.retrieve.slots import slot_is_taken
 from mkiso.web.answers import installation
 
@@ -38,7 +37,7 @@ class Figures(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        for families in (_of_program, _of_jobs, _of_running, _of_receivers, _of_disk, _of_checks):
+        for families in (_of_program, _of_jobs, _of_receivers, _of_disk, _of_checks):
             yield from _readable(families, self._service)
 
 
@@ -56,7 +55,8 @@ def _of_program(_service: Installation) -> Iterator[Metric]:
 
 
 def _of_jobs(service: Installation) -> Iterator[Metric]:
-    totals = _counting(service).totals()
+    service.config.storage.work_dir.stat()  # without it no job is this host's: counters that are left out do not fall
+    totals, running = service.ledger.counting.totals(), service.ledger.counting.running()
     ended = CounterMetricFamily(
         "mkiso_jobs", "Jobs that have ended, by the error's code where there was one.", labels=("kind", "state", "code")
     )
@@ -66,19 +66,10 @@ def _of_jobs(service: Installation) -> Iterator[Metric]:
     for phase, seconds in sorted(totals.seconds.items()):
         phases.add_metric((phase,), seconds)
     yield ended
+    yield GaugeMetricFamily("mkiso_jobs_running", "Jobs under way, waiting ones too.", running)
     yield phases
     yield CounterMetricFamily("mkiso_instances", "Instances that ended jobs retrieved.", totals.instances)
     yield CounterMetricFamily("mkiso_handed_out_bytes", "Bytes of finished discs and relays.", totals.handed_out)
-
-
-def _of_running(service: Installation) -> Iterator[Metric]:
-    yield GaugeMetricFamily("mkiso_jobs_running", "Jobs under way, waiting ones too.", _counting(service).running())
-
-
-def _counting(service: Installation) -> Counting:
-    """OSError without a work_dir, where no job would be this host's: counters that are left out do not fall to 0."""
-    service.config.storage.work_dir.stat()
-    return service.ledger.counting
 
 
 def _of_receivers(service: Installation) -> Iterator[Metric]:
