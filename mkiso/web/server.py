@@ -97,7 +97,6 @@ def _post_worker_init(worker: Any) -> None:
             log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
     installation.pulse.keep_beating()
     installation.status.known()  # so that the first page knows it
-    installation.readiness.known()
     threading.Thread(target=_count_jobs, args=(installation,), name="count", daemon=True).start()
     live.is_stopping = partial(_is_stopping, worker)
     live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)

@@ -39,9 +39,9 @@ def settings(directory: Path, pacs_port: int, receivers: Mapping[str, int], **se
         "media": {"layout": "legacy", **sections.get("media", {})},
         "retrieve": {
             "connect_timeout": 2,
-            "query_timeout": 2,
-            "stall_timeout": 3,
-            "settle_timeout": 1,
+            "query_timeout": 15,
+            "stall_timeout": 15,
+            "settle_timeout": 2,
             "queue_timeout": 60,
             **sections.get("retrieve", {}),
         },
