@@ -9,7 +9,7 @@ from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.echoscu import echo
 from mkiso.ledger.ledger import Ledger
-from mkiso.retrieve.slots import slot_is_taken
+from mkiso.retrieve.slots import taken
 from mkiso.workspace import identity
 
 PATIENCE = 5.0
@@ -32,7 +32,7 @@ def look(config: Config, pacs: Peer, ledger: Ledger) -> Status:
     asked = replace(pacs, connect_timeout=min(PATIENCE, pacs.connect_timeout))
     return Status(
         pacs=echo(config.tools.dcmtk_dir, asked) is None,
-        busy=sum(slot_is_taken(work_dir, receiver) for receiver in config.receivers),
+        busy=taken(work_dir, config.receivers),
         receivers=len(config.receivers),
         waiting=ledger.history.queue(ours),
         free=shutil.disk_usage(work_dir).free,

@@ -26,7 +26,7 @@ from mkiso.job import Order, make_disc
 from mkiso.job import relay as run_relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import set_up
-from mkiso.verify.report import printable
+from mkiso.verify.report import as_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -105,7 +105,7 @@ def check(config_file: str | None, accession: str | None) -> None:
     tried = [] if accession is None else trial(config, parse_one(accession))
     all_ok = True
     for one in chain(checks(config), tried):
-        click.echo(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {printable(one.found)}")
+        click.echo(as_line(one))
         all_ok = all_ok and one.ok
     sys.exit(0 if all_ok else 1)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from mkiso.checks import Check
 from mkiso.log import set_up
-from mkiso.verify.report import Check, as_json, as_lines, printable
+from mkiso.verify.report import as_json, as_lines, printable
 from mkiso.verify.trees import Unreadable
 from mkiso.verify.verify import verify as checks_of
 

@@ -48,6 +48,11 @@ def slot_is_taken(work_dir: Path, receiver: Receiver) -> bool:
     return True
 
 
+def taken(work_dir: Path, receivers: Sequence[Receiver]) -> int:
+    """How many of the receivers jobs hold now."""
+    return sum(slot_is_taken(work_dir, receiver) for receiver in receivers)
+
+
 def _first_free(work_dir: Path, receivers: Sequence[Receiver], slot: ExitStack) -> Receiver | None:
     for receiver in receivers:
         with suppress(BlockingIOError):

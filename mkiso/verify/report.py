@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
+from mkiso.checks import Check
 from mkiso.verify.trees import Unreadable
 
 FIRST = 3
@@ -13,15 +14,6 @@ LONGEST = 200
 
 # A check yields what is wrong, as often as it is, and returns what it found otherwise.
 Findings = Generator[str, None, str]
-
-
-@dataclass(frozen=True)
-class Check:
-    """What was looked at, whether it is as it must be, and what was found or is wrong."""
-
-    name: str
-    ok: bool
-    found: str
 
 
 def judged(name: str, look: Callable[[], Findings]) -> Check:
@@ -56,7 +48,11 @@ def printable(text: str) -> str:
 
 
 def as_lines(checks: Iterable[Check]) -> str:
-    return "\n".join(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.found}" for one in checks)
+    return "\n".join(map(as_line, checks))
+
+
+def as_line(check: Check) -> str:
+    return f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {printable(check.found)}"
 
 
 def as_json(file: str, checks: Iterable[Check]) -> str:

@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
+from mkiso.checks import Check
 from mkiso.verify import fileset, instances, medium, webcontent
 from mkiso.verify.archive import archive_tree
 from mkiso.verify.disc import Disc
 from mkiso.verify.image import DESCRIPTOR, MAGIC, image_tree
-from mkiso.verify.report import Check, Findings, judged
+from mkiso.verify.report import Findings, judged
 from mkiso.verify.trees import Tree, Unreadable, directory_tree
 
 Look = Callable[[Disc], Findings]

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 import mkiso
 from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
-from mkiso.retrieve.slots import slot_is_taken
+from mkiso.retrieve.slots import taken
 from mkiso.web.answers import installation
 
 OLDEST_CHECKS = 300.0  # one scrape begins the look that the next one tells
@@ -74,7 +74,7 @@ def _of_jobs(service: Installation) -> Iterator[Metric]:
 
 def _of_receivers(service: Installation) -> Iterator[Metric]:
     config = service.config
-    busy = sum(slot_is_taken(config.storage.work_dir, receiver) for receiver in config.receivers)
+    busy = taken(config.storage.work_dir, config.receivers)
     receivers = GaugeMetricFamily("mkiso_receivers", "Receivers, by whether a job has them.", labels=("state",))
     receivers.add_metric(("busy",), busy)
     receivers.add_metric(("free",), len(config.receivers) - busy)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
 from mkiso.config import Config, parse
+from tests.support.browser import chromium
 from tests.support.ports import free_ports
 from tests.support.service import Service, running_service, settings
 from tests.support.testpacs import RunningPacs, running_testpacs
@@ -45,6 +47,12 @@ def site(pacs: RunningPacs, tmp_path: Path) -> Site:
 @pytest.fixture(scope="module")
 def site_of_module(pacs: RunningPacs, tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(tmp_path_factory.mktemp("site"), pacs)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

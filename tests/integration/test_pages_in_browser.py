@@ -1,7 +1,6 @@
 """A disc's pages in Debian's Chromium, opened by file:// as a patient opens them."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,12 @@ from playwright.sync_api import Browser
 from mkiso.contents.shown import About, NotIndexed, Patient, Viewer
 from mkiso.pages.markup import NOT_XML
 from mkiso.pages.pages import write_pages
-from tests.support.browser import accessibility_violations, chromium, watched_page
+from tests.support.browser import accessibility_violations, watched_page
 from tests.support.shown import HOSTILE, about, ct_jpeg, everything, hostile, hostile_about, patient, put_files, series
 
 SERIES, REPORT = "ihe_pdi/s0000002.htm", "ihe_pdi/r0000001.htm"
 NARROW, ZOOMED = {"width": 320, "height": 640}, {"width": 640, "height": 480}
 LONG = "Thorax_Abdomen_Becken_mit_Kontrastmittel_venoes_und_Rekonstruktion_0.6mm"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 def disc(stage: Path, patients: tuple[Patient, ...], told: About) -> Path:

@@ -13,19 +13,13 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import SCROLLS, chromium
+from tests.support.browser import SCROLLS
 from tests.support.desk import Desk, Person, front_desk, person
 from tests.support.service import instances_of, instances_on, read_disc
 from tests.support.tools import HANGING, dcmtk_with, wait_until
 
 INDONESIAN = {"locale": "id-ID"}
 PHONE = {"viewport": {"width": 320, "height": 640}}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

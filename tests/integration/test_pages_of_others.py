@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Download, Page, Response, expect
 
-from tests.support.browser import chromium
 from tests.support.desk import Desk, front_desk, person
 from tests.support.tools import wait_until
 
@@ -64,12 +63,6 @@ def elsewhere() -> Iterator[Elsewhere]:
     yield server
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

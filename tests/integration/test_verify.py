@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
+from mkiso.checks import Check
 from mkiso.disc.records import FILE_ID, IN_USE, LAST, LOWER, NEXT, SOP_INSTANCE, TYPE, Record, element, flat
-from mkiso.verify.report import Check
 from mkiso.verify.trees import Unreadable
 from mkiso.verify.verify import verify
 from tests.support import datasets

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mkiso.checks import Check
 from mkiso.disc.records import FIRST, IN_USE, LAST, LOWER, NEXT, TYPE, Malformed, Record, element, written
 from mkiso.verify import readme
 from mkiso.verify.directory import parse
 from mkiso.verify.keys import ABOVE, BRANCHES, KEYS, TIME, is_day
 from mkiso.verify.pages import Page, read_page
-from mkiso.verify.report import Check, Findings, as_json, as_lines, judged
+from mkiso.verify.report import Findings, as_json, as_lines, judged
 from mkiso.verify.trees import Unreadable, is_plain
 
 HTML = '<html xmlns="http://www.w3.org/1999/xhtml"><body>%s</body></html>'
