@@ -1,9 +1,9 @@
 # The commands of README.md. Each sets up what it needs.
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
-TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools libarchive-tools libgdcm-tools mariadb-server nginx-light openssl \
-    orthanc p7zip-full postgresql stunnel4 systemd unzip
-PACKAGE_SYSTEM = debootstrap iproute2
+TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools iproute2 libarchive-tools libgdcm-tools mariadb-server nftables \
+    nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip
+PACKAGE_SYSTEM = debootstrap
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
 PYTHON3 = python3

@@ -7,6 +7,7 @@ Mounts, processes and the network are of namespaces that end with this program, 
 import ctypes
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.chroot import Chroot
+from tests.support.pages import block
 from tests.support.service import instances_of, instances_on, read_disc
 from tests.support.testpacs import RunningPacs, running_testpacs
 from tests.support.tools import ROOT, wait_until
@@ -60,9 +62,7 @@ def check_disc(iso: Path, pacs: RunningPacs, accession: str) -> None:
 
 def do(chroot: Chroot, what: str) -> str:
     """The commands of docs/operations.md in its block of this name, as they stand."""
-    block = (ROOT / "docs" / "operations.md").read_text().partition(f"```sh {what}\n")[2].partition("```")[0]
-    assert block, what
-    return chroot.run("sh", "-ec", block)
+    return chroot.run("sh", "-ec", block("operations", f"sh {what}"))
 
 
 def check_installation(chroot: Chroot, deb: Path) -> None:
@@ -75,6 +75,11 @@ def check_installation(chroot: Chroot, deb: Path) -> None:
     assert told.splitlines() == list(modes), told
     for file in ("/usr/share/man/man1/mkiso.1.gz", "/usr/share/bash-completion/completions/mkiso"):
         assert chroot.path(file).is_file(), file
+    pages = Path("/usr/share/doc/mkiso")
+    for page in {"operations.md", *re.findall(r"\]\((\w+\.md)", chroot.path(f"{pages}/operations.md").read_text())}:
+        text = chroot.path(f"{pages}/{page}").read_text()
+        for file in (*re.findall(r"\]\((\w+\.md)", text), *re.findall(r"/usr/share/[\w./]+\w", text)):
+            assert chroot.path(str(pages / file)).exists(), (page, file)
     said(f"{chroot.run('mkiso', '--version').strip()} is installed, and serves as its unit says")
 
 

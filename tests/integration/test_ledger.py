@@ -1,5 +1,6 @@
 """A ledger that is away, hangs, comes back, or is shared: on SQLite, PostgreSQL and MariaDB as they are."""
 
+import re
 import socket
 import sqlite3
 import subprocess
@@ -22,11 +23,12 @@ from mkiso.errors import DiskFull, JobExists
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.ledger import tables
-from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.ledger import Ledger, now
 from mkiso.workspace import job_directory
 from tests.integration.test_lifecycle import Slow, slow_archive
 from tests.integration.test_limits import small_disk  # noqa: F401
 from tests.support.mariadb import running_mariadb
+from tests.support.pages import block
 from tests.support.ports import free_ports
 from tests.support.postgres import SECRET, running_postgres
 from tests.support.service import Service, config, instances_of, instances_on, read_disc, running_service, settings
@@ -434,3 +436,29 @@ def test_a_full_disk_of_the_ledger_is_told_as_such(found: str, small_disk: Path)
     with pytest.raises(DiskFull, match=r"storage\.ledger"):
         deque(opened(ledger, "A", destination="x" * 5000) for _ in range(1000))
     ledger.close()
+
+
+@pytest.mark.parametrize(("kind", "host"), [("postgresql", "127.0.0.1"), ("mariadb", "localhost")])
+def test_a_database_that_is_made_as_the_page_says_holds_a_ledger(kind: str, host: str, servers: dict[str, Any]) -> None:
+    server = servers[kind]
+    statements = block("hosts", f"sql {kind}").replace("10.1.2.%", host).split(";\n")
+    server.execute(*filter(None, statements))
+    url = re.findall(rf"^{kind if kind == 'postgresql' else 'mysql'}\S*$", block("hosts", "text urls"), re.M)[0]
+    ledger = Ledger(url.replace("10.1.2.7", f"127.0.0.1:{server.port}"), lambda: "W", set)
+    job_id = opened(ledger, "A.1")
+    ledger.update(job_id, patient_name="小东^王")
+    assert ledger.job(job_id)["patient_name"] == "小东^王"
+    ledger.close()
+
+
+def test_a_patients_rows_go_as_the_page_says_and_no_others(ledger: Ledger) -> None:
+    columns = ("sop_class_uid", "series_uid", "study_uid", "transfer_syntax", "outcome")
+    kept = [opened(ledger, "A.1", patient_id="PAT001"), opened(ledger, "A.2", patient_id="PAT002")]
+    ended = [opened(ledger, "A.1", patient_id=who) for who in ("PAT001", "PAT001", "PAT002")]
+    for job_id in ended:
+        ledger.hand_out(job_id, [{"sop_instance_uid": "1.2", **dict.fromkeys(columns, "1"), "bytes": 1}])
+        ledger.update(job_id, state="done", finished_at=now())
+    for statement in block("security", "sql erase").split(";\n"):
+        if statement:
+            ledger._database.do(lambda connection, words=statement: connection.execute(sa.text(words)))
+    assert {job["id"] for job in ledger.list_jobs()} == {*kept, ended[2]}
