@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn import glogging
@@ -12,8 +13,6 @@ from gunicorn import glogging
 from mkiso.web.access import asker
 from mkiso.web.polls import is_poll
 
-PROBES = ("/healthz", "/readyz", "/metrics")
-STATIC = "/static/"
 log = logging.getLogger("mkiso.web")
 
 
@@ -29,7 +28,7 @@ class Logger(glogging.Logger):
 
         The path is as it was sent, percent-encoded; the query is left out.
         """
-        if _is_routine(resp, environ):
+        if is_poll(environ) and resp.status_code == HTTPStatus.OK:  # once a second for each page
             return
         fields = {
             "method": req.method,
@@ -41,9 +40,3 @@ class Logger(glogging.Logger):
             "requester": asker(environ),
         }
         log.info("request", extra={"fields": fields})
-
-
-def _is_routine(resp: Any, environ: Mapping[str, Any]) -> bool:
-    """Whether pages and monitors ask this again and again, and it was answered well."""
-    path = environ["PATH_INFO"]
-    return resp.status_code in (200, 304) and (path in PROBES or path.startswith(STATIC) or is_poll(environ))
