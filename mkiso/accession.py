@@ -16,7 +16,7 @@ def parse_one(text: str | None, parameter: str = "accession_number") -> str:
     """
     accession = (text or "").strip(" ")
     if not accession:
-        raise MissingAccession(f"Give the accession number as {parameter}=…", error=f"missing {parameter}")
+        raise MissingAccession("Give an accession number.", error=f"missing {parameter}")
     if len(accession) > LONGEST:
         raise InvalidAccession(f"An accession number has at most {LONGEST} characters.")
     if not all(" " <= character <= "~" for character in accession):
@@ -34,7 +34,7 @@ def parse_list(text: str | None, limit: int, parameter: str = "accession_numbers
     Raises as parse_one, and EmptyAccession or TooManyAccessions.
     """
     if not (text or "").strip(" "):
-        raise MissingAccession(f"Give the accession numbers as {parameter}=A,B", error=f"missing {parameter}")
+        raise MissingAccession("Give an accession number, or several with commas.", error=f"missing {parameter}")
     parts = (text or "").split(",")
     if not all(part.strip(" ") for part in parts):
         raise EmptyAccession("The list has a comma with no accession number beside it; leave it out.")

@@ -49,6 +49,13 @@ def _ae_title(value: str) -> str:
     return value
 
 
+def _host(value: str) -> str:
+    """No option of a program, which a name with a hyphen before it would be."""
+    if not re.fullmatch(r"[A-Za-z0-9_:][A-Za-z0-9._:-]*", value):
+        raise ValueError("a host name or an address")
+    return value
+
+
 def _secret(value: object) -> object:
     if isinstance(value, str) and value.startswith("file:"):
         try:
@@ -82,7 +89,7 @@ Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 AETitle = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_ae_title)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
-Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")]
+Host = Annotated[str, AfterValidator(_host)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 LayoutName = Literal["legacy", "pdi"]
 
@@ -107,6 +114,15 @@ class Receiver(Section):
     ae_title: AETitle = "CDRECORD"
     port: Port = 10104
     tls: Tls | None = None
+
+
+def _one_a_port(receivers: tuple[Receiver, ...]) -> tuple[Receiver, ...]:
+    if len({receiver.port for receiver in receivers}) < len(receivers):
+        raise ValueError("each on a port of its own")
+    return receivers
+
+
+Receivers = Annotated[tuple[Receiver, ...], Field(min_length=1), AfterValidator(_one_a_port)]
 
 
 class Retrieve(Section):
@@ -144,7 +160,7 @@ class Media(Section):
 
 class SqlStep(Section):
     url: Secret
-    query: str
+    query: Annotated[str, Field(min_length=1)]
 
 
 class Sql(Section):
@@ -205,7 +221,7 @@ class Tools(Section):
 
 class Config(Section):
     pacs: Pacs = Pacs()
-    receivers: Annotated[tuple[Receiver, ...], Field(min_length=1)] = (Receiver(),)
+    receivers: Receivers = (Receiver(),)
     retrieve: Retrieve = Retrieve()
     destinations: dict[str, Destination] = {}
     media: Media = Media()
@@ -213,13 +229,6 @@ class Config(Section):
     storage: Storage = Storage()
     server: Server = Server()
     tools: Tools = Tools()
-
-    @model_validator(mode="after")
-    def _one_receiver_a_port(self) -> Self:
-        ports = [receiver.port for receiver in self.receivers]
-        if len(set(ports)) < len(ports):
-            raise ValueError("receivers: each on a port of its own")
-        return self
 
     def destination(self, name: str) -> Destination:
         """The named C-STORE peer.

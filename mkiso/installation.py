@@ -10,7 +10,7 @@ from mkiso.checks import Readiness
 from mkiso.config import Config, Storage
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
-from mkiso.disc.viewer import covered
+from mkiso.disc.viewer import unusable
 from mkiso.errors import ConfigurationError
 from mkiso.last import Last
 from mkiso.ledger.glance import Glance
@@ -39,8 +39,8 @@ class Installation:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        if cover := covered(config.media, config.media.layout):
-            raise ConfigurationError(cover)
+        if why := unusable(config.media, config.media.layout):
+            raise ConfigurationError(why)
         self.patients = patient_source(config.patients)
         self.ledger = ledger_of(config.storage)
         self.pulse = Pulse(self.ledger)

@@ -17,7 +17,7 @@ from mkiso.disc.layouts import LAYOUTS
 from mkiso.disc.product import Format, Product, medium
 from mkiso.disc.tree import Graft, Setting
 from mkiso.disc.uncompressed import uncompressed
-from mkiso.disc.viewer import covered
+from mkiso.disc.viewer import unusable
 from mkiso.disc.zip import zipping
 from mkiso.errors import Cancelled, NotConfigured
 from mkiso.installation import Installation
@@ -70,8 +70,8 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
 
     Raises the MkisoError that the caller is told, with nothing left behind.
     """
-    if cover := covered(installation.config.media, order.layout):
-        raise NotConfigured(cover)
+    if why := unusable(installation.config.media, order.layout):
+        raise NotConfigured(why)
     with Job(installation, order, cancellation, kind="iso", layout=order.layout, format=order.format) as job:
         studies = job.look_up()
         instances = job.decompress(job.retrieve(studies))

@@ -25,7 +25,8 @@ def display_name(name: str) -> str:
         groups.name_suffix,
     )
     shown = _spaced(" ".join(parts))
-    return shown or _spaced(f"{groups.ideographic or groups.phonetic}".replace("^", " "))
+    others = (_spaced(group.replace("^", " ")) for group in (groups.ideographic, groups.phonetic))
+    return shown or next(filter(None, others), "")
 
 
 def page_name(name: str) -> str:

@@ -9,10 +9,19 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+BEFORE = re.compile(r"Value error, |\w+ should (be|have) ")  # of pydantic's words
+
 
 def told(error: ValidationError, model: type[BaseModel]) -> str:
     """Each key's path and what was expected there, and what a mistyped key or word was probably meant to be."""
-    return "\n".join(_problem(one, model) for one in error.errors(include_url=False))
+    errors = error.errors(include_url=False)
+    return "\n".join(_problem(one, model) for one in errors if not _is_echo(one, errors))
+
+
+def _is_echo(error: Any, errors: Iterable[Any]) -> bool:
+    """Whether a list is too short only because what is wrong within it was taken out."""
+    within = (one["loc"][: len(error["loc"])] == error["loc"] for one in errors if one is not error)
+    return error["type"] == "too_short" and any(within)
 
 
 def _problem(error: Any, model: type[BaseModel]) -> str:
@@ -22,7 +31,8 @@ def _problem(error: Any, model: type[BaseModel]) -> str:
         meant = _meant(key, _section_at(above, model).model_fields)
         return f"  {path}: unknown key{meant}; etc/mkiso.yaml lists the known ones"
     meant = _meant(error["input"], _words(error)) if error["type"] == "literal_error" else ""
-    return f"  {path}: expected {error['msg'].removeprefix('Value error, ').removeprefix('Input should be ')}{meant}"
+    expected = "a value, and there is none" if error["type"] == "missing" else BEFORE.sub("", error["msg"])
+    return f"  {path}: expected {expected}{meant}"
 
 
 def _words(error: Any) -> list[str]:

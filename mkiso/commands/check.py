@@ -12,7 +12,7 @@ from mkiso.certificates import faults, periods, too_open
 from mkiso.checks import Check, checked, directories, ledger_answers, peer_answers, readable, tools
 from mkiso.config import Config, Receiver, Tls
 from mkiso.disc.image import image_size
-from mkiso.disc.viewer import covered
+from mkiso.disc.viewer import unusable
 from mkiso.errors import AccessionNotFound
 from mkiso.installation import archive_of, ledger_of
 from mkiso.patients import patient_source
@@ -45,8 +45,8 @@ def _viewer(config: Config, viewer_dir: Path) -> str:
     """genisoimage would refuse every disc for one file of the viewer that it cannot take."""
     if not viewer_dir.is_dir():
         raise Wrong(f"{whose(viewer_dir)}. Copy the viewer's files there, or take the key away.")
-    if cover := covered(config.media, config.media.layout):
-        raise Wrong(cover)
+    if why := unusable(config.media, config.media.layout):
+        raise Wrong(why)
     size = image_size(config.tools.genisoimage, config.media, [])
     return f"{viewer_dir} ({readable(size)} as a disc)"
 

@@ -10,6 +10,7 @@ import click
 from tqdm import tqdm
 from tqdm.utils import disp_len
 
+from mkiso.accession import parse_one
 from mkiso.commands.options import config_option, installation_of
 from mkiso.ledger.ledger import STATES, Ledger
 from mkiso.verify.report import printable
@@ -29,12 +30,20 @@ Job = dict[str, Any]
 @click.option("--state", type=click.Choice(STATES), help="only jobs in this state")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @click.argument("words", nargs=-1, metavar="[ID | cancel ID]")
-def jobs(config_file: str | None, as_json: bool, words: tuple[str, ...], limit: int, **filters: str | None) -> None:
+def jobs(
+    config_file: str | None,
+    as_json: bool,
+    accession: str | None,
+    state: str | None,
+    limit: int,
+    words: tuple[str, ...],
+) -> None:
     """The ledger, newest first; with ID that job alone; cancel ID stops it, whichever process runs it."""
     ledger = installation_of(config_file).ledger
     match words:
         case ():
-            found = ledger.list_jobs(limit=limit, **filters)
+            asked = None if accession is None else parse_one(accession)
+            found = ledger.list_jobs(accession=asked, state=state, limit=limit)
             click.echo(_json({"jobs": found}) if as_json else table(found))
         case (str(job_id),) if job_id != CANCEL:
             job = ledger.job(job_id.lower())

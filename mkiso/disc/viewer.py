@@ -39,8 +39,13 @@ def viewer_bytes(media: Media) -> int:
     return sum(os.stat(os.path.join(at, name)).st_size for at, _, names in os.walk(media.viewer_dir) for name in names)
 
 
-def covered(media: Media, layout: LayoutName) -> str | None:
-    """What the viewer's files would cover of a disc with this layout, and what to do; capitals are no difference."""
+def unusable(media: Media, layout: LayoutName) -> str | None:
+    """Why no disc of this layout can have the viewer, and what to do: it is not there, or its files would cover others.
+
+    Capitals are no difference.
+    """
+    if media.viewer_dir and not media.viewer_dir.is_dir():
+        return f"media.viewer_dir: {media.viewer_dir} is no directory. Put the viewer there, or take the key away."
     covering = [entry for entry in _entries(media) if entry.upper() in ROOT[layout]]
     if not covering:
         return None
@@ -51,8 +56,7 @@ def covered(media: Media, layout: LayoutName) -> str | None:
 
 
 def _entries(media: Media) -> list[str]:
-    """None where the directory is not there: then no disc can be made, and `check` tells it."""
-    return sorted(os.listdir(media.viewer_dir)) if media.viewer_dir and media.viewer_dir.is_dir() else []
+    return sorted(os.listdir(media.viewer_dir)) if media.viewer_dir else []
 
 
 def _opened_by_autorun(media: Media, files: dict[str, str]) -> str | None:

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 from flask import current_app, request
 from gunicorn.http.errors import ParseException
 
-from mkiso.errors import BadRequest, Unauthorized
+from mkiso.errors import BadRequest, InvalidAccession, Unauthorized
 from mkiso.installation import Installation
 
 USER = "mkiso.user"  # of a token, in the WSGI environ
@@ -35,13 +35,22 @@ def require_token() -> None:
 
 
 def require_text() -> None:
-    """Before each request: read all of it, for which the client has a limit; BadRequest where it is no UTF-8."""
+    """Before each request: read all of it, for which the client has a limit; BadRequest where it is no UTF-8.
+
+    Where that is an accession number, it is InvalidAccession.
+    """
     try:
         body = request.get_data()
-        form = body if request.mimetype == "application/x-www-form-urlencoded" else b""
-        unquote_to_bytes(request.query_string + b"&" + form).decode()
-    except (UnicodeDecodeError, ParseException):
-        raise BadRequest("The request's parameters are no UTF-8, or its body is not as HTTP has it.") from None
+    except ParseException:
+        raise BadRequest("The request's body is not as HTTP has it.") from None
+    form = body if request.mimetype == "application/x-www-form-urlencoded" else b""
+    for parameter in (request.query_string + b"&" + form).split(b"&"):
+        try:
+            unquote_to_bytes(parameter).decode()
+        except UnicodeDecodeError:
+            if parameter.startswith(b"accession_number"):
+                raise InvalidAccession("An accession number consists of printable ASCII characters.") from None
+            raise BadRequest("The request's parameters are no UTF-8.") from None
 
 
 def requester() -> str:

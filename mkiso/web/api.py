@@ -23,12 +23,12 @@ def studies() -> Response:
     accessions = accession_list("accession_numbers")
     if request.method == "HEAD":
         return jsonify()
-    g.job_id = str(uuid.uuid4())
-    cancellation = live_jobs().start(g.job_id, request.environ.get("gunicorn.socket"))
+    query_id = str(uuid.uuid4())
+    cancellation = live_jobs().start(query_id, request.environ.get("gunicorn.socket"))
     try:
-        found = installation().studies(accessions, cancellation, g.job_id)
+        found = installation().studies(accessions, cancellation, query_id)
     finally:
-        live_jobs().stop(g.job_id)
+        live_jobs().stop(query_id)
     return jsonify(studies=[study.public() for study in found], patients=count_patients(found))
 
 

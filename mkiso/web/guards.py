@@ -1,9 +1,11 @@
-"""What another site's page may not do: it may open a window here, and nothing else.
+"""What another site's page may not do: it may open a window here, or download a disc, and nothing else.
 
 A browser says whose page asks, and for what (Fetch Metadata, `Origin`); a program says nothing, and is let through.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from flask import request
 
@@ -11,6 +13,8 @@ from mkiso.errors import Forbidden
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 FROM_HERE = ("same-origin", "none")
+WINDOW = ("document",)
+DOWNLOAD = ("document", "iframe", "frame")  # a hospital's page may have its disc in a frame that nobody sees
 DETAIL = "Another site's page asked for this. Open it in a window of its own, or from mkiso's own pages."
 
 
@@ -22,8 +26,8 @@ def refuse_foreign_posts() -> None:
         raise Forbidden(DETAIL)
 
 
-def refuse_embedding() -> None:
-    """Before what starts something: raise Forbidden where another site's page loads it other than in a window.
+def refuse_embedding(kinds: Collection[str] = WINDOW) -> None:
+    """Before what starts something: raise Forbidden where another site's page loads it other than as one of `kinds`.
 
     A browser's guess at what a person opens next is nobody's wish, from whatever page.
     """
@@ -31,7 +35,7 @@ def refuse_embedding() -> None:
     kind, site = headers.get("Sec-Fetch-Dest"), headers.get("Sec-Fetch-Site")
     is_guess = "prefetch" in headers.get("Sec-Purpose", headers.get("Purpose", ""))
     says_nothing = kind is None and site is None
-    if is_guess or not (says_nothing or kind == "document" or site in FROM_HERE):
+    if is_guess or not (says_nothing or kind in kinds or site in FROM_HERE):
         raise Forbidden(DETAIL)
 
 

@@ -17,7 +17,7 @@ from mkiso.web.answers import (
     prefers_page,
     relayed,
 )
-from mkiso.web.guards import refuse_embedding
+from mkiso.web.guards import DOWNLOAD, WINDOW, refuse_embedding
 
 URLS = (  # the path; the parameter, and whether it takes a list; where a relay goes, or None for a disc
     ("/mkiso.php", "accession_number", False, None),
@@ -31,10 +31,10 @@ URLS = (  # the path; the parameter, and whether it takes a list; where a relay 
 )
 RELAYING = ("GET", "POST")
 blueprint = Blueprint("orders", __name__)
-blueprint.before_request(refuse_embedding)
 
 
 def order(parameter: str, several: bool, destination: str | None) -> Response:
+    refuse_embedding(WINDOW if destination else DOWNLOAD)
     chosen_job_id()
     accessions = accession_list(parameter) if several else (parse_one(argument(parameter)),)
     if destination is not None:
@@ -55,6 +55,7 @@ for number, (path, *defaults) in enumerate(URLS):
 
 @blueprint.route("/api/iso/relay", methods=RELAYING)
 def relay() -> Response:
+    refuse_embedding()
     chosen_job_id()
     destination = argument("destination")
     return relayed(accession_list("accession_numbers"), "relay" if destination is None else destination)

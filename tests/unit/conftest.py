@@ -5,11 +5,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 from pytest_subprocess import FakeProcess
 
 from mkiso.dcmtk.association import Peer
 
+# How long an example takes says something of the machine alone.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 CAPTURED = Path(__file__).parents[1] / "fixtures" / "dcmtk"
 
 

@@ -1,4 +1,4 @@
-"""What other sites' pages may do: open a window, and nothing else."""
+"""What other sites' pages may do: open a window, have a disc in a frame, and nothing else."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -20,8 +20,6 @@ EMBEDDED = [
     "image",
     "script",
     "style",
-    "iframe",
-    "frame",
     "object",
     "embed",
     "audio",
@@ -30,6 +28,7 @@ EMBEDDED = [
     "font",
     "empty",
 ]
+FRAMES = ["iframe", "frame"]
 FOREIGN_POSTS = (
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
@@ -47,8 +46,13 @@ def test_a_window_and_a_program_are_let_through(url: str, headers: dict[str, str
     assert client.get(url, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("url", [*DOWNLOADS, *RELAYS])
-@pytest.mark.parametrize("kind", EMBEDDED)
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        *((url, kind) for url in RELAYS for kind in (*EMBEDDED, *FRAMES)),
+        *((url, kind) for url in DOWNLOADS for kind in EMBEDDED),
+    ],
+)
 @pytest.mark.parametrize("site", ["cross-site", "same-site", None])
 def test_another_sites_page_embeds_nothing_that_starts_a_job(
     kind: str, site: str | None, url: str, client: FlaskClient, installation: Jobs
@@ -56,6 +60,12 @@ def test_another_sites_page_embeds_nothing_that_starts_a_job(
     headers = {"Sec-Fetch-Dest": kind} | ({"Sec-Fetch-Site": site} if site else {})
     answer = client.get(url, headers=headers)
     assert (answer.status_code, answer.json["code"], installation.orders) == (403, "forbidden", [])
+
+
+@pytest.mark.parametrize("url", DOWNLOADS)
+@pytest.mark.parametrize("kind", FRAMES)
+def test_a_hospitals_page_may_download_in_a_frame(kind: str, url: str, client: FlaskClient) -> None:
+    assert client.get(url, headers={"Sec-Fetch-Dest": kind, "Sec-Fetch-Site": "same-site"}).status_code == 200
 
 
 @pytest.mark.parametrize("site", ["none", "same-origin", "cross-site"])

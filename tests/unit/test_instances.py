@@ -174,9 +174,7 @@ def test_a_file_that_is_gone_is_not_whole(tmp_path: Path) -> None:
 
 
 @every_syntax
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None, phases=[Phase.generate]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, phases=[Phase.generate])
 @given(data=st.data())
 def test_a_damaged_file_is_whole_or_not_and_never_an_error(syntax: UID, tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(file_of(syntax))
@@ -233,7 +231,7 @@ def test_an_absent_patient_id_is_an_empty_one(tmp_path: Path) -> None:
 NAMES = ["", "NONSENSE", "ISO_IR 192\\NONSENSE", "\xff\xfe", "utf_8", "hex", "punycode", "undefined", "a\0b", "\\\\"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(
     character_set=st.one_of(st.sampled_from(NAMES).map(lambda name: name.encode("latin-1")), st.binary(max_size=30)),
     value=st.one_of(

@@ -116,7 +116,7 @@ def test_a_hostile_text_is_text_on_every_page(stage: Path, tmp_path: Path, text:
 
 
 @given(st.text(st.characters(exclude_categories=[])))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_text_makes_pages_that_parse(text: str) -> None:
     with TemporaryDirectory() as directory:
         pages = written(Path(directory), (hostile(text),), about(institution=text, contact=text))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mkiso.config import LayoutName, Media
-from mkiso.disc.viewer import covered, found_viewer
+from mkiso.disc.viewer import found_viewer, unusable
 
 
 @pytest.fixture
@@ -41,10 +41,18 @@ def test_what_autorun_opens_is_the_viewer_else_the_only_likely_file(
     assert viewer.entries == tuple(sorted(names))
 
 
-def test_without_a_viewer_there_are_no_entries(tmp_path: Path) -> None:
-    for media in (Media(), Media(viewer_dir=tmp_path / "gone")):
-        assert found_viewer(media).entries == ()
-        assert covered(media, "pdi") is None
+def test_without_a_viewer_there_are_no_entries() -> None:
+    assert found_viewer(Media()).entries == ()
+    assert unusable(Media(), "pdi") is None
+
+
+def test_a_viewer_that_is_no_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("gone", "file"):
+        told = unusable(Media(viewer_dir=tmp_path / name), "legacy")
+        assert (
+            told == f"media.viewer_dir: {tmp_path / name} is no directory. Put the viewer there, or take the key away."
+        )
 
 
 @pytest.mark.parametrize(
@@ -55,6 +63,6 @@ def test_what_would_cover_a_file_of_ours_is_told_in_whatever_capitals(
     layout: LayoutName, covering: list[str], media: Media
 ) -> None:
     put(media, "images", "ihe_pdi", "Index.htm", "DICOMDIR", "viewer.exe")
-    told = covered(media, layout)
+    told = unusable(media, layout)
     assert told is not None
     assert f"holds {', '.join(covering)}, where" in told

@@ -229,7 +229,6 @@ def test_a_file_cut_at_or_beside_an_edge_is_whole_where_only_zeros_follow_an_ele
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     max_examples=300,
-    deadline=None,
     phases=[Phase.generate],
 )
 @given(path=st.sampled_from(FILES), where=st.floats(0, 1, exclude_max=True))
@@ -248,7 +247,7 @@ def test_a_deflated_file_cut_anywhere_is_torn() -> None:
     assert [end for end in range(META, len(content)) if walked(content[:end]) is not None] == []
 
 
-@settings(max_examples=300, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=300, phases=[Phase.explicit, Phase.generate])
 @given(content=st.binary(max_size=200), syntax=st.sampled_from([IMPLICIT, EXPLICIT, BIG, DEFLATED]))
 @example(content=b"", syntax=EXPLICIT)
 @example(content=ITEM_END, syntax=EXPLICIT)
@@ -259,7 +258,7 @@ def test_random_bytes_are_never_an_error(content: bytes, syntax: str) -> None:
     walked(deflated(content))
 
 
-@settings(max_examples=500, deadline=None, phases=[Phase.generate])
+@settings(max_examples=500, phases=[Phase.generate])
 @given(
     path=st.sampled_from([file for file in FILES if file.stat().st_size < 20 * KB]),
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),

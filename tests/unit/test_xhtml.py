@@ -34,7 +34,7 @@ def text_of(page: str) -> str:
     return "".join(tree(page).itertext())
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(PIECES, min_size=1, max_size=40).map("".join))
 def test_the_result_is_always_well_formed_and_of_the_whitelist(page: str) -> None:
     for parent in tree(page).iter():

@@ -88,7 +88,7 @@ def test_members_are_stored_read_only_in_utf_8_and_without_a_data_descriptor(tre
             assert member.extract_version == 20
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.dictionaries(part, st.binary(max_size=50) | st.none(), max_size=8), st.integers(1, 300), st.integers(1, 9))
 def test_the_size_that_is_told_is_the_size_that_comes(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes | None], largest: int, most: int
