@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mkiso.clock import Stopwatch
 from mkiso.config import Config
+from mkiso.dcmtk import decompressors
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.echoscu import echo
 from mkiso.errors import DiskFull, MkisoError
@@ -59,7 +60,8 @@ def checked(name: str, look: Callable[[], str]) -> Check:
 
 def tools(config: Config) -> Iterator[Check]:
     """A check of each program that a job runs, by its version."""
-    for tool in DCMTK:
+    decompressing = sorted({*decompressors.PROGRAMS.values()}) if config.media.uncompressed else ()
+    for tool in (*DCMTK, *decompressing):
         yield checked(tool, partial(_version, config.tools.dcmtk_dir / tool, "tools.dcmtk_dir"))
     yield checked("genisoimage", partial(_version, config.tools.genisoimage, "tools.genisoimage"))
 
@@ -83,7 +85,7 @@ class Readiness:
             *tools(self._config),
             *directories(self._config),
             checked("storage.ledger", partial(ledger_answers, self._ledger)),
-            checked("pacs", partial(peer_answers, self._config, self._pacs, PATIENCE)),
+            pacs_answers(self._config, self._pacs),
         )
         for check in found:
             if not check.ok and check.name not in self._failed:
@@ -102,6 +104,11 @@ def ledger_answers(ledger: Ledger) -> str:
     if file and not file.exists():
         raise Wrong(f"{file} was taken away while it was in use. Put it back, and restart the service.")
     return f"{file or 'the database'} answers"
+
+
+def pacs_answers(config: Config, pacs: Peer) -> Check:
+    """The archive's check for who cannot wait: it takes PATIENCE seconds at most."""
+    return checked("pacs", partial(peer_answers, config, pacs, PATIENCE))
 
 
 def peer_answers(config: Config, peer: Peer, seconds: float | None = None) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from mkiso.checks import pacs_answers
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.echoscu import echo
 from mkiso.ledger.ledger import Ledger
 from mkiso.retrieve.slots import taken
 from mkiso.workspace import identity
-
-PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,8 @@ class Status:
 def look(config: Config, pacs: Peer, ledger: Ledger) -> Status:
     """The state now; takes the archive's time. Raises LedgerUnavailable, DiskFull, OSError."""
     work_dir, ours = config.storage.work_dir, identity(config.storage.work_dir)
-    asked = replace(pacs, connect_timeout=min(PATIENCE, pacs.connect_timeout))
     return Status(
-        pacs=echo(config.tools.dcmtk_dir, asked) is None,
+        pacs=pacs_answers(config, pacs).ok,
         busy=taken(work_dir, config.receivers),
         receivers=len(config.receivers),
         waiting=ledger.history.queue(ours),

@@ -29,6 +29,7 @@ class JobRecord:
         self._pulse = pulse
         self._row = Row(job_id, cancellation)
         self._is_open = False
+        self._asked: dict[str, Any] = {}
         self._seconds: dict[str, float] = {}
         self._phase = "queued"
         self._phase_began = self._began = time.monotonic()
@@ -38,6 +39,7 @@ class JobRecord:
     def open(self, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         """Open the row; JobExists, LedgerUnavailable or DiskFull where that cannot be done."""
         self._pulse.ledger.open_job(self.job_id, kind, accessions, **fields)
+        self._asked = {"kind": kind, "accession": accessions, "requester": fields.get("requester")}
         self._is_open = True
         self._pulse.watch(self._row)
 
@@ -80,7 +82,25 @@ class JobRecord:
         if not self._pulse.end(self._row, state=state, error=told, finished_at=now(), seconds=dict(self._seconds)):
             fields = {"job": self.job_id, "state": state}
             log.error("the ledger has not taken a job's end yet; it is tried again", extra={"fields": fields})
-        _log_end(self.job_id, state, ended, error, time.monotonic() - self._began, self._received)
+        self._log_end(state, ended, error)
+
+    def _log_end(self, state: str, ended: MkisoError | None, raised: BaseException | None) -> None:
+        """Who asked for what, and what it came to; nothing that the ledger knows of the patient."""
+        fields = {
+            "job": self.job_id,
+            **self._asked,
+            "state": state,
+            "code": ended and ended.code,
+            "received": self._received,
+            "expected": self._row.fields.get("expected"),
+            "bytes": self._row.fields.get("bytes"),
+            "seconds": round(time.monotonic() - self._began, 3),
+            "phases": dict(self._seconds),
+        }
+        if raised is not None and isinstance(ended, Internal):
+            log_once(log, "job ended", raised, **fields)
+        else:
+            log.info("job ended", extra={"fields": fields})
 
     def _close_phase(self) -> None:
         moment = time.monotonic()
@@ -114,19 +134,3 @@ def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("The disk of storage.work_dir or storage.ledger is full. Make room.")
     return Internal(f"Job {job_id} failed for a reason that the service's log tells. Ask the administrator.")
-
-
-def _log_end(
-    job_id: str,
-    state: str,
-    ended: MkisoError | None,
-    raised: BaseException | None,
-    seconds: float,
-    received: int,
-) -> None:
-    code, seconds = ended and ended.code, round(seconds, 3)
-    fields = {"job": job_id, "state": state, "code": code, "count": received, "seconds": seconds}
-    if raised is not None and isinstance(ended, Internal):
-        log_once(log, "job ended", raised, **fields)
-    else:
-        log.info("job ended", extra={"fields": fields})

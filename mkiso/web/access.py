@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from flask import current_app, g, request
+from flask import current_app, request
 from gunicorn.http.errors import ParseException
 
 from mkiso.errors import BadRequest, Unauthorized
 from mkiso.installation import Installation
+
+USER = "mkiso.user"  # of a token, in the WSGI environ
 
 
 def require_token() -> None:
@@ -27,7 +31,7 @@ def require_token() -> None:
     ]
     if scheme.lower() != "bearer" or not matching:
         raise Unauthorized("Send the header Authorization: Bearer TOKEN with a token of server.api_tokens.")
-    g.user = matching[0]
+    request.environ[USER] = matching[0]
 
 
 def require_text() -> None:
@@ -41,12 +45,17 @@ def require_text() -> None:
 
 
 def requester() -> str:
+    """Who sent the request that is being answered."""
+    return asker(request.environ)
+
+
+def asker(environ: Mapping[str, Any]) -> str:
     """`USER@ADDRESS` or `ADDRESS`; what a proxy forwards counts only from loopback or the unix socket."""
-    address, user = request.remote_addr or "", g.get("user")
+    address, user = environ.get("REMOTE_ADDR") or "", environ.get(USER)
     if _is_our_proxy(address):
-        forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
         address = _plain(forwarded) or address or "local"
-        user = user or _plain(request.headers.get("X-Forwarded-User", ""))
+        user = user or _plain(environ.get("HTTP_X_FORWARDED_USER", ""))
     return f"{user}@{address}" if user else address
 
 

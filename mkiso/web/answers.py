@@ -25,7 +25,7 @@ from werkzeug.exceptions import HTTPException
 from mkiso.accession import parse_list
 from mkiso.config import LayoutName
 from mkiso.disc.product import Format
-from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, MkisoError, Stopping, Unauthorized
+from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, JobNotFound, MkisoError, Stopping, Unauthorized
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.ledger.record import as_mkiso_error
@@ -75,15 +75,18 @@ def chosen_job_id() -> str:
     """The job id that the caller chose with `job=`, or a new one; from here on every answer carries it."""
     g.job_id = str(uuid.uuid4())
     if (text := argument("job")) is not None:
-        g.job_id = parse_job_id(text)
+        if not UUID.fullmatch(text):
+            raise BadRequest("job is a UUID, such as 123e4567-e89b-12d3-a456-426614174000.")
+        g.job_id = text.lower()
     return cast(str, g.job_id)
 
 
-def parse_job_id(text: str) -> str:
-    """A UUID in its usual form; BadRequest."""
+def known_job_id(text: str) -> str:
+    """The job id in a URL's path; JobNotFound where it is none. From here on every answer carries it."""
     if not UUID.fullmatch(text):
-        raise BadRequest("job is a UUID, such as 123e4567-e89b-12d3-a456-426614174000.")
-    return text.lower()
+        raise JobNotFound("A job's id is a UUID, and this is none.")
+    g.job_id = text.lower()
+    return cast(str, g.job_id)
 
 
 def ordered(accessions: tuple[str, ...], single: bool = False) -> Order:

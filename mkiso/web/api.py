@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from flask import Blueprint, Response, g, jsonify, request
 
 from mkiso.accession import parse_one
-from mkiso.errors import BadRequest, JobNotFound
+from mkiso.errors import BadRequest
 from mkiso.ledger.ledger import STATES, ledger_time
 from mkiso.retrieve.studies import count_patients
-from mkiso.web.answers import UUID, accession_list, argument, installation, live_jobs
+from mkiso.web.answers import accession_list, argument, installation, known_job_id, live_jobs
 
 MOST_JOBS = 1000
 blueprint = Blueprint("api", __name__, url_prefix="/api")
@@ -47,10 +47,7 @@ def jobs() -> Response:
 
 @blueprint.get("/jobs/<job_id>")
 def job(job_id: str) -> Response:
-    if not UUID.fullmatch(job_id):
-        raise JobNotFound("A job's id is a UUID, and this is none.")
-    g.job_id = job_id.lower()
-    return jsonify(installation().ledger.job(g.job_id))
+    return jsonify(installation().ledger.job(known_job_id(job_id)))
 
 
 @blueprint.post("/jobs/<job_id>/cancel")

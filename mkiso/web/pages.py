@@ -14,12 +14,12 @@ from mkiso.ledger.glance import Seen
 from mkiso.ledger.ledger import ledger_time
 from mkiso.web.access import requester
 from mkiso.web.answers import (
-    UUID,
     accession_list,
     argument,
     chosen_job_id,
     disc_page,
     installation,
+    known_job_id,
     ordered,
     prefers_json,
     relay_page,
@@ -69,7 +69,7 @@ def make() -> Response:
 @blueprint.get("/jobs/<job_id>")
 def job(job_id: str) -> Response:
     """The JOB, or its page, which starts the download itself where its URL says what to make and nothing does yet."""
-    known_id(job_id)
+    known_job_id(job_id)
     if prefers_json():
         seen = _seen()
         response = jsonify(seen.job)
@@ -84,7 +84,7 @@ def job(job_id: str) -> Response:
 
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
-    installation().ledger.request_cancel(known_id(job_id))
+    installation().ledger.request_cancel(known_job_id(job_id))
     return see_other("pages.job", job_id=g.job_id)
 
 
@@ -94,14 +94,6 @@ def logo() -> Response:
     if file is None or not file.is_file():
         raise JobNotFound("The configuration has no server.logo_file, or it is not there.", error="not found")
     return send_file(file, max_age=3600)
-
-
-def known_id(job_id: str) -> str:
-    """A job's id in lower case; JobNotFound where it is none."""
-    if not UUID.fullmatch(job_id):
-        raise JobNotFound("A job's id is a UUID, and this is none.")
-    known = g.job_id = job_id.lower()
-    return known
 
 
 def planned_or_missing() -> Seen:

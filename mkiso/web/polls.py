@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mkiso.ledger.glance import Glance, Seen
@@ -28,7 +28,7 @@ class Polls:
         self._application, self._glance = application, glance
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        seen = self._glance.recent(environ["PATH_INFO"].removeprefix(PREFIX)) if _is_poll(environ) else None
+        seen = self._glance.recent(environ["PATH_INFO"].removeprefix(PREFIX)) if is_poll(environ) else None
         if seen is None:
             return self._application(environ, start_response)  # type: ignore[no-any-return]
         body = json.dumps(seen.job, ensure_ascii=False, separators=(",", ":")).encode()
@@ -41,7 +41,8 @@ def told_beside(seen: Seen) -> dict[str, str]:
     return {"X-Job-Id": seen.job["id"], "X-Queue-Place": str(seen.place or "")}
 
 
-def _is_poll(environ: dict[str, Any]) -> bool:
+def is_poll(environ: Mapping[str, Any]) -> bool:
+    """Whether a page of ours asks how a job is."""
     return (
         environ["REQUEST_METHOD"] == "GET"
         and environ["PATH_INFO"].startswith(PREFIX)

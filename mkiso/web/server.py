@@ -21,10 +21,11 @@ from gunicorn.arbiter import Arbiter
 from mkiso.config import Config
 from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
-from mkiso.log import set_up
+from mkiso.log import log_the_uncaught, set_up
 from mkiso.web import create_app
 from mkiso.web.listening import Listener
 from mkiso.web.live import LiveJobs
+from mkiso.web.logger import Logger
 from mkiso.web.worker import Worker
 
 GRACE = 10
@@ -51,13 +52,16 @@ class Server(BaseApplication):
             "workers": server.workers,
             "threads": server.threads,
             "worker_class": Worker,
+            "logger_class": Logger,
             "graceful_timeout": math.ceil(server.drain_timeout) + GRACE,
             "limit_request_line": LONGEST_REQUEST_LINE,
             "control_socket_disable": True,
+            "sendfile": False,  # it goes past the limits of Client, and is not counted
             "proc_name": "mkiso",
             "when_ready": _when_ready,
             "post_worker_init": _post_worker_init,
             "worker_int": _worker_int,
+            "on_exit": _on_exit,
         }
         for name, value in settings.items():
             if name in self.cfg.settings:
@@ -73,6 +77,8 @@ class Server(BaseApplication):
 class _Arbiter(Arbiter):
     def stop(self, graceful: bool = True) -> None:
         """Stop listening first, and then the workers."""
+        if self.LISTENERS:  # it is called twice where it is to be quick
+            log.info("stopping", extra={"fields": {"graceful": graceful}})
         cast(Server, self.app).listener.remove()
         self.systemd = True  # gunicorn leaves the file of a socket alone that systemd made
         super().stop(graceful)
@@ -80,13 +86,18 @@ class _Arbiter(Arbiter):
 
 def serve(config: Config) -> None:
     """Run the service until it is told to stop. Raises ConfigurationError before it listens."""
+    set_up()
+    log_the_uncaught()
     Installation(config).sweep()
     Server(config, Listener(config.server.bind)).run()
 
 
 def _when_ready(arbiter: Any) -> None:
-    set_up()
     log.info("ready", extra={"fields": {"bind": " ".join(str(one) for one in arbiter.LISTENERS)}})
+
+
+def _on_exit(_arbiter: Any) -> None:
+    log.info("stopped")
 
 
 def _post_worker_init(worker: Any) -> None:
@@ -100,6 +111,7 @@ def _post_worker_init(worker: Any) -> None:
     threading.Thread(target=_count_jobs, args=(installation,), name="count", daemon=True).start()
     live.is_stopping = partial(_is_stopping, worker)
     live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)
+    log.info("worker started", extra={"fields": {"pid": worker.pid}})
 
 
 def _count_jobs(installation: Installation) -> None:

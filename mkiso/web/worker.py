@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import sys
 import time
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
+from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors as http
 from gunicorn.workers import base, gthread
 
@@ -30,6 +32,14 @@ log = logging.getLogger("mkiso.web")
 
 
 class Worker(gthread.ThreadWorker):
+    def init_process(self) -> None:
+        """Start, and run to the end. What ends it otherwise is an event; gunicorn would print it beside that."""
+        try:
+            super().init_process()
+        except Exception:  # the boundary
+            log.exception("the worker failed")
+            sys.exit(1 if self.booted else Arbiter.WORKER_BOOT_ERROR)
+
     def accept(self, listener: Any) -> None:
         """Take a connection; who has as many as there may be jobs lets a worker with more room be first.
 

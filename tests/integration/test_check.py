@@ -52,7 +52,7 @@ def test_check_names_what_is_missing_and_goes_through_everything(
     peers = {name: {"ae_title": "X", "host": "127.0.0.1", "port": nobody} for name in ("relay", "cd_publisher")}
     configuration = site.settings(
         destinations=peers,
-        media={"viewer_dir": str(tmp_path / "no-viewer")},
+        media={"viewer_dir": str(tmp_path / "no-viewer"), "uncompressed": True},
         tools={"dcmtk_dir": str(tmp_path)},
         storage={"work_dir": str(tmp_path / "file" / "work"), "ledger": f"sqlite:///{tmp_path}/file/ledger.db"},
         patients={"source": "sql", "sql": {"steps": [{"url": "nodb://x", "query": "SELECT 1"}]}},
@@ -63,6 +63,7 @@ def test_check_names_what_is_missing_and_goes_through_everything(
     failed = {name for name, (state, _) in found.items() if state == "FAIL"}
     assert failed >= {
         *("findscu", "storescp", "media.viewer_dir", "storage.work_dir", "storage.ledger", "patients.source"),
+        *("dcmdjpeg", "dcmdjpls", "dcmdrle", "dcmconv"),
         *("pacs", "destination relay", "destination cd_publisher"),
     }
     assert {name for name, (state, _) in found.items() if state == "ok"} >= {
@@ -153,6 +154,7 @@ def test_a_trial_does_everything_and_leaves_nothing(site: Site, http: dict[str, 
     for name in ("patient source", "query", "move", "disc", "end"):
         assert found[f"trial {name}"][0] == "ok"
     assert found["destination relay"][0] == "ok"
+    assert "dcmdjpeg" not in found  # without media.uncompressed no disc needs it
     assert re.search(r"studies: \d+, series: \d+, instances: \d+, of \S", found["trial query"][1])
     assert re.search(r"^\d+ bytes .* layout pdi, for a CD$", found["trial disc"][1])
     assert rows(file) == []

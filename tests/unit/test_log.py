@@ -1,5 +1,7 @@
 import json
 import logging
+import os
+import subprocess
 import sys
 import warnings
 
@@ -69,3 +71,73 @@ def test_pydicoms_remarks_on_values_are_not_logged(capsys: pytest.CaptureFixture
         logging.getLogger("pydicom").setLevel(level)
         warnings.filters[:] = filters
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_value_begins_a_line_or_reaches_the_terminal(as_json: bool) -> None:
+    hostile = "A\n2026 INFO job ended\r\x1b[2J\x00\x7f\x9b\u2028\u202e\udc80"
+    made = record({"path": hostile, "numbers": [hostile], "seconds": {hostile: 1}})
+    made.msg = hostile
+    line = EventFormatter(as_json).format(made)
+    assert line.isprintable()
+    assert r"A\n2026 INFO job ended\r" in line
+    assert not as_json or json.loads(line)["path"] == hostile
+
+
+def test_a_value_with_a_space_stands_in_quotes_so_that_it_adds_no_field() -> None:
+    line = EventFormatter(as_json=False).format(record({"requester": 'dr "x" job=K@h', "job": "J"}))
+    assert line.endswith(r' job ended requester="dr \"x\" job=K@h" job=J')
+
+
+def test_several_values_are_told_in_one_word() -> None:
+    fields = {"accession": ("CT.001", "MR.001"), "phases": {"queued": 0.1, "querying": 1.25}}
+    assert (
+        EventFormatter(as_json=False)
+        .format(record(fields))
+        .endswith("accession=CT.001,MR.001 phases=queued:0.1,querying:1.25")
+    )
+    told = json.loads(EventFormatter(as_json=True).format(record(fields)))
+    assert (told["accession"], told["phases"]) == (["CT.001", "MR.001"], {"queued": 0.1, "querying": 1.25})
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_line_is_too_long_for_the_journal(as_json: bool) -> None:
+    line = EventFormatter(as_json).format(record({"path": "\x80" * 8190}))
+    assert len(line.encode()) < 48 * 1024
+
+
+def test_a_trace_is_indented_so_that_nothing_in_it_looks_like_an_event() -> None:
+    made = record({})
+    made.exc_info = (ValueError, ValueError("\n2026 INFO job ended\x1b[2J"), None)
+    _, *trace = EventFormatter(as_json=False).format(made).split("\n")
+    assert trace == ["  ValueError: ", r"  2026 INFO job ended\x1b[2J"]
+
+
+UNCAUGHT = """
+import threading, warnings
+from mkiso.log import log_the_uncaught, set_up
+set_up()
+log_the_uncaught()
+class Left:
+    def __del__(self): raise OSError("in the end")
+warnings.warn("of DOE^JOHN")
+Left()
+thread = threading.Thread(target=lambda: 1 / 0, name="count")
+thread.start()
+thread.join()
+raise ValueError("at last")
+"""
+
+
+def test_what_nobody_caught_is_an_event_too() -> None:
+    environment = {**os.environ, "MKISO_LOG": "json", "PYTHONPATH": os.pathsep.join(sys.path)}
+    argv = (sys.executable, "-c", UNCAUGHT)
+    said = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+    warning, left, thread, last = map(json.loads, said.stderr.splitlines())
+    assert (warning["event"], warning["category"], "DOE" in said.stderr) == ("a library warns", "UserWarning", False)
+    assert (thread["event"], thread["thread"]) == ("a thread failed", "count")
+    assert "ZeroDivisionError" in thread["trace"]
+    for told, error in ((left, "OSError: in the end"), (last, "ValueError: at last")):
+        assert told["event"] == "an error was not caught"
+        assert error in told["trace"]
+    assert (said.returncode, said.stdout) == (1, "")

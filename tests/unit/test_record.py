@@ -194,10 +194,36 @@ def test_a_state_is_written_though_the_ledger_was_away_when_it_changed(
 
 def test_the_log_tells_the_end_without_the_patients_name(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with recorded(ledger) as record:
+    with JobRecord(Pulse(ledger), "J", Cancellation()) as record:
+        record.open("iso", ("MR.001", "CT.001"), requester="anna@10.0.0.1")
         record.enter("querying", patient_name="JOHN DOE", patient_id="PAT008")
-        record.complete()
+        record.note(expected=5)
+        record.progress(3, 4096)
     (ended,) = caplog.records
-    assert (ended.getMessage(), ended.fields["job"], ended.fields["state"]) == ("job ended", "J", "done")
+    told = dict(ended.fields)
+    phases, seconds = told.pop("phases"), told.pop("seconds")
+    assert ended.getMessage() == "job ended"
+    assert told == {
+        "job": "J",
+        "kind": "iso",
+        "accession": ("MR.001", "CT.001"),
+        "requester": "anna@10.0.0.1",
+        "state": "cancelled",
+        "code": "cancelled",
+        "received": 3,
+        "expected": 5,
+        "bytes": 4096,
+    }
+    assert phases == ledger.job("J")["seconds"]
+    assert seconds >= sum(phases.values()) - 0.01
     assert "DOE" not in str(vars(ended))
     assert "PAT008" not in str(vars(ended))
+
+
+def test_the_log_tells_why_a_job_ended_that_failed_inside(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="boom"), recorded(ledger):
+        raise ValueError("boom")
+    (ended,) = caplog.records
+    assert (ended.getMessage(), ended.levelno, ended.fields["code"]) == ("job ended", logging.ERROR, "internal")
+    assert ended.fields["accession"] == ("MR.001",)
+    assert ended.exc_info

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors as http
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -104,3 +105,22 @@ def test_what_fails_behind_the_applications_back_is_internal_and_logged_without_
 
 def test_an_error_of_the_contract_keeps_its_status(worker: Worker) -> None:
     assert answered(worker, SimpleNamespace(path="/"), Cancelled("It was stopped."))[0] == 410
+
+
+@pytest.mark.parametrize(("booted", "status"), [(False, Arbiter.WORKER_BOOT_ERROR), (True, 1)])
+def test_a_worker_that_fails_tells_it_once_as_an_event(
+    booted: bool,
+    status: int,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_self: ThreadWorker) -> None:
+        raise ValueError("boom")
+
+    monkeypatch.setattr(ThreadWorker, "init_process", fail)
+    worker.booted = booted
+    with pytest.raises(SystemExit) as ended:
+        worker.init_process()
+    assert ended.value.code == status
+    assert [(one.getMessage(), bool(one.exc_info)) for one in caplog.records] == [("the worker failed", True)]
