@@ -78,7 +78,7 @@ def check_installation(chroot: Chroot, deb: Path) -> None:
     pages = Path("/usr/share/doc/mkiso")
     for page in {"operations.md", *re.findall(r"\]\((\w+\.md)", chroot.path(f"{pages}/operations.md").read_text())}:
         text = chroot.path(f"{pages}/{page}").read_text()
-        for file in (*re.findall(r"\]\((\w+\.md)", text), *re.findall(r"/usr/share/[\w./]+\w", text)):
+        for file in (*re.findall(r"\]\((\w+\.md)", text), *re.findall(r"/usr/share/[\w./-]+\w", text)):
             assert chroot.path(str(pages / file)).exists(), (page, file)
     said(f"{chroot.run('mkiso', '--version').strip()} is installed, and serves as its unit says")
 

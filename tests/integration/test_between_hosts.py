@@ -1,5 +1,6 @@
 """nginx asks another host through TLS: who may, who is told to have asked, and what a disc is then."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tests.support.certificates import Authority, Pair
 from tests.support.nginx import running_nginx
 from tests.support.ports import free_ports
 from tests.support.service import Service, running_service
-from tests.support.stunnel import running_tunnel_of_hosts
+from tests.support.stunnel import CONF, running_tunnel_of_hosts
 from tests.support.tools import LOCALHOST, wait_until
 
 OTHER = "other.hospital.example"
@@ -69,3 +70,9 @@ def test_the_other_host_serves_whom_nginx_admitted_and_nobody_else(site: Site) -
         for stranger in (None, between.authority.pair("stranger", host="stranger.hospital.example")):
             with pytest.raises(requests.ConnectionError):
                 asked_with(stranger, between)
+
+
+def test_the_file_of_both_hosts_has_a_port_for_each_of_its_sections() -> None:
+    """One port on loopback and on every address are one port too many: stunnel would not start."""
+    ports = re.findall(r"^accept = (?:.*:)?(\d+)$", CONF.with_name("mkiso-hosts.conf").read_text(), re.M)
+    assert len(ports) == len(set(ports)) == 2

@@ -61,7 +61,7 @@ def running_nginx(directory: Path, port: int, unix_socket: Path, other_host: str
     _written(directory, port, unix_socket, listen)
     _replace(directory / "mkiso-access.conf", {"\ndeny all;": "\nallow all;"})
     if other_host:
-        _replace(directory / "mkiso.conf", {"# server 10.1.2.4:8080;": f"server {other_host};"})
+        _replace(directory / "mkiso.conf", {"# server 127.0.0.1:8081;": f"server {other_host};"})
     with listening(_argv(directory), port, directory / "start.log"):
         yield f"http://{LOCALHOST}:{port}"
 

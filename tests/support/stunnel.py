@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.support.certificates import Pair
 from tests.support.tools import LOCALHOST, ROOT, listening
 
+CONF = ROOT / "etc" / "stunnel" / "mkiso.conf"
 PEERS = {"pacs": ("11112", "pacs.hospital.example"), "relay": ("11113", "archive.hospital.example")}
 
 
@@ -24,7 +25,7 @@ def running_stunnel(
         replacements[f"accept = {LOCALHOST}:{port}"] = f"accept = {LOCALHOST}:{listens}"
         replacements[f"connect = {host}:2762"] = f"connect = {LOCALHOST}:{leads}"
     first = next(iter(tunnels.values()))[0]
-    with _running("mkiso.conf", directory, own, replacements, first) as log:
+    with _running(CONF, directory, own, replacements, first) as log:
         yield log
 
 
@@ -34,24 +35,24 @@ def running_tunnel_of_hosts(directory: Path, own: Pair, here: int, between: int,
     replacements = {
         "/etc/mkiso/tls/hospital-ca.pem": str(own.ca),
         "setuid = stunnel4\nsetgid = www-data\n": "",
-        f"accept = {LOCALHOST}:8443": f"accept = {LOCALHOST}:{here}",
+        f"accept = {LOCALHOST}:8081": f"accept = {LOCALHOST}:{here}",
         "connect = other.hospital.example:8443": f"connect = {LOCALHOST}:{between}",
         "accept = 8443": f"accept = {LOCALHOST}:{between}",
         "/run/mkiso/mkiso.sock": str(unix_socket),
     }
-    with _running("mkiso-hosts.conf", directory, own, replacements, here) as log:
+    with _running(CONF.with_name("mkiso-hosts.conf"), directory, own, replacements, here) as log:
         yield log
 
 
 @contextmanager
-def _running(name: str, directory: Path, own: Pair, replacements: Mapping[str, str], port: int) -> Iterator[Path]:
+def _running(conf: Path, directory: Path, own: Pair, replacements: Mapping[str, str], port: int) -> Iterator[Path]:
     directory.mkdir()
-    text = (ROOT / "etc" / "stunnel" / name).read_text()
+    text = conf.read_text()
     certificate = {"/etc/mkiso/tls/mkiso.pem": str(own.certificate), "/etc/mkiso/tls/mkiso.key": str(own.key)}
     for old, new in {**certificate, **replacements}.items():
-        assert old in text, f"{name} has no {old!r}"
+        assert old in text, f"{conf} has no {old!r}"
         text = text.replace(old, new)
-    file, log = directory / name, directory / "log"
+    file, log = directory / conf.name, directory / "log"
     file.write_text(text)
     with listening(("/usr/bin/stunnel4", file), port, log):
         yield log
