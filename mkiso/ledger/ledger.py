@@ -57,6 +57,14 @@ class Ledger:
         """The ledger's file, where it is one."""
         return self._database.file
 
+    def prepare(self) -> None:
+        """Make or migrate the tables, however long that takes; ConfigurationError where a newer version did."""
+        self._database.prepare()
+
+    def refuse_newer(self) -> None:
+        """Raise ConfigurationError where a newer version made the ledger what this one does not understand."""
+        self._database.refuse_newer()
+
     def open_job(self, job_id: str, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         """A row for a new job, which has its directory already; JobExists where there is one of that id."""
         row = {

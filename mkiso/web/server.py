@@ -80,7 +80,11 @@ class _Arbiter(Arbiter):
 
 def serve(config: Config) -> None:
     """Run the service until it is told to stop. Raises ConfigurationError before it listens."""
-    Installation(config).sweep()
+    installation = Installation(config)
+    with suppress(LedgerUnavailable, DiskFull):
+        installation.ledger.refuse_newer()
+    installation.ledger.close()  # the workers have connections of their own
+    installation.sweep()
     Server(config, Listener(config.server.bind)).run()
 
 

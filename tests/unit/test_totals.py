@@ -118,15 +118,3 @@ def test_a_ledger_that_is_away_is_told(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/file/ledger.db", lambda: "W", set)
     with pytest.raises(LedgerUnavailable):
         ledger.counting.totals()
-
-
-def test_a_ledger_of_an_older_version_gets_the_index(house: House) -> None:
-    house.end(1)
-    house.change(sa.text("DROP INDEX jobs_finished_here"))
-    again = House(house.url)
-    assert again.ours.counting.totals().jobs.total() == 1
-    again.ours.close()
-    engine = sa.create_engine(house.url)
-    names = {index["name"] for index in sa.inspect(engine).get_indexes("jobs")}
-    engine.dispose()
-    assert ("jobs_finished_here" in names, "jobs_finished" in names) == (True, False)
