@@ -23,6 +23,8 @@ from mkiso.ledger.schema import NewerLedger, Schema, is_current
 
 LIMIT = 5.0
 LOCKED = 60.0
+TRIES = 3
+EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
 FULL = re.compile(r"(disk|table).* full|no space left", re.IGNORECASE)
 LEAST_FREE = 1 << 16
 T = TypeVar("T")
@@ -78,13 +80,30 @@ class Database:
         except NewerLedger as newer:
             raise ConfigurationError(newer.detail) from None
 
-    def do(self, work: Callable[[sa.Connection], T]) -> T:
+    def do(self, work: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
         """Have `work` done in a transaction, and wait LIMIT seconds for it at most.
+
+        What is done `alone` may read first and write then: SQLite lets nobody else write meanwhile; in other databases
+        it has to lock the rows that it reads.
 
         That takes a thread: some drivers wait for ever for a server that hangs. What nobody waits
         for any more is not committed. Raises LedgerUnavailable, DiskFull; IntegrityError, DataError.
         """
-        return self._limited(work, self._schema.require)
+
+        def alone_done(connection: sa.Connection) -> T:
+            if _is_sqlite(self._engine):
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return work(connection)
+
+        return self._limited(alone_done if alone else work, self._schema.require)
+
+    def overwrite(self) -> None:
+        """Have SQLite's log emptied, where rows are that were deleted; readers may hold that up for a few seconds."""
+        if _is_sqlite(self._engine):
+            for _ in range(TRIES):
+                busy, *_rest = self.do(lambda connection: connection.exec_driver_sql(EMPTY_LOG).one())
+                if not busy:
+                    return
 
     def _limited(self, work: Callable[[sa.Connection], T], make_ready: Callable[[float], None]) -> T:
         done: Future[T] = Future()

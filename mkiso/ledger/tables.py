@@ -6,6 +6,7 @@ A change of theirs is a migration, too (`migrations/versions`; a test compares t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -109,6 +110,11 @@ forgotten = sa.Table(
     sa.Column("seconds", sa.JSON, nullable=False),
     **UNICODE,
 )
+
+
+def ledger_time(moment: datetime) -> str:
+    """A time in UTC as the ledger has it (RFC 3339), which sorts as text."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def fitting(table: sa.Table, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from mkiso.accession import parse_one
 from mkiso.errors import BadRequest, JobNotFound
-from mkiso.ledger.ledger import STATES, ledger_time
+from mkiso.ledger.ledger import STATES
+from mkiso.ledger.tables import ledger_time
 from mkiso.retrieve.studies import count_patients
 from mkiso.web.answers import UUID, accession_list, argument, installation, live_jobs
 

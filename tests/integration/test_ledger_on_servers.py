@@ -9,10 +9,11 @@ import pytest
 from alembic import op
 
 from mkiso.errors import LedgerUnavailable
-from mkiso.ledger import totals
+from mkiso.ledger import retention, totals
 from mkiso.ledger.ledger import Ledger
 from tests.integration.test_ledger import MANY, Server, new_database, server, servers
 from tests.support.ledgers import layout, make, require_all_rows
+from tests.unit.test_retention import ended, forgotten_at_once, ids
 from tests.unit.test_totals import BUSY, House
 
 __all__ = ("server", "servers")  # fixtures
@@ -86,3 +87,17 @@ def test_each_host_counts_its_own_jobs(house: House) -> None:
     assert (ours.instances, ours.handed_out, ours.seconds) == (8, 40, {"queued": 2.0, "sending": 4.0})
     house.end(1)
     assert (house.ours.counting.totals().instances, house.ours.counting.running()) == (10, 0)
+
+
+def test_hosts_that_forget_at_once_count_nothing_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "JOBS", 3)
+    monkeypatch.setattr(retention, "BREATH", 0)
+    for _ in range(20):
+        ended(house, 9)
+    young = ended(house, 1, house.theirs)
+    before = house.ours.counting.totals()
+    assert forgotten_at_once(house.ours, house.theirs) == 20
+    assert ids(house.ours) == {young}
+    again = House(house.url)
+    assert again.ours.counting.totals().jobs == before.jobs == {("iso", "done", ""): 20}
+    assert again.theirs.counting.totals().jobs == {("iso", "done", ""): 1}

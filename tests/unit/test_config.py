@@ -49,6 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "storage.work_dir": "/var/tmp/mkiso",
     "storage.min_free": 10**9,
     "storage.ledger": "sqlite:////var/lib/mkiso/ledger.db",
+    "storage.keep_history": None,
     "server.bind": "127.0.0.1:8080",
     "server.workers": 2,
     "server.threads": 16,

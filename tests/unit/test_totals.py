@@ -26,9 +26,15 @@ class House:
     def end(self, second: int, host: Ledger | None = None, **fields: Any) -> str:
         """A job that ended at this second; its id."""
         job_id = str(uuid.uuid4())
-        ended = {"state": "done", "received": 2, "bytes": 10, "seconds": {"queued": 0.5, "sending": 1.0}}
+        ended = {
+            "state": "done",
+            "finished_at": moment(second),
+            "received": 2,
+            "bytes": 10,
+            "seconds": {"queued": 0.5, "sending": 1.0},
+        }
         (host or self.ours).open_job(job_id, "iso", ("A",), requester="x")
-        (host or self.ours).update(job_id, finished_at=moment(second), **ended | fields)
+        (host or self.ours).update(job_id, **ended | fields)
         return job_id
 
     def change(self, statement: Any) -> None:
@@ -105,7 +111,7 @@ def test_a_job_that_ends_anew_is_counted_once(house: House) -> None:
     assert house.ours.counting.totals().jobs == {("iso", "done", ""): 2}
 
 
-def test_forgotten_rows_are_counted_no_longer(house: House) -> None:
+def test_rows_that_are_taken_out_are_counted_no_longer(house: House) -> None:
     job_id = house.end(1)
     house.end(2)
     house.ours.counting.totals()
