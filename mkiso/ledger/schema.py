@@ -57,16 +57,10 @@ class Schema:
 
     def _look_and_change(self) -> None:
         with self._engine.connect() as connection:
+            self.is_due = sa.inspect(connection).has_table(jobs.name)
             if is_current(connection):
                 return
-            self.is_due = sa.inspect(connection).has_table(jobs.name)
-            if self.is_due:
-                told = {"found": _version(connection) or "none", "needed": _text(NEWEST)}
-                log.warning("the ledger is brought up to date", extra={"fields": told})
-        began = time.monotonic()
         self._change()
-        if self.is_due:
-            log.info("the ledger is up to date", extra={"fields": {"seconds": round(time.monotonic() - began, 3)}})
 
     def _change(self) -> None:
         """An older version may be making tables at this moment: then what failed is there soon."""
@@ -135,7 +129,10 @@ def _migrate(connection: sa.Connection) -> None:
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    told, began = {"found": _version(connection) or "none", "needed": _text(NEWEST)}, time.monotonic()
+    log.warning("the ledger is brought up to date", extra={"fields": told})
     command.upgrade(config, "head")
+    log.info("the ledger is up to date", extra={"fields": {"seconds": round(time.monotonic() - began, 3)}})
 
 
 def _text(version: tuple[int, int]) -> str:
