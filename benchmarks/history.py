@@ -13,8 +13,8 @@ from typing import Any
 import requests
 import sqlalchemy as sa
 
-from mkiso.ledger.ledger import Ledger, ledger_time
-from mkiso.ledger.tables import instances, job_accessions, jobs
+from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.tables import instances, job_accessions, jobs, ledger_time
 from tests.support.ports import free_ports
 from tests.support.service import running_service, settings
 

@@ -14,8 +14,8 @@ from typing import Any
 import requests
 import sqlalchemy as sa
 
-from mkiso.ledger.ledger import Ledger, ledger_time
-from mkiso.ledger.tables import jobs
+from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.tables import jobs, ledger_time
 from mkiso.workspace import identity
 from tests.support.ports import free_ports
 from tests.support.service import running_service, settings

@@ -195,6 +195,7 @@ class Storage(Section):
     work_dir: AbsolutePath = Path("/var/tmp/mkiso")  # noqa: S108  (the contract's default; mode 0700 inside)
     min_free: Size = 10**9
     ledger: Secret = SecretStr("sqlite:////var/lib/mkiso/ledger.db")
+    keep_history: Annotated[int, Field(ge=1, le=36500)] | None = None
 
 
 class ApiToken(Section):

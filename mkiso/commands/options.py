@@ -5,11 +5,13 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+from contextlib import suppress
 
 import click
 
 from mkiso.accession import parse_list
 from mkiso.config import SYSTEM_FILE, Config, find_file, load
+from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
 from mkiso.log import set_up
 
@@ -29,7 +31,10 @@ def read_config(config_file: str | None) -> Config:
 def installation_of(config_file: str | None) -> Installation:
     """What a command works with, which tells on standard error only what is a warning at least."""
     set_up(logging.WARNING)
-    return Installation(read_config(config_file))
+    installation = Installation(read_config(config_file))
+    with suppress(LedgerUnavailable, DiskFull):  # the command tells, where it needs the ledger
+        installation.ledger.prepare()
+    return installation
 
 
 def accessions_of(installation: Installation, words: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,32 +16,42 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from mkiso.errors import ConfigurationError, DiskFull, LedgerUnavailable, MkisoError
-from mkiso.ledger.tables import jobs, metadata
+from mkiso.ledger.schema import NewerLedger, Schema, is_current
 
 LIMIT = 5.0
-TRIES = 10
+LOCKED = 60.0
+TRIES = 3
+EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
 FULL = re.compile(r"(disk|table).* full|no space left", re.IGNORECASE)
 LEAST_FREE = 1 << 16
 T = TypeVar("T")
 log = logging.getLogger("mkiso.ledger")
 
 
+class Upgrading(LedgerUnavailable):
+    """This process is at it."""
+
+
 class Database:
-    """Raises ConfigurationError where the URL can never work. Its tables are made at the first use that succeeds."""
+    """Raises ConfigurationError where the URL can never work.
+
+    Its tables are made, or migrated, at the first use that succeeds; whoever asks meanwhile is told so.
+    """
 
     def __init__(self, url: str) -> None:
         try:
-            self._engine = _engine(url)
+            self._engine, self._unlimited = _engine(url), _unlimited_engine(url)
             self.now = _clock(self._engine.dialect.name)
         except (SQLAlchemyError, ImportError, ValueError, TypeError, KeyError) as error:
             raise ConfigurationError(
                 f"The ledger (storage.ledger) cannot be opened: {_cause(error)}. It is a URL such as sqlite:////FILE,"
                 " postgresql+psycopg://… (needs mkiso[postgresql]) or mysql+pymysql://… (needs mkiso[mysql])."
             ) from None
-        self._is_ready = self._is_away = False
+        self._schema = Schema(self._engine, self._unlimited)
+        self._is_away = False
         self._failed_at: float | None = None
 
     @property
@@ -50,17 +60,60 @@ class Database:
         name = self._engine.url.database
         return Path(name) if _is_sqlite(self._engine) and name and name != ":memory:" else None
 
-    def do(self, work: Callable[[sa.Connection], T]) -> T:
+    def prepare(self) -> None:
+        """Make or migrate the tables, however long that takes.
+
+        Raises ConfigurationError where the ledger is a newer version's; LedgerUnavailable, DiskFull.
+        """
+        while True:
+            try:
+                return self.do(lambda _: None)
+            except Upgrading:
+                continue
+            except NewerLedger as newer:
+                raise ConfigurationError(newer.detail) from None
+
+    def refuse_newer(self) -> None:
+        """Raise ConfigurationError as `prepare` does, and change nothing."""
+        try:
+            self._limited(is_current, lambda _: None)
+        except NewerLedger as newer:
+            raise ConfigurationError(newer.detail) from None
+
+    def do(self, work: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
         """Have `work` done in a transaction, and wait LIMIT seconds for it at most.
+
+        What is done `alone` may read first and write then: SQLite lets nobody else write meanwhile; in other databases
+        it has to lock the rows that it reads.
 
         That takes a thread: some drivers wait for ever for a server that hangs. What nobody waits
         for any more is not committed. Raises LedgerUnavailable, DiskFull; IntegrityError, DataError.
         """
+
+        def alone_done(connection: sa.Connection) -> T:
+            if _is_sqlite(self._engine):
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return work(connection)
+
+        return self._limited(alone_done if alone else work, self._schema.require)
+
+    def overwrite(self) -> None:
+        """Have SQLite's log emptied, where rows are that were deleted; readers may hold that up for a few seconds."""
+        if _is_sqlite(self._engine):
+            for _ in range(TRIES):
+                busy, *_rest = self.do(lambda connection: connection.exec_driver_sql(EMPTY_LOG).one())
+                if not busy:
+                    return
+
+    def _limited(self, work: Callable[[sa.Connection], T], make_ready: Callable[[float], None]) -> T:
         done: Future[T] = Future()
         try:
-            threading.Thread(target=self._run, args=(work, done), name="ledger", daemon=True).start()
+            threading.Thread(target=self._run, args=(work, make_ready, done), name="ledger", daemon=True).start()
             result = done.result(LIMIT)
         except (IntegrityError, DataError):
+            raise
+        except NewerLedger:
+            self._failed_at = time.monotonic()
             raise
         except (SQLAlchemyError, OSError, RuntimeError) as error:  # RuntimeError: pymysql lacks a library; no thread
             done.cancel()
@@ -77,11 +130,12 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
 
-    def _run(self, work: Callable[[sa.Connection], T], done: Future[T]) -> None:
+    def _run(self, work: Callable[[sa.Connection], T], make_ready: Callable[[float], None], done: Future[T]) -> None:
         try:
-            if not self._is_ready:
-                _make_tables(self._engine)
-                self._is_ready = True
+            if not self._schema.is_ready:
+                if self.file:
+                    _make_private(self.file)
+                make_ready(LIMIT)
             with self._engine.begin() as connection:
                 result = work(connection)
                 if not done.set_running_or_notify_cancel():
@@ -92,7 +146,10 @@ class Database:
                 done.set_exception(error)
 
     def _failure(self, error: Exception) -> MkisoError:
-        self._is_ready, self._failed_at = False, time.monotonic()
+        self._failed_at = time.monotonic()
+        if self._schema.is_due and isinstance(error, TimeoutError):
+            return Upgrading("The ledger (storage.ledger) is brought up to date at this moment. Ask again in a minute.")
+        self._schema.is_ready = False
         if not self._is_away:
             self._is_away = True
             log.warning("the ledger does not answer", extra={"fields": {"error": _cause(error)}})
@@ -111,34 +168,39 @@ class Database:
 
 
 def _engine(text: str) -> sa.Engine:
+    # No limit to connections, so that nobody waits for one that hangs.
+    return _made(text, round(LIMIT * 1000), 0.9 * LIMIT, pool_pre_ping=True, max_overflow=-1)
+
+
+def _unlimited_engine(text: str) -> sa.Engine:
+    """For what takes as long as it takes: no statement is cut off, and each connection is closed after its use."""
+    return _made(text, 0, LOCKED, poolclass=sa.NullPool)
+
+
+def _made(text: str, limit: int, locked: float, **options: Any) -> sa.Engine:
+    """An engine whose statements may take `limit` milliseconds (0: any time), and wait `locked` seconds in SQLite."""
     url = make_url(text)
-    engine = sa.create_engine(
-        url,
-        hide_parameters=True,
-        pool_pre_ping=True,
-        max_overflow=-1,  # so that nobody waits for a connection that hangs
-        connect_args=_connect_args(url),
-    )
+    engine = sa.create_engine(url, hide_parameters=True, connect_args=_connect_args(url, limit, locked), **options)
     if _is_sqlite(engine):
         sa.event.listen(engine, "connect", _concurrent)
     return engine
 
 
-def _connect_args(url: sa.URL) -> dict[str, Any]:
-    seconds, milliseconds = max(1, round(LIMIT)), round(LIMIT * 1000)
+def _connect_args(url: sa.URL, limit: int, locked: float) -> dict[str, Any]:
+    seconds = max(1, round(LIMIT))
     mariadb: dict[str, Any] = {
         "connect_timeout": seconds,
-        "read_timeout": seconds,
+        "read_timeout": (limit and seconds) or None,
         "write_timeout": seconds,
         "charset": "utf8mb4",
     }
     postgresql: dict[str, Any] = {
         "connect_timeout": seconds,
-        "options": f"{url.query.get('options', '')} -c statement_timeout={milliseconds}",
-        "tcp_user_timeout": milliseconds,
+        "options": f"{url.query.get('options', '')} -c statement_timeout={limit}",
+        "tcp_user_timeout": round(LIMIT * 1000),
         "keepalives_idle": seconds,
     }
-    sqlite = {"timeout": 0.9 * LIMIT}  # sooner, for it tells more than that nobody waits any more
+    sqlite = {"timeout": locked}  # sooner than LIMIT, for it tells more than that nobody waits any more
     return {"sqlite": sqlite, "postgresql": postgresql}.get(url.get_backend_name(), mariadb)
 
 
@@ -154,33 +216,6 @@ def _clock(backend: str) -> sa.ColumnElement[int]:
     return sa.cast(clocks[backend], sa.BigInteger)
 
 
-def _make_tables(engine: sa.Engine) -> None:
-    """Another process may be making them at this moment: then what failed is there soon."""
-    if _is_sqlite(engine) and engine.url.database:
-        _make_private(Path(engine.url.database))
-    for tries_left in reversed(range(TRIES)):
-        with engine.connect() as connection:
-            try:
-                with connection.begin():
-                    _make_what_is_absent(connection)
-                return
-            except DBAPIError:
-                if not tries_left:
-                    raise
-        time.sleep(0.1)
-
-
-def _make_what_is_absent(connection: sa.Connection) -> None:
-    metadata.create_all(connection)
-    known = {column["name"] for column in sa.inspect(connection).get_columns(jobs.name)}
-    for column in jobs.columns:
-        if column.name not in known:
-            kind = column.type.compile(connection.dialect)
-            connection.execute(sa.text(f"ALTER TABLE {jobs.name} ADD COLUMN {column.name} {kind}"))
-    for index in jobs.indexes:
-        index.create(connection, checkfirst=True)
-
-
 def _make_private(file: Path) -> None:
     """The ledger names patients. What fails here is told when the database is opened."""
     with suppress(OSError):
@@ -193,10 +228,11 @@ def _is_sqlite(engine: sa.Engine) -> bool:
 
 
 def _concurrent(connection: Any, _record: object) -> None:
-    """Readers beside a writer, and no wait for the disk at each commit."""
+    """Readers beside a writer, and no wait for the disk at each commit; what is deleted is overwritten."""
     with suppress(sqlite3.OperationalError):  # another process turns it on at this moment
         connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA secure_delete=ON")
 
 
 def _cause(error: Exception) -> str:

@@ -16,7 +16,8 @@ from mkiso.cancellation import STOPPED
 from mkiso.errors import Cancelled, Internal, JobExists, JobNotFound
 from mkiso.ledger.database import Database
 from mkiso.ledger.history import History
-from mkiso.ledger.tables import PUBLIC, UNFINISHED, fitting, instances, job_accessions, jobs
+from mkiso.ledger.retention import Retention
+from mkiso.ledger.tables import PUBLIC, UNFINISHED, fitting, instances, job_accessions, jobs, ledger_time
 from mkiso.ledger.totals import Counting
 
 STATES = (*UNFINISHED, "done", "failed", "cancelled")
@@ -33,11 +34,6 @@ def now() -> str:
     return ledger_time(datetime.now(UTC))
 
 
-def ledger_time(moment: datetime) -> str:
-    """A time in UTC as the ledger has it (RFC 3339), which sorts as text."""
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
 class Ledger:
     """Every method raises LedgerUnavailable, or DiskFull, where the database cannot be read or written now.
 
@@ -49,6 +45,7 @@ class Ledger:
         self._database = Database(url)
         self.history = History(self._database)
         self.counting = Counting(self._database, identity)
+        self.retention = Retention(self._database)
         self._identity = identity
         self._living = living
 
@@ -56,6 +53,14 @@ class Ledger:
     def file(self) -> Path | None:
         """The ledger's file, where it is one."""
         return self._database.file
+
+    def prepare(self) -> None:
+        """Make or migrate the tables, however long that takes; ConfigurationError where a newer version did."""
+        self._database.prepare()
+
+    def refuse_newer(self) -> None:
+        """Raise ConfigurationError where a newer version made the ledger what this one does not understand."""
+        self._database.refuse_newer()
 
     def open_job(self, job_id: str, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         """A row for a new job, which has its directory already; JobExists where there is one of that id."""

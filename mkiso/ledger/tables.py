@@ -1,8 +1,12 @@
-"""The ledger's tables: a row per job, and a row per instance that was handed out."""
+"""The ledger's tables: a row per job, and a row per instance that was handed out.
+
+A change of theirs is a migration, too (`migrations/versions`; a test compares them).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -92,6 +96,25 @@ instances = sa.Table(
     sa.Column("outcome", sa.Text, nullable=False),
     **UNICODE,
 )
+# What jobs come to whose rows are gone, of nobody in particular.
+forgotten = sa.Table(
+    "forgotten",
+    metadata,
+    sa.Column("work_dir", sa.String(36), primary_key=True),
+    sa.Column("kind", sa.String(8), primary_key=True),
+    sa.Column("state", sa.String(12), primary_key=True),
+    sa.Column("code", sa.String(64), primary_key=True),
+    sa.Column("jobs", sa.BigInteger, nullable=False),
+    sa.Column("received", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.JSON, nullable=False),
+    **UNICODE,
+)
+
+
+def ledger_time(moment: datetime) -> str:
+    """A time in UTC as the ledger has it (RFC 3339), which sorts as text."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def fitting(table: sa.Table, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mkiso.errors import LedgerUnavailable
 from mkiso.ledger.database import Database
-from mkiso.ledger.tables import jobs
+from mkiso.ledger.tables import forgotten, jobs
 
 BATCH = 5_000
+TRIES = 3
 COUNTED = tuple(
     jobs.c[name] for name in ("finished_at", "id", "kind", "state", "error", "received", "bytes", "seconds")
 )
@@ -36,19 +38,28 @@ class Totals:
     def add(self, rows: Iterable[sa.RowMapping]) -> None:
         """Count rows, in the order in which they finished."""
         for row in rows:
-            self.jobs[row["kind"], row["state"], (row["error"] or {}).get("code", "")] += 1
-            self.instances += row["received"]
-            self.handed_out += row["bytes"] if row["state"] == "done" else 0
-            for phase, seconds in row["seconds"].items():
-                self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+            self._add((row["kind"], row["state"], (row["error"] or {}).get("code", "")), 1, row)
             self.mark = row["finished_at"], row["id"]
+
+    def add_forgotten(self, sums: Iterable[sa.RowMapping]) -> None:
+        """Count what jobs came to whose rows are gone."""
+        for row in sums:
+            self._add((row["kind"], row["state"], row["code"]), row["jobs"], row)
+
+    def _add(self, key: tuple[str, str, str], count: int, row: sa.RowMapping) -> None:
+        self.jobs[key] += count
+        self.instances += row["received"]
+        self.handed_out += row["bytes"] if row["state"] == "done" else 0
+        for phase, seconds in row["seconds"].items():
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
 
 class Counting:
     """The totals of one identity's jobs: what has been counted is not read again.
 
-    A row may be written long after its job's end, finished anew, or be forgotten: wherever the rows up to the mark are
-    not as many as were counted, everything is counted again. So every process comes to the same.
+    A row may be written long after its job's end, finished anew, or taken out: wherever the rows up to the mark, and
+    those that were forgotten, are not as many as were counted, everything is counted again. So every process comes to
+    the same, and what is forgotten stays counted.
     """
 
     def __init__(self, database: Database, identity: Callable[[], str]) -> None:
@@ -60,21 +71,34 @@ class Counting:
         """The totals now. Raises LedgerUnavailable or DiskFull."""
         with self._counting:
             ours = self._identity()
-            if ours != self._of or self._counted_rows(ours) != self._totals.jobs.total():
-                self._totals, self._of = Totals(), ours
-            while self._count_more(ours):
-                pass
-            return deepcopy(self._totals)
+            for _ in range(TRIES):
+                if ours != self._of or self._counted(ours) != self._totals.jobs.total():
+                    self._begin(ours)
+                while self._count_more(ours):
+                    pass
+                if self._counted(ours) == self._totals.jobs.total():
+                    return deepcopy(self._totals)
+        raise LedgerUnavailable("Jobs are forgotten faster than others are counted. Ask again in a minute.")
 
     def running(self) -> int:
         """How many jobs are under way. Raises LedgerUnavailable or DiskFull."""
         return self._scalar(jobs.c.finished_at.is_(None), jobs.c.work_dir == self._identity())
 
-    def _counted_rows(self, ours: str) -> int:
+    def _begin(self, ours: str) -> None:
+        query = sa.select(forgotten).where(forgotten.c.work_dir == ours)
+        sums = self._database.do(lambda connection: connection.execute(query).mappings().all())
+        self._totals, self._of = Totals(), ours
+        self._totals.add_forgotten(sums)
+
+    def _counted(self, ours: str) -> int:
+        """How many jobs there are up to the mark, and were, at one moment."""
         moment, job_id = self._totals.mark
-        before = jobs.c.finished_at < moment
-        same_time = sa.and_(jobs.c.finished_at == moment, jobs.c.id <= job_id)
-        return self._scalar(jobs.c.work_dir == ours, before) + self._scalar(jobs.c.work_dir == ours, same_time)
+        here = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.work_dir == ours)
+        before = here.where(jobs.c.finished_at < moment).scalar_subquery()
+        same_time = here.where(jobs.c.finished_at == moment, jobs.c.id <= job_id).scalar_subquery()
+        gone = sa.select(sa.func.coalesce(sa.func.sum(forgotten.c.jobs), 0)).where(forgotten.c.work_dir == ours)
+        query = sa.select(before + same_time + gone.scalar_subquery())
+        return int(self._database.do(lambda connection: connection.execute(query).scalar_one()))
 
     def _count_more(self, ours: str) -> bool:
         """Count a batch; whether there was one."""

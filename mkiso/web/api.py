@@ -10,7 +10,8 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from mkiso.accession import parse_one
 from mkiso.errors import BadRequest
-from mkiso.ledger.ledger import STATES, ledger_time
+from mkiso.ledger.ledger import STATES
+from mkiso.ledger.tables import ledger_time
 from mkiso.retrieve.studies import count_patients
 from mkiso.web.answers import accession_list, argument, installation, known_job_id, live_jobs
 

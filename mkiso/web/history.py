@@ -12,7 +12,8 @@ from flask import Blueprint, Response, jsonify, make_response, render_template, 
 from mkiso.accession import parse_one
 from mkiso.errors import BadRequest
 from mkiso.ledger.history import Filters, Mark, mark_of
-from mkiso.ledger.ledger import STATES, ledger_time
+from mkiso.ledger.ledger import STATES
+from mkiso.ledger.tables import ledger_time
 from mkiso.web.answers import UUID, argument, choice, installation, prefers_json
 from mkiso.web.guards import refuse_embedding
 from mkiso.web.table import csv_lines

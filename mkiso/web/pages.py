@@ -11,7 +11,7 @@ from mkiso.accession import parse_list
 from mkiso.errors import JobNotFound, MkisoError
 from mkiso.job import Order
 from mkiso.ledger.glance import Seen
-from mkiso.ledger.ledger import ledger_time
+from mkiso.ledger.tables import ledger_time
 from mkiso.web.access import requester
 from mkiso.web.answers import (
     accession_list,

@@ -88,7 +88,11 @@ def serve(config: Config) -> None:
     """Run the service until it is told to stop. Raises ConfigurationError before it listens."""
     set_up()
     log_the_uncaught()
-    Installation(config).sweep()
+    installation = Installation(config)
+    with suppress(LedgerUnavailable, DiskFull):
+        installation.ledger.refuse_newer()
+    installation.ledger.close()  # the workers have connections of their own
+    installation.sweep()
     Server(config, Listener(config.server.bind)).run()
 
 
@@ -108,16 +112,21 @@ def _post_worker_init(worker: Any) -> None:
             log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
     installation.pulse.keep_beating()
     installation.status.known()  # so that the first page knows it
-    threading.Thread(target=_count_jobs, args=(installation,), name="count", daemon=True).start()
+    threading.Thread(target=_look_back, args=(installation,), name="history", daemon=True).start()
     live.is_stopping = partial(_is_stopping, worker)
     live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)
     log.info("worker started", extra={"fields": {"pid": worker.pid}})
 
 
-def _count_jobs(installation: Installation) -> None:
-    """What has ended before this start takes seconds to count: the first reader of /metrics need not wait for that."""
+def _look_back(installation: Installation) -> None:
+    """What has ended before this start takes seconds to count: the first reader of /metrics need not wait for that.
+
+    Then what ended long ago is forgotten, now and every day.
+    """
     with suppress(LedgerUnavailable, DiskFull):
         installation.ledger.counting.totals()
+    if days := installation.config.storage.keep_history:
+        installation.ledger.retention.keep(days)
 
 
 def _is_stopping(worker: Any) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-import sqlalchemy as sa
 
 from mkiso.ledger.history import Filters, Mark
 from mkiso.ledger.ledger import Ledger
@@ -55,17 +54,3 @@ def test_who_waits_has_a_place(shared: Ledger) -> None:
     first, second = (fill(shared, number, "A", **waiting) for number in (4, 5))
     assert {one: place for one, (_, place) in shared.history.jobs([first, second]).items()} == {first: 1, second: 2}
     assert (shared.history.queue("W"), len(shared.history.running(["A"]))) == (2, 2)
-
-
-def test_a_shared_ledger_of_before_has_what_the_history_needs(server: Server) -> None:
-    ledger = Ledger(server.url, lambda: "W", set)
-    fill(ledger, 1, "A")
-    ledger.close()
-    table = " ON jobs" if "mysql" in server.url else ""
-    server.execute(f"DROP INDEX jobs_by_state{table}")
-    again = Ledger(server.url, lambda: "W", set)
-    assert len(again.history.page(Filters(), None, 50)) == 1
-    again.close()
-    engine = sa.create_engine(server.url)
-    assert "jobs_by_state" in {index["name"] for index in sa.inspect(engine).get_indexes("jobs")}
-    engine.dispose()

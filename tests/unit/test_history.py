@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from mkiso.errors import LedgerUnavailable
-from mkiso.ledger.history import BATCH, Filters, History
+from mkiso.ledger.history import BATCH, History
 from mkiso.ledger.ledger import Ledger
 from mkiso.web.table import COLUMNS, harmless
 from tests.unit.test_web import BROWSER, Jobs, client, installation, ledger, service
@@ -178,24 +177,6 @@ def test_a_ledger_that_is_away_is_told_before_there_is_a_csv(
 def test_a_name_is_text_in_the_page(filled: FlaskClient, installation: Jobs) -> None:
     assert installation.orders == []
     assert "=HYPERLINK(&#34;x&#34;)" in filled.get("/history", headers=BROWSER).text
-
-
-def test_a_ledger_of_before_has_what_the_history_needs(tmp_path: Path) -> None:
-    file = tmp_path / "old.db"
-    url = f"sqlite:///{file}"
-    store = Ledger(url, lambda: "W", set)
-    fill(store, 1, "A")
-    store.close()
-    with sqlite3.connect(file) as connection:
-        connection.execute("DROP INDEX jobs_searched")
-    connection.close()
-    again = Ledger(url, lambda: "W", set)
-    assert len(again.history.page(Filters(), None, 50)) == 1
-    again.close()
-    connection = sqlite3.connect(file)
-    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-    connection.close()
-    assert "jobs_searched" in names
 
 
 def test_a_place_in_the_queue_counts_who_came_before_at_this_work_dir(tmp_path: Path) -> None:

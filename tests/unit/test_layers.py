@@ -42,6 +42,7 @@ ONLY = {
     "prometheus_client": {"web"},
     "subprocess": {"process"},
     "yaml": {"yaml_file"},
+    "alembic": {"ledger"},
     "sqlalchemy": {"ledger", "patients"},
     "psutil": {"retrieve", "workspace"},
 }

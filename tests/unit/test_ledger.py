@@ -1,5 +1,4 @@
 import re
-import sqlite3
 import subprocess
 import sys
 from collections import deque
@@ -217,21 +216,6 @@ def test_the_instances_of_a_job_are_remembered_once(three: Ledger) -> None:
     three.hand_out("J1", [row])
     written = three._database.do(lambda connection: connection.execute(tables.instances.select()).all())
     assert written == [("J1", *uids, 7, "on disc")]
-
-
-def test_a_ledger_of_an_older_version_gets_the_columns_that_it_lacks(ledger: Ledger, file: Path) -> None:
-    opened(ledger, "J")
-    with sqlite3.connect(file) as connection:
-        connection.execute("ALTER TABLE jobs DROP COLUMN host")
-        connection.execute("ALTER TABLE jobs DROP COLUMN alive_at")
-        connection.execute("ALTER TABLE jobs DROP COLUMN format")
-        connection.execute("ALTER TABLE jobs DROP COLUMN medium")
-    connection.close()
-    newer = Ledger(f"sqlite:///{file}", lambda: "W", set)
-    assert ids(newer.list_jobs()) == ["J"]
-    assert newer.abandon() == ["J"]
-    opened(newer, "K")
-    newer.close()
 
 
 def test_a_disk_that_is_full_is_told_as_such(ledger: Ledger) -> None:

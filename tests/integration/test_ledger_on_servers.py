@@ -1,0 +1,103 @@
+"""A ledger that hosts share, on PostgreSQL and MariaDB as they are: its upgrades, its totals, what it forgets."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from alembic import op
+
+from mkiso.errors import LedgerUnavailable
+from mkiso.ledger import retention, totals
+from mkiso.ledger.ledger import Ledger
+from tests.integration.test_ledger import MANY, Server, new_database, server, servers
+from tests.support.ledgers import layout, make, require_all_rows
+from tests.unit.test_retention import ended, forgotten_at_once, ids
+from tests.unit.test_totals import BUSY, House
+
+__all__ = ("server", "servers")  # fixtures
+
+
+@pytest.fixture
+def house(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    monkeypatch.setattr(totals, "BATCH", 2)
+    made = House(server.url)
+    yield made
+    made.ours.close()
+    made.theirs.close()
+
+
+@pytest.fixture
+def first(server: Server) -> str:
+    """A ledger as the first version made it; its URL."""
+    make(server.url, f"1.1.{'mariadb' if 'mysql' in server.url else 'postgresql'}.sql")
+    return server.url
+
+
+@pytest.fixture
+def ledger(first: str) -> Iterator[Ledger]:
+    opened = Ledger(first, lambda: "W", set)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def new(server: Server) -> dict[str, Any]:
+    """The layout of a ledger that was made as it is now."""
+    url = new_database(server.running).url
+    made = Ledger(url, lambda: "W", set)
+    made.prepare()
+    made.close()
+    return layout(url)
+
+
+def test_an_upgrade_that_was_cut_goes_on_and_keeps_every_row(
+    ledger: Ledger, first: str, new: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_index = op.create_index
+
+    def cut(*arguments: Any, **options: Any) -> None:
+        create_index(*arguments, **options)
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(op, "create_index", cut)
+        with pytest.raises(LedgerUnavailable):
+            ledger.prepare()
+    assert layout(first) != new
+    require_all_rows(ledger, "on disc")
+    assert layout(first) == new
+
+
+def test_processes_upgrade_at_once(first: str, server: Server, new: dict[str, Any]) -> None:
+    argv = (sys.executable, "-c", MANY.replace("48", "8"), first)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "8\n", done.stderr
+    assert server.execute("SELECT count(*) FROM jobs") == [(10,)]
+    assert layout(first) == new
+
+
+def test_each_host_counts_its_own_jobs(house: House) -> None:
+    for second in (1, 1, 2, 3):
+        house.end(second)
+    house.end(2, house.theirs, state="failed", error=BUSY)
+    ours, theirs = (one.counting.totals() for one in (house.ours, house.theirs))
+    assert (ours.jobs, theirs.jobs) == ({("iso", "done", ""): 4}, {("iso", "failed", "busy"): 1})
+    assert (ours.instances, ours.handed_out, ours.seconds) == (8, 40, {"queued": 2.0, "sending": 4.0})
+    house.end(1)
+    assert (house.ours.counting.totals().instances, house.ours.counting.running()) == (10, 0)
+
+
+def test_hosts_that_forget_at_once_count_nothing_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "JOBS", 3)
+    monkeypatch.setattr(retention, "BREATH", 0)
+    for _ in range(20):
+        ended(house, 9)
+    young = ended(house, 1, house.theirs)
+    before = house.ours.counting.totals()
+    assert forgotten_at_once(house.ours, house.theirs) == 20
+    assert ids(house.ours) == {young}
+    again = House(house.url)
+    assert again.ours.counting.totals().jobs == before.jobs == {("iso", "done", ""): 20}
+    assert again.theirs.counting.totals().jobs == {("iso", "done", ""): 1}
