@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from pydicom import Dataset, dcmread
 
-from mkiso.dcmtk.association import Peer, association_argv, whole_seconds, words
+from mkiso.dcmtk.association import Peer, association_argv, words
 from mkiso.dcmtk.pacs import association_error, silent_error
 from mkiso.errors import PacsRejected, PacsTimeout
 from mkiso.process import ToolTimeout, run, said
@@ -142,9 +142,7 @@ def find_argv(
         str(dcmtk_dir / "findscu"),
         "-v",
         "-S",
-        *association_argv(pacs),
-        "-td",
-        whole_seconds(timeout),
+        *association_argv(pacs, timeout),
         *(part for key in keys for part in ("-k", key)),
         *output,
         pacs.host,
