@@ -34,7 +34,7 @@ class SeriesPage:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        return self.series.pictures
+        return tuple(item for item in self.series.items if isinstance(item, Picture))
 
     @property
     def middle(self) -> Picture | None:

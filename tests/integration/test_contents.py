@@ -14,13 +14,13 @@ from pydicom.sequence import Sequence
 
 from mkiso.cancellation import Cancellation
 from mkiso.contents import making, pictures
-from mkiso.contents.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why, series_of
+from mkiso.contents.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why
 from mkiso.contents.xhtml import ELEMENTS
 from mkiso.dcmtk import gdcmconv
 from mkiso.dcmtk.dcmj2pnm import jpeg_size
 from mkiso.errors import Cancelled, DiskFull
 from tests.support import datasets
-from tests.support.contents import Showing, items
+from tests.support.contents import Showing, items, series_of
 from tests.support.stage import encoded, presentation
 from tests.support.studies import GB18030, IR87, JANE, JOHN, UTF8, mixed_study
 from tests.support.tools import run
