@@ -53,11 +53,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be shown of an instance: of an image these `frames` (from 1) of all that it has."""
+    """What is to be shown of an instance: these `frames` (from 1) of all that it has, one where it is no image."""
 
     instance: Instance
     kind: Kind
-    frames: tuple[int, ...] = ()
+    frames: tuple[int, ...] = (1,)
     of: int = 1
 
 
