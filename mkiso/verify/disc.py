@@ -79,11 +79,7 @@ class Disc:
 
     def is_viewers(self, root: str) -> bool:
         """Whether README.TXT names something at the root as the viewer's."""
-        return ascii_name(root).upper() in self._viewers_entries
-
-    @cached_property
-    def _viewers_entries(self) -> frozenset[str]:
-        return frozenset(entry.upper() for entry in self.readme.entries)
+        return ascii_name(root).upper() in self.readme.entries
 
     def _instance(self, name: str) -> Instance | None:
         try:

@@ -11,7 +11,7 @@ from pydicom.uid import RE_VALID_UID, ExplicitVRLittleEndian, MediaStorageDirect
 
 from mkiso.disc.records import IN_USE, value
 from mkiso.verify import keys
-from mkiso.verify.directory import Entry, doubled
+from mkiso.verify.directory import doubled
 from mkiso.verify.disc import Disc
 from mkiso.verify.layout import IMAGES, OTHER
 from mkiso.verify.report import Findings
@@ -76,17 +76,14 @@ def types(disc: Disc) -> Findings:
 
 def patients(disc: Disc) -> Findings:
     """A disc of nothing but what no DICOMDIR can name has none."""
-    found = list(disc.directory.of("PATIENT"))
-    if not found and (disc.tree.below(IMAGES) or not disc.tree.below(OTHER)):
+    if not any(disc.directory.of("PATIENT")) and (disc.tree.below(IMAGES) or not disc.tree.below(OTHER)):
         yield "there is no PATIENT record"
-    return (yield from _with_keys(found))
+    return (yield from of_types(disc, ("PATIENT",)))
 
 
 def of_types(disc: Disc, kinds: Iterable[str]) -> Findings:
-    return (yield from _with_keys(list(disc.directory.of(*kinds))))
-
-
-def _with_keys(entries: list[Entry]) -> Findings:
+    """That each record has its keys."""
+    entries = list(disc.directory.of(*kinds))
     for entry in entries:
         yield from keys.faults(entry)
     return f"{len(entries)} with their keys"
