@@ -13,7 +13,7 @@ from typing import Any
 import mkiso
 from mkiso.contents.shown import WEB, About, Patient
 from mkiso.pages.markup import environment
-from mkiso.pages.outline import OVERVIEW, PatientPart, SeriesPage, outline, series_pages
+from mkiso.pages.outline import OVERVIEW, Parts, SeriesPage, outline, series_pages
 from mkiso.pages.phone import Chosen, phone_page
 from mkiso.pages.titles import Titles
 from mkiso.texts import texts
@@ -61,7 +61,7 @@ def _pages(render: Render, pages: Sequence[SeriesPage]) -> Iterator[tuple[str, s
             yield one.file, render("report.htm", report=one.report, **values)
 
 
-def _phone(render: Render, parts: Sequence[PatientPart], chosen: Chosen) -> str:
+def _phone(render: Render, parts: Parts, chosen: Chosen) -> str:
     shown = series_pages(parts)[: chosen.series]
     left_out = {
         "series": chosen.series_in_all - chosen.series,
