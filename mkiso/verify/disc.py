@@ -47,13 +47,6 @@ class Disc:
         """Whether it is of the other layout, whose instances lie in a folder of that name."""
         return self.tree.find(DICOMDIR) is None and DICOMDIR in map(str.upper, self.tree.folders)
 
-    @property
-    def has_directory(self) -> bool:
-        try:
-            return bool(self.directory)
-        except (Unreadable, OSError):
-            return False
-
     @cached_property
     def readme(self) -> readme.Readme:
         """README.TXT; one that says nothing where there is none."""
