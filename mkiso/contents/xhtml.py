@@ -73,17 +73,10 @@ class _Rewriter(HTMLParser):
     def handle_data(self, data: str) -> None:
         self._written.append(escape(NOT_XML.sub(" ", data), quote=False))
 
-    def handle_comment(self, data: str) -> None:
-        self.handle_data(data)
+    handle_comment = handle_pi = unknown_decl = handle_data
 
     def handle_decl(self, decl: str) -> None:
         self.handle_data(decl)
-
-    def handle_pi(self, data: str) -> None:
-        self.handle_data(data)
-
-    def unknown_decl(self, data: str) -> None:
-        self.handle_data(data)
 
     def _may_stand_here(self, name: str) -> bool:
         inside = next((became for _, became in reversed(self._open) if became), "")
