@@ -7,13 +7,14 @@ it refuses is tried once more where it may invent, and what it invented is repla
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mkiso.dcmtk.dcmmkdir import Crashed, Indexer, index
 from mkiso.disc.completion import Completed, Own, complete, own_values, put_in, take_out
+from mkiso.disc.product import Check
 from mkiso.disc.records import Malformed, Record, read, written
 from mkiso.errors import Internal
 from mkiso.retrieve.encoding import PATIENT_ID
@@ -22,7 +23,6 @@ NAME = "DICOMDIR"
 CHUNK, PROCESSES = 128, 2
 REFUSED = "dcmmkdir refuses it"
 
-Check = Callable[[], None]
 Key = tuple[str, bytes]
 
 
