@@ -53,11 +53,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be shown of an instance: of an image these `frames` (from 1) of all that it has."""
+    """What is to be shown of an instance: these `frames` (from 1) of all that it has, one where it is no image."""
 
     instance: Instance
     kind: Kind
-    frames: tuple[int, ...] = ()
+    frames: tuple[int, ...] = (1,)
     of: int = 1
 
 
@@ -73,14 +73,12 @@ class _Series:
 
     def wanted(self, pictures: int) -> list[Wanted]:
         others = [at for at, kind in enumerate(self.kinds) if kind is not Kind.IMAGE]
-        found = {others[at]: self._whole(others[at]) for at in spread(min(len(others), A_SERIES), len(others))}
+        shown = [others[at] for at in spread(min(len(others), A_SERIES), len(others))]
+        found = {at: Wanted(self.instances[at], self.kinds[at]) for at in shown}
         places = ((bisect_right(self.ends, frame), frame) for frame in spread(pictures, self.frames))
         for at, frames in groupby(places, key=lambda place: place[0]):
             found[at] = self._image(at, [frame for _, frame in frames])
         return [found[at] for at in sorted(found)]
-
-    def _whole(self, at: int) -> Wanted:
-        return Wanted(self.instances[at], self.kinds[at])
 
     def _image(self, at: int, frames: Sequence[int]) -> Wanted:
         begin = self.ends[at - 1] if at else 0

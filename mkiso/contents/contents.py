@@ -66,12 +66,8 @@ def _tasks(chosen: Iterable[Sequence[Wanted]]) -> list[_Task]:
 
 def _files(wanted: Wanted, numbers: dict[Kind, count[int]]) -> Iterator[str]:
     if wanted.kind in NAMES:
-        for _ in range(_shown(wanted)):
+        for _ in wanted.frames:
             yield NAMES[wanted.kind].format(next(numbers[wanted.kind]))
-
-
-def _shown(wanted: Wanted) -> int:
-    return len(wanted.frames) if wanted.kind is Kind.IMAGE else 1
 
 
 def _made(tasks: Sequence[_Task], bench: Bench) -> dict[int, list[Item]]:
@@ -99,7 +95,7 @@ def _items(bench: Bench, task: _Task) -> list[Item]:
     except OSError as error:
         if error.errno in FULL:
             raise
-    items.extend([nothing(task.wanted.instance, why)] * (_shown(task.wanted) - len(items)))
+    items.extend([nothing(task.wanted.instance, why)] * (len(task.wanted.frames) - len(items)))
     _clear(bench, task, items)
     return items
 

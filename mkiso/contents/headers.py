@@ -23,12 +23,8 @@ class Header:
         except Exception:  # whatever a stranger's header makes of pydicom: no disc fails for it
             self.broken = True
 
-    def has(self, keyword: str) -> bool:
-        """Whether there is a value."""
-        return bool(self.text(keyword))
-
     def text(self, keyword: str) -> str:
-        """A value as one line; several are separated by backslashes."""
+        """A value as one line, empty where there is none; several are separated by backslashes."""
         return _text(self._dataset, keyword)
 
     def meaning(self, keyword: str) -> str:

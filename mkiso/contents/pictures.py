@@ -93,8 +93,8 @@ def _windows(header: Header) -> list[tuple[str, ...]]:
     """The ways to look at it, the best one first. What is stored may be of no use."""
     if not header.text("PhotometricInterpretation").startswith("MONOCHROME"):
         return [COLOUR]
-    window = [STORED_WINDOW] if header.has("WindowCenter") and header.decimal("WindowWidth") >= NARROWEST else []
-    table = [STORED_TABLE] if header.has("VOILUTSequence") else []
+    window = [STORED_WINDOW] if header.text("WindowCenter") and header.decimal("WindowWidth") >= NARROWEST else []
+    table = [STORED_TABLE] if header.text("VOILUTSequence") else []
     return [*window, *table, OWN_WINDOW]
 
 

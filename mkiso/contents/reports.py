@@ -33,7 +33,7 @@ def report(bench: Bench, instance: Instance) -> Report | None:
     try:
         for file, reading in _readings(instance.path, encoded):
             if (text := make_report(bench.converter, file, page, reading)) is not None:
-                return Report(instance.instance_number, title(instance), harmless(text), _is_whole(reading))
+                return Report(instance.instance_number, title(instance), harmless(text), reading is Reading.STRICT)
         return None
     finally:
         page.unlink(missing_ok=True)
@@ -60,10 +60,6 @@ def _readings(instance: Path, encoded: Path) -> Iterator[tuple[Path, Reading]]:
     again = [encoded] if _in_utf8(instance, encoded) else []
     yield from ((file, Reading.STRICT) for file in again)
     yield from ((file, reading) for reading in (Reading.TOLERANT, Reading.SKIPPING) for file in (*again, instance))
-
-
-def _is_whole(reading: Reading) -> bool:
-    return reading is Reading.STRICT
 
 
 def _in_utf8(instance: Path, encoded: Path) -> bool:

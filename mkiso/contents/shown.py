@@ -6,7 +6,6 @@ Files are names below the folder of web content, in lower case and 8.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -79,10 +78,6 @@ class Series:
     instances: int
     items: tuple[Item, ...]
 
-    @property
-    def pictures(self) -> tuple[Picture, ...]:
-        return tuple(item for item in self.items if isinstance(item, Picture))
-
 
 @dataclass(frozen=True)
 class Study:
@@ -138,9 +133,3 @@ class About:
     not_indexed: tuple[NotIndexed, ...] = ()
     decompressed: int = 0
     left_compressed: int = 0
-
-
-def series_of(patients: tuple[Patient, ...]) -> Iterator[Series]:
-    for patient in patients:
-        for study in patient.studies:
-            yield from study.series

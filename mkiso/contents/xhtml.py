@@ -29,7 +29,7 @@ PARENTS = {
     "tr": {"table", "tbody", "thead"},
 }
 DEEPEST = 100
-NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 2.2
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 2.2
 
 
 def harmless(page: str) -> str:
@@ -71,19 +71,12 @@ class _Rewriter(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
-        self._written.append(escape(NO_XML.sub(" ", data), quote=False))
+        self._written.append(escape(NOT_XML.sub(" ", data), quote=False))
 
-    def handle_comment(self, data: str) -> None:
-        self.handle_data(data)
+    handle_comment = handle_pi = unknown_decl = handle_data
 
     def handle_decl(self, decl: str) -> None:
         self.handle_data(decl)
-
-    def handle_pi(self, data: str) -> None:
-        self.handle_data(data)
-
-    def unknown_decl(self, data: str) -> None:
-        self.handle_data(data)
 
     def _may_stand_here(self, name: str) -> bool:
         inside = next((became for _, became in reversed(self._open) if became), "")

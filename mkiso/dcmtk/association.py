@@ -48,10 +48,10 @@ def whole_seconds(seconds: float) -> str:
     return str(max(1, math.ceil(seconds)))
 
 
-def association_argv(peer: Peer) -> tuple[str, ...]:
-    """The options that say who calls whom, and for how long."""
+def association_argv(peer: Peer, timeout: float) -> tuple[str, ...]:
+    """The options that say who calls whom, and for how long; `timeout` is for each DIMSE message."""
     limit = whole_seconds(peer.connect_timeout)
-    return ("-aet", peer.calling, "-aec", peer.called, "-to", limit, "-ta", limit)
+    return ("-aet", peer.calling, "-aec", peer.called, "-to", limit, "-ta", limit, "-td", whole_seconds(timeout))
 
 
 def association_failure(stderr: str) -> Failure | None:

@@ -24,3 +24,7 @@ class Converter:
     def run(self, argv: Sequence[str]) -> Result:
         """Raises ToolTimeout, Internal where the program cannot be started, and whatever `check` raises."""
         return run(argv, timeout=self.limit, cwd=self.directory, check=self.check, nice=self.nice)
+
+    def makes(self, argv: Sequence[str], product: Path) -> bool:
+        """Whether the program ended well and its product is there. Raises what `run` raises."""
+        return self.run(argv).rc == 0 and product.exists()

@@ -15,8 +15,7 @@ def document_argv(dcmtk_dir: Path, instance: Path, document: Path) -> tuple[str,
 
 def make_document(converter: Converter, instance: Path, document: Path) -> bool:
     """Write the document; whether it is a PDF. Raises what `Converter.run` raises."""
-    result = converter.run(document_argv(converter.dcmtk_dir, instance, document))
-    if result.rc != 0 or not document.exists():
+    if not converter.makes(document_argv(converter.dcmtk_dir, instance, document), document):
         return False
     with document.open("rb") as file:
         return SIGNATURE in file.read(WITHIN)

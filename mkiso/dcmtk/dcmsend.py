@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from mkiso.dcmtk.association import Peer, association_argv, whole_seconds
+from mkiso.dcmtk.association import Peer, association_argv
 from mkiso.dcmtk.sent import Outcome, Report, Sent, answered
 
 RESPONSE = re.compile(
@@ -33,9 +33,7 @@ def send_argv(
         str(dcmtk_dir / "dcmsend"),
         "-d",
         "-nh",
-        *association_argv(peer),
-        "-td",
-        whole_seconds(timeout),
+        *association_argv(peer, timeout),
         "--max-send-pdu",
         "131072",
         decompress,

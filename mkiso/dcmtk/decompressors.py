@@ -12,7 +12,6 @@ from pydicom import uid
 
 from mkiso.dcmtk.conversion import Converter
 
-EXPLICIT = ("+te",)
 PROGRAMS = {
     uid.JPEGBaseline8Bit: "dcmdjpeg",
     uid.JPEGExtended12Bit: "dcmdjpeg",
@@ -26,10 +25,9 @@ PROGRAMS = {
 
 
 def decompress_argv(dcmtk_dir: Path, program: str, instance: Path, decompressed: Path) -> tuple[str, ...]:
-    return (str(dcmtk_dir / program), "-q", *EXPLICIT, str(instance), str(decompressed))
+    return (str(dcmtk_dir / program), "-q", "+te", str(instance), str(decompressed))
 
 
 def decompress(converter: Converter, program: str, instance: Path, decompressed: Path) -> bool:
     """Write the instance again; whether there is a file. Raises what `Converter.run` raises."""
-    argv = decompress_argv(converter.dcmtk_dir, program, instance, decompressed)
-    return converter.run(argv).rc == 0 and decompressed.exists()
+    return converter.makes(decompress_argv(converter.dcmtk_dir, program, instance, decompressed), decompressed)

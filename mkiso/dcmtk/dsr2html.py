@@ -25,8 +25,7 @@ def report_argv(dcmtk_dir: Path, instance: Path, page: Path, reading: Reading) -
 def make_report(converter: Converter, instance: Path, page: Path, reading: Reading) -> str | None:
     """The report as a page of XHTML, None where it cannot be read so. Raises what `Converter.run` raises."""
     page.unlink(missing_ok=True)
-    result = converter.run(report_argv(converter.dcmtk_dir, instance, page, reading))
-    if result.rc != 0 or not page.exists():
+    if not converter.makes(report_argv(converter.dcmtk_dir, instance, page, reading), page):
         return None
     text = page.read_text(encoding="utf-8", errors="replace")
     return text if text.rstrip().endswith(END) else None

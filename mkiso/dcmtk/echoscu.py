@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mkiso.dcmtk.association import Failure, Peer, association_argv, association_failure, whole_seconds, words
+from mkiso.dcmtk.association import Failure, Peer, association_argv, association_failure, words
 from mkiso.process import ToolTimeout, run
 
 ANSWERED = "I: Received Echo Response"
@@ -17,9 +17,7 @@ def echo_argv(dcmtk_dir: Path, peer: Peer) -> tuple[str, ...]:
     return (
         str(dcmtk_dir / "echoscu"),
         "-v",
-        *association_argv(peer),
-        "-td",
-        whole_seconds(peer.connect_timeout),
+        *association_argv(peer, peer.connect_timeout),
         peer.host,
         str(peer.port),
     )

@@ -8,14 +8,14 @@ of UIDs as one XML file, which is fast.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from pydicom import Dataset, dcmread
 
-from mkiso.dcmtk.association import Peer, association_argv, whole_seconds, words
+from mkiso.dcmtk.association import Peer, association_argv, words
 from mkiso.dcmtk.pacs import association_error, silent_error
 from mkiso.errors import PacsRejected, PacsTimeout
 from mkiso.process import ToolTimeout, run, said
@@ -54,7 +54,8 @@ class Finder:
         Raises PacsUnreachable, PacsRejected, PacsTimeout; an empty list means that it knows none.
         """
         keys = tuple(f"{key}={accession}" if key == "AccessionNumber" else key for key in STUDY_KEYS)
-        return self._datasets(("QueryRetrieveLevel=STUDY", *keys), lambda answer: _accession(answer) == accession)
+        answers = self._datasets(("QueryRetrieveLevel=STUDY", *keys))
+        return [answer for answer in answers if _accession(answer) == accession]
 
     def modalities(self, study_uid: str) -> set[str]:
         """The modalities of a study's series, for an archive that leaves ModalitiesInStudy empty."""
@@ -83,7 +84,7 @@ class Finder:
 
     def _series(self, study_uid: str) -> list[Dataset]:
         keys = ("QueryRetrieveLevel=SERIES", f"StudyInstanceUID={study_uid}", "SeriesInstanceUID", "Modality")
-        return self._datasets(keys)
+        return list(self._datasets(keys))
 
     def _instances(self, study_uid: str, series: str = "") -> dict[str, str]:
         answers = self.directory / "instances.xml"
@@ -100,21 +101,17 @@ class Finder:
             )
         return dict(found)
 
-    def _datasets(
-        self, keys: tuple[str, ...], wanted: Callable[[Dataset], bool] = lambda _answer: True
-    ) -> list[Dataset]:
+    def _datasets(self, keys: tuple[str, ...]) -> Iterator[Dataset]:
+        """The answers, each as its file is read; all are to be taken before the next query."""
         pending = self._ask(keys, ("-X",))
         files = sorted(self.directory.glob("rsp*.dcm"))
         if len(files) != pending:
             raise PacsRejected(f"{pending} answers of the PACS came, and {len(files)} of them could be read.")
-        answers: list[Dataset] = []
         for file in files:
             self.check()
             answer = dcmread(file)
             file.unlink()
-            if wanted(answer):
-                answers.append(answer)
-        return answers
+            yield answer
 
     def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
         argv = find_argv(self.dcmtk_dir, self.pacs, self.timeout, keys, (*output, "-od", str(self.directory)))
@@ -142,9 +139,7 @@ def find_argv(
         str(dcmtk_dir / "findscu"),
         "-v",
         "-S",
-        *association_argv(pacs),
-        "-td",
-        whole_seconds(timeout),
+        *association_argv(pacs, timeout),
         *(part for key in keys for part in ("-k", key)),
         *output,
         pacs.host,

@@ -19,4 +19,4 @@ def raw_argv(program: str, instance: Path, raw: Path) -> tuple[str, ...]:
 
 def decode(converter: Converter, program: str, instance: Path, raw: Path) -> bool:
     """Write the instance with its pixels as they are; whether there is a file. Raises what `Converter.run` raises."""
-    return converter.run(raw_argv(program, instance, raw)).rc == 0 and raw.exists()
+    return converter.makes(raw_argv(program, instance, raw), raw)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from mkiso.dcmtk.association import Peer, association_argv, whole_seconds, words
+from mkiso.dcmtk.association import Peer, association_argv, words
 from mkiso.dcmtk.pacs import association_error
 from mkiso.errors import PacsRejected
 
@@ -43,11 +43,9 @@ def move_argv(
         str(dcmtk_dir / "movescu"),
         "-d",
         "-S",
-        *association_argv(pacs),
+        *association_argv(pacs, timeout),
         "-aem",
         move_destination,
-        "-td",
-        whole_seconds(timeout),
         "-k",
         f"QueryRetrieveLevel={'SERIES' if series_uid else 'STUDY'}",
         "-k",

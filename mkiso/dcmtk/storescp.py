@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from mkiso.config import Receiver, Tls
-from mkiso.dcmtk.association import whole_seconds, words
+from mkiso.dcmtk.association import whole_seconds
 
 IDLE_LIMIT = 600
 OUT_OF_SPACE = "Cannot write to file"
@@ -58,11 +58,6 @@ def receive_argv(receiver: Receiver, dcmtk_dir: Path, directory: Path, stall_tim
 def _tls_argv(tls: Tls) -> tuple[str, ...]:
     own, ca = (str(tls.key_file), str(tls.cert_file)), str(tls.ca_file)
     return ("+tls", *own, "-pw", "+cf", ca, "-rc", "+py")
-
-
-def complaint(log: str) -> str:
-    """storescp's own words on why it did not start."""
-    return words(log)
 
 
 def failed_handshakes(log: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from mkiso.dcmtk.association import Peer, association_argv, whole_seconds
+from mkiso.dcmtk.association import Peer, association_argv
 from mkiso.dcmtk.sent import Outcome, Report, Sent, answered
 
 Context = tuple[str, str]
@@ -36,9 +36,7 @@ def store_argv(dcmtk_dir: Path, peer: Peer, profile: Path, directory: Path, time
         str(dcmtk_dir / "storescu"),
         "-v",
         "-nh",
-        *association_argv(peer),
-        "-td",
-        whole_seconds(timeout),
+        *association_argv(peer, timeout),
         "-pdu",
         "131072",
         "--max-send-pdu",

@@ -14,24 +14,17 @@ from itertools import count
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.datadict import keyword_for_tag
 
 from mkiso.disc.records import Record, flat
+from mkiso.retrieve.encoding import INSTANCE_NUMBER, PATIENT_ID, SERIES_NUMBER
 
-PATIENT_ID, ACCESSION = 0x00100020, 0x00080050
-STUDY_DATE, STUDY_TIME, STUDY_ID = 0x00080020, 0x00080030, 0x00200010
-SERIES_NUMBER, INSTANCE_NUMBER = 0x00200011, 0x00200013
+STUDY_DATE, STUDY_TIME, STUDY_ID, ACCESSION = 0x00080020, 0x00080030, 0x00200010, 0x00080050
 # A study's day and time are at best those of its series, of its acquisition, of its content.
 DAYS = ((STUDY_DATE, STUDY_TIME), (0x00080021, 0x00080031), (0x00080022, 0x00080032), (0x00080023, 0x00080033))
 NO_DAY, NO_TIME = b"19000101", b"000000"
 DAY = re.compile(rb"[0-9]{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")
 TIME = re.compile(rb"(?:[01][0-9]|2[0-3])(?:[0-5][0-9](?:(?:[0-5][0-9]|60)(?:\.[0-9]{1,6})?)?)?")
-NAMES = {
-    STUDY_DATE: "StudyDate",
-    STUDY_TIME: "StudyTime",
-    STUDY_ID: "StudyID",
-    SERIES_NUMBER: "SeriesNumber",
-    INSTANCE_NUMBER: "InstanceNumber",
-}
 KEYS = {"PATIENT": (), "STUDY": (STUDY_DATE, STUDY_TIME, STUDY_ID), "SERIES": (SERIES_NUMBER,)}
 MAY_BE_EMPTY = "RAW DATA"  # PS3.3 F.5.28: InstanceNumber is of type 2 there
 READ = [tag for pair in DAYS for tag in pair] + [PATIENT_ID, STUDY_ID, SERIES_NUMBER, INSTANCE_NUMBER]
@@ -121,4 +114,4 @@ def _numbers(entity: Sequence[Record], tag: int) -> Iterator[Completed]:
 def _completed(record: Record, tag: int, value: bytes) -> Completed:
     record.put(tag, value)
     file = next(one.file for one in flat([record]) if one.file)
-    return Completed(file, record.type, NAMES[tag], value.decode("latin-1"))
+    return Completed(file, record.type, keyword_for_tag(tag), value.decode("latin-1"))

@@ -7,22 +7,22 @@ it refuses is tried once more where it may invent, and what it invented is repla
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mkiso.dcmtk.dcmmkdir import Crashed, Indexer, index
-from mkiso.disc.completion import PATIENT_ID, Completed, Own, complete, own_values, put_in, take_out
-from mkiso.disc.records import SOP_INSTANCE, Malformed, Record, read, written
+from mkiso.disc.completion import Completed, Own, complete, own_values, put_in, take_out
+from mkiso.disc.product import Check
+from mkiso.disc.records import Malformed, Record, read, written
 from mkiso.errors import Internal
+from mkiso.retrieve.encoding import PATIENT_ID
 
 NAME = "DICOMDIR"
 CHUNK, PROCESSES = 128, 2
-KEYS = {"PATIENT": PATIENT_ID, "STUDY": 0x0020000D, "SERIES": 0x0020000E}
 REFUSED = "dcmmkdir refuses it"
 
-Check = Callable[[], None]
 Key = tuple[str, bytes]
 
 
@@ -143,18 +143,17 @@ class _Tree:
         self._above: dict[Key, Key | None] = {}
         for *branches, _leaf in paths:
             for branch in branches:
-                self._branches.setdefault(_key(branch), branch)
+                self._branches.setdefault(branch.identity, branch)
         for branch in self._branches.values():
             branch.below = []
 
     def add(self, path: Sequence[Record], own: Own) -> str | None:
         """Hang in an instance behind those before it; why not, where it contradicts one of them."""
-        *branches, leaf = path
-        keys = [_key(branch) for branch in branches]
-        lineage = list(zip([*keys, ("instance", leaf.value(SOP_INSTANCE))], [None, *keys], strict=True))
+        keys = [record.identity for record in path]
+        lineage = list(zip(keys, [None, *keys[:-1]], strict=True))
         if contradiction := self._contradiction(lineage):
             return contradiction
-        records = [*(self._branches[key] for key in keys), leaf]
+        records = [*(self._branches[key] for key in keys[:-1]), path[-1]]
         for record, (key, parent) in zip(records, lineage, strict=True):
             put_in(record, own)
             if key not in self._above:
@@ -171,7 +170,3 @@ class _Tree:
             if self._above.get(key, parent) != parent:
                 return f"its {key[0]} belongs to another {parent[0] if parent else 'file-set'}, too"
         return None
-
-
-def _key(record: Record) -> Key:
-    return record.type.lower(), record.value(KEYS[record.type])

@@ -27,7 +27,6 @@ from mkiso.pages.pages import write_pages
 from mkiso.pages.readme import readme
 from mkiso.retrieve.instances import Instance
 
-FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
 MOST_GRAFTS = 4_000  # of which each is two paths on a command line
 PROFILE = "STD-GEN-CD"  # PS3.11 D: every instance in explicit little endian
 log = logging.getLogger("mkiso.disc.pdi")
@@ -47,8 +46,7 @@ def pdi(instances: Sequence[Instance], setting: Setting) -> Tree:
 
 def file_set_id(media: Media) -> str:
     """The volume ID, in the letters that a file-set ID may have (PS3.3 F.3.2.1, PS3.10 8.5)."""
-    letters = re.sub(r"[^A-Z0-9_]", "_", media.volume_id.upper())[:16]
-    return media.volume_id if FILE_SET_ID.fullmatch(media.volume_id) else letters
+    return re.sub(r"[^A-Z0-9_]", "_", media.volume_id.upper())[:16]
 
 
 def _grafts(staged: Sequence[Staged], stage: Path) -> list[Graft]:

@@ -11,17 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from struct import Struct, error
 
+from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
+
 from mkiso import __version__
+from mkiso.retrieve.encoding import ITEM, LONG_VRS, PATIENT_ID, SERIES, STUDY
 
 NEXT, IN_USE, LOWER, TYPE = 0x00041400, 0x00041410, 0x00041420, 0x00041430
 FILE_ID, SOP_INSTANCE = 0x00041500, 0x00041511
 FILE_SET_ID, FIRST, LAST, CONSISTENT, RECORDS = 0x00041130, 0x00041200, 0x00041202, 0x00041212, 0x00041220
 META_LENGTH = 0x00020000
-BEFORE_META, ITEM = 132, 0xFFFEE000
-LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+BEFORE_META = 132
+IDENTIFIERS = {"PATIENT": PATIENT_ID, "STUDY": STUDY, "SERIES": SERIES}
 # 2.25 and a UUID of mkiso's own (PS3.5 B.2).
 IMPLEMENTATION = "2.25.140055411852988176683907551369266825300"
-DIRECTORY_STORAGE, EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.3.10", "1.2.840.10008.1.2.1"
 
 _HEADER, _ITEM, _LONG = Struct("<HH2sH"), Struct("<HHL"), Struct("<L")
 
@@ -45,6 +47,12 @@ class Record:
     def file(self) -> str:
         """The referenced file, as a path below the file-set's root."""
         return self.text(FILE_ID).replace("\\", "/")
+
+    @property
+    def identity(self) -> tuple[str, bytes]:
+        """What it stands for: a patient, study, series or instance, and its identifier."""
+        kind = self.type if self.type in IDENTIFIERS else "INSTANCE"
+        return kind.lower(), self.value(IDENTIFIERS.get(kind, SOP_INSTANCE))
 
     def value(self, tag: int) -> bytes:
         """An element's value without its padding; empty where there is none."""
@@ -200,9 +208,9 @@ def _meta(content: bytes) -> bytes:
     meta = b"".join(
         (
             element(0x00020001, b"OB", b"\0\1"),
-            element(0x00020002, b"UI", DIRECTORY_STORAGE.encode()),
+            element(0x00020002, b"UI", MediaStorageDirectoryStorage.encode()),
             element(0x00020003, b"UI", f"2.25.{number}".encode()),
-            element(0x00020010, b"UI", EXPLICIT_LITTLE_ENDIAN.encode()),
+            element(0x00020010, b"UI", ExplicitVRLittleEndian.encode()),
             element(0x00020012, b"UI", IMPLEMENTATION.encode()),
             element(0x00020013, b"SH", f"MKISO_{__version__}"[:16].encode()),
         )

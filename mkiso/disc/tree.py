@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mkiso.config import Config
-from mkiso.disc.product import Format
+from mkiso.disc.product import Check, Format
 from mkiso.workspace import Workspace
 
 Graft = tuple[str, Path]
@@ -23,7 +22,7 @@ class Setting:
     config: Config
     workspace: Workspace
     format: Format
-    check: Callable[[], None]
+    check: Check
     decompressed: int = 0
     left_compressed: int = 0
 

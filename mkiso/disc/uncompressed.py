@@ -21,6 +21,7 @@ from mkiso.contents.pixels import GDCM_DECODES, LOSSLESS, RAW, SIZES, pixel_byte
 from mkiso.dcmtk import gdcmconv
 from mkiso.dcmtk.conversion import Converter
 from mkiso.dcmtk.decompressors import PROGRAMS, decompress
+from mkiso.disc.product import Check
 from mkiso.disc.tree import Setting
 from mkiso.disc.viewer import viewer_bytes
 from mkiso.errors import Internal
@@ -28,7 +29,6 @@ from mkiso.process import ToolTimeout
 from mkiso.retrieve.instances import Instance, read_whole
 from mkiso.workspace import require_room
 
-Check = Callable[[], None]
 Decompressor = Callable[[Converter, str, Path, Path], bool]
 PROCESSES = 2
 LIMIT = 600.0

@@ -14,7 +14,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+from mkiso.contents.xhtml import NOT_XML
+
 REPLACEMENT = "\ufffd"
 HEADING = re.compile(r"<h([1-6])>(.*?)</h\1>", re.DOTALL)
 LONGEST_TEXT = 1_000

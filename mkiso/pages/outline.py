@@ -34,7 +34,7 @@ class SeriesPage:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        return self.series.pictures
+        return tuple(item for item in self.series.items if isinstance(item, Picture))
 
     @property
     def middle(self) -> Picture | None:
@@ -55,39 +55,25 @@ class SeriesPage:
         return tuple(item for item in self.series.items if isinstance(item, Document))
 
 
-@dataclass(frozen=True)
-class StudyPart:
-    study: Study
-    pages: tuple[SeriesPage, ...]
+# Patients with their studies, and these with the pages of their series.
+Parts = Sequence[tuple[Patient, Sequence[tuple[Study, Sequence[SeriesPage]]]]]
 
 
-@dataclass(frozen=True)
-class PatientPart:
-    patient: Patient
-    studies: tuple[StudyPart, ...]
-
-
-def outline(patients: Iterable[Patient]) -> tuple[PatientPart, ...]:
+def outline(patients: Iterable[Patient]) -> Parts:
     """Every series and report with the page that it has."""
     places, reports = itertools.count(1), itertools.count(1)
 
     def page(patient: Patient, study: Study, series: Series) -> SeriesPage:
         return SeriesPage(next(places), patient, study, series, _report_pages(series, reports))
 
-    return tuple(
-        PatientPart(
-            patient,
-            tuple(
-                StudyPart(study, tuple(page(patient, study, series) for series in study.series))
-                for study in patient.studies
-            ),
-        )
+    return [
+        (patient, [(study, [page(patient, study, series) for series in study.series]) for study in patient.studies])
         for patient in patients
-    )
+    ]
 
 
-def series_pages(parts: Sequence[PatientPart]) -> list[SeriesPage]:
-    return [page for part in parts for study in part.studies for page in study.pages]
+def series_pages(parts: Parts) -> list[SeriesPage]:
+    return [page for _, studies in parts for _, pages in studies for page in pages]
 
 
 def _report_pages(series: Series, numbers: Iterator[int]) -> tuple[ReportPage, ...]:

@@ -6,17 +6,14 @@ Links are relative and in lower case, as the names are, so that they hold on a c
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-
 import mkiso
 from mkiso.contents.shown import WEB, About, Patient
 from mkiso.pages.markup import environment
-from mkiso.pages.outline import OVERVIEW, PatientPart, SeriesPage, outline, series_pages
+from mkiso.pages.outline import OVERVIEW, Parts, SeriesPage, outline, series_pages
 from mkiso.pages.phone import Chosen, phone_page
 from mkiso.pages.titles import Titles
 from mkiso.texts import texts
@@ -33,18 +30,18 @@ def write_pages(patients: Sequence[Patient], about: About, stage: Path) -> None:
     """
     parts, web = outline(patients), stage / WEB
     web.mkdir(exist_ok=True)
-    render = functools.partial(_rendered, environment(), about)
-    (stage / INDEX).write_text(_overview(render, parts, f"{WEB}/", ""), "utf-8")
-    (web / OVERVIEW).write_text(_overview(render, parts, "", "../"), "utf-8")
+    render = functools.partial(_rendered, about)
+    (stage / INDEX).write_text(render("index.htm", parts=parts, web=f"{WEB}/", root=""), "utf-8")
+    (web / OVERVIEW).write_text(render("index.htm", parts=parts, web="", root="../"), "utf-8")
     for file, page in _pages(render, series_pages(parts)):
         (web / file).write_text(page, "utf-8")
     phone = functools.partial(_phone, render, parts)
     (stage / PHONE).write_bytes(phone_page(series_pages(parts), web, phone))
 
 
-def _rendered(jinja: Environment, about: About, template: str, **values: Any) -> str:
-    said = texts(about.language)
-    return jinja.get_template(template).render(
+def _rendered(about: About, template: str, **values: Any) -> str:
+    said, page = texts(about.language), environment().get_template(template)
+    return page.render(
         about=about,
         version=mkiso.__version__,
         t=said["pages"],
@@ -55,21 +52,16 @@ def _rendered(jinja: Environment, about: About, template: str, **values: Any) ->
     )
 
 
-def _overview(render: Render, parts: Sequence[PatientPart], web: str, root: str) -> str:
-    return render("index.htm", parts=parts, web=web, root=root)
-
-
 def _pages(render: Render, pages: Sequence[SeriesPage]) -> Iterator[tuple[str, str]]:
     """The page of each series, by its file, and those of its reports."""
-    around = itertools.chain([None], pages), pages, itertools.chain(pages[1:], [None])
-    for before, page, after in zip(*around, strict=False):
+    for before, page, after in zip([None, *pages], pages, [*pages[1:], None], strict=False):
         values = {"page": page, "overview": OVERVIEW}
         yield page.file, render("series.htm", before=before, after=after, **values)
         for one in page.reports:
             yield one.file, render("report.htm", report=one.report, **values)
 
 
-def _phone(render: Render, parts: Sequence[PatientPart], chosen: Chosen) -> str:
+def _phone(render: Render, parts: Parts, chosen: Chosen) -> str:
     shown = series_pages(parts)[: chosen.series]
     left_out = {
         "series": chosen.series_in_all - chosen.series,

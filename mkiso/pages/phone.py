@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,19 +70,11 @@ def _filled(frame: Chosen, pages: Sequence[SeriesPage], web: Path, room: int) ->
 
 
 def _by_importance(pages: Sequence[SeriesPage]) -> Iterator[Picture | ReportPage]:
-    rounds = itertools.zip_longest(*(_middle_first(page.pictures) for page in pages))
-    yield from _there(next(rounds, ()))
+    rounds = itertools.zip_longest(*([page.pictures[at] for at in evenly(len(page.pictures))] for page in pages))
+    yield from filter(None, next(rounds, ()))
     yield from (report for page in pages for report in page.reports)
     for one_of_each in rounds:
-        yield from _there(one_of_each)
-
-
-def _middle_first(pictures: Sequence[Picture]) -> Iterator[Picture]:
-    return (pictures[at] for at in evenly(len(pictures)))
-
-
-def _there(pictures: Iterable[Picture | None]) -> Iterator[Picture]:
-    return (picture for picture in pictures if picture is not None)
+        yield from filter(None, one_of_each)
 
 
 def _size(one: Picture | ReportPage, web: Path) -> int:

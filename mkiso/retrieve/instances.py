@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,15 +89,11 @@ def whole_within(path: Path, descriptor: int, begin: int, version: tuple[int, in
 def claimed_uid(path: Path) -> str | None:
     """The Media Storage SOP Instance UID at the head of a file that may be torn (PS3.10 7.1); None without."""
     found: dict[int, bytes] = {}
-    try:
-        with path.open("rb") as file:
-            _meta(FileBytes(file.fileno(), os.fstat(file.fileno()).st_size), found)
-    except (Unwalkable, FileNotFoundError, IsADirectoryError):
-        pass
-    try:
+    with suppress(Unwalkable, FileNotFoundError, IsADirectoryError), path.open("rb") as file:
+        _meta(FileBytes(file.fileno(), os.fstat(file.fileno()).st_size), found)
+    with suppress(Unwalkable, UnicodeDecodeError):
         return _uid(found, encoding.MEDIA_SOP_INSTANCE)
-    except (Unwalkable, UnicodeDecodeError):
-        return None
+    return None
 
 
 def same_data_set(one: Instance, other: Instance) -> bool:

@@ -13,7 +13,8 @@ from mkiso.addresses import bind_error
 from mkiso.certificates import faults, unusable
 from mkiso.clock import Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
-from mkiso.dcmtk.storescp import complaint, failed_handshakes, ran_out_of_space, receive_argv
+from mkiso.dcmtk.association import words
+from mkiso.dcmtk.storescp import failed_handshakes, ran_out_of_space, receive_argv
 from mkiso.errors import ReceiverUnavailable
 from mkiso.process import Child, said, spawned
 from mkiso.workspace import Workspace
@@ -38,7 +39,7 @@ class RunningReceiver:
         waited = Stopwatch()
         while not _listens(self._child.pid, self.receiver.port):
             if self._child.rc is not None:
-                raise _unavailable(self.receiver, complaint(said(self._log)))
+                raise _unavailable(self.receiver, words(said(self._log)))
             if waited.seconds() > START_LIMIT:
                 raise _unavailable(self.receiver, f"it did not listen within {START_LIMIT:g} s")
             time.sleep(POLL)
@@ -47,7 +48,7 @@ class RunningReceiver:
     def require_alive(self) -> None:
         """Raise ReceiverUnavailable where storescp has died."""
         if self._child.rc is not None:
-            raise _unavailable(self.receiver, f"storescp died: {complaint(said(self._log))}")
+            raise _unavailable(self.receiver, f"storescp died: {words(said(self._log))}")
 
     def failed_handshakes(self) -> str:
         """Why peers could not send, where TLS kept them from it, with what is wrong on this side; empty where none is.
@@ -79,7 +80,7 @@ class RunningReceiver:
     def wait_until_its_port_is_free(self) -> None:
         """Until every process of the killed group has let go of the port: the next receiver needs it at once."""
         deadline = time.monotonic() + END_LIMIT
-        while self._listened and not can_bind(self.receiver.port) and time.monotonic() < deadline:
+        while self._listened and bind_error("", self.receiver.port) and time.monotonic() < deadline:
             time.sleep(POLL)
 
 
@@ -116,11 +117,6 @@ def _listens(pid: int, port: int) -> bool:
     except psutil.Error:
         return False
     return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
-
-
-def can_bind(port: int) -> bool:
-    """Whether a receiver could listen on the port now."""
-    return bind_error("", port) is None
 
 
 def _unavailable(receiver: Receiver, why: str) -> ReceiverUnavailable:

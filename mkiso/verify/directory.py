@@ -10,10 +10,10 @@ from struct import error
 from mkiso.disc.records import (
     FILE_SET_ID,
     FIRST,
+    IDENTIFIERS,
     LAST,
     LOWER,
     NEXT,
-    SOP_INSTANCE,
     Content,
     Malformed,
     Record,
@@ -23,9 +23,6 @@ from mkiso.disc.records import (
 )
 
 PREAMBLE, PREFIX = 128, b"DICM"
-PATIENT_ID, STUDY, SERIES = 0x00100020, 0x0020000D, 0x0020000E
-KEYS = {"PATIENT": PATIENT_ID, "STUDY": STUDY, "SERIES": SERIES}
-LEAF = "instance"
 
 
 @dataclass(frozen=True)
@@ -45,15 +42,9 @@ class Entry:
         """How a person finds the record: its type, and its file or its offset."""
         return f"{self.type or 'record'} {self.record.file or f'at {self.offset}'}"
 
-    @property
-    def identity(self) -> tuple[str, bytes]:
-        """What it stands for: a patient, a study, a series or an instance, and its identifier."""
-        kind = self.type if self.type in KEYS else LEAF
-        return kind, self.record.value(KEYS.get(kind, SOP_INSTANCE))
-
     def ancestor(self, kind: str) -> Record | None:
         """The record of a type above it, where it is as near as it may be (PS3.3 F.4)."""
-        entry, steps = self.above, len(KEYS)
+        entry, steps = self.above, len(IDENTIFIERS)
         while entry and entry.type != kind and steps:
             entry, steps = entry.above, steps - 1
         return entry.record if entry and entry.type == kind else None

@@ -47,13 +47,6 @@ class Disc:
         """Whether it is of the other layout, whose instances lie in a folder of that name."""
         return self.tree.find(DICOMDIR) is None and DICOMDIR in map(str.upper, self.tree.folders)
 
-    @property
-    def has_directory(self) -> bool:
-        try:
-            return bool(self.directory)
-        except (Unreadable, OSError):
-            return False
-
     @cached_property
     def readme(self) -> readme.Readme:
         """README.TXT; one that says nothing where there is none."""
@@ -79,11 +72,7 @@ class Disc:
 
     def is_viewers(self, root: str) -> bool:
         """Whether README.TXT names something at the root as the viewer's."""
-        return ascii_name(root).upper() in self._viewers_entries
-
-    @cached_property
-    def _viewers_entries(self) -> frozenset[str]:
-        return frozenset(entry.upper() for entry in self.readme.entries)
+        return ascii_name(root).upper() in self.readme.entries
 
     def _instance(self, name: str) -> Instance | None:
         try:

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 
-from pydicom.uid import RE_VALID_UID
+from pydicom.uid import RE_VALID_UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from mkiso.disc.records import DIRECTORY_STORAGE, EXPLICIT_LITTLE_ENDIAN, IN_USE, value
+from mkiso.disc.records import IN_USE, value
 from mkiso.verify import keys
-from mkiso.verify.directory import Entry, doubled
+from mkiso.verify.directory import doubled
 from mkiso.verify.disc import Disc
 from mkiso.verify.layout import IMAGES, OTHER
 from mkiso.verify.report import Findings
@@ -35,9 +35,9 @@ def meta(disc: Disc) -> Findings:
     text = {tag: value(one).decode("latin-1") for tag, one in found.items()}
     if found.get(VERSION, b"")[12:] != b"\0\1":
         yield "the version is not 00 01"
-    if text.get(SOP_CLASS) != DIRECTORY_STORAGE:
+    if text.get(SOP_CLASS) != MediaStorageDirectoryStorage:
         yield f"the SOP class is {text.get(SOP_CLASS)}"
-    if text.get(SYNTAX) != EXPLICIT_LITTLE_ENDIAN:
+    if text.get(SYNTAX) != ExplicitVRLittleEndian:
         yield f"the transfer syntax is {text.get(SYNTAX)}"
     for tag, name in ((SOP_INSTANCE, "SOP Instance UID"), (IMPLEMENTATION, "Implementation Class UID")):
         if not is_uid(text.get(tag, "")):
@@ -76,26 +76,23 @@ def types(disc: Disc) -> Findings:
 
 def patients(disc: Disc) -> Findings:
     """A disc of nothing but what no DICOMDIR can name has none."""
-    found = list(disc.directory.of("PATIENT"))
-    if not found and (disc.tree.below(IMAGES) or not disc.tree.below(OTHER)):
+    if not any(disc.directory.of("PATIENT")) and (disc.tree.below(IMAGES) or not disc.tree.below(OTHER)):
         yield "there is no PATIENT record"
-    return (yield from _with_keys(found))
+    return (yield from of_types(disc, ("PATIENT",)))
 
 
 def of_types(disc: Disc, kinds: Iterable[str]) -> Findings:
-    return (yield from _with_keys(list(disc.directory.of(*kinds))))
-
-
-def _with_keys(entries: list[Entry]) -> Findings:
+    """That each record has its keys."""
+    entries = list(disc.directory.of(*kinds))
     for entry in entries:
         yield from keys.faults(entry)
     return f"{len(entries)} with their keys"
 
 
 def unique(disc: Disc) -> Findings:
-    identities = [entry.identity for entry in disc.directory.entries]
+    identities = [entry.record.identity for entry in disc.directory.entries]
     for kind, uid in doubled(identities):
-        yield f"the {kind.lower()} {uid.decode('latin-1')} is there twice"
+        yield f"the {kind} {uid.decode('latin-1')} is there twice"
     return f"{len(identities)} patients, studies, series and instances"
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from mkiso.disc.records import FILE_ID, SOP_INSTANCE
 from mkiso.retrieve import encoding
 from mkiso.retrieve.instances import Instance, patient_id
-from mkiso.verify.directory import PATIENT_ID, SERIES, STUDY, Entry
+from mkiso.verify.directory import Entry
 from mkiso.verify.disc import Disc
 from mkiso.verify.keys import BRANCHES
 from mkiso.verify.layout import DICOMDIR, IMAGES, OTHER, README
@@ -52,8 +52,8 @@ def _differing(entry: Entry, instance: Instance) -> Iterator[str]:
         ("SOP class", record.text(SOP_CLASS), instance.sop_class_uid),
         ("SOP Instance UID", record.text(SOP_INSTANCE), instance.sop_instance_uid),
         ("transfer syntax", record.text(SYNTAX), instance.transfer_syntax),
-        ("study", study.text(STUDY) if study else "", instance.study_uid),
-        ("series", series.text(SERIES) if series else "", instance.series_uid),
+        ("study", study.text(encoding.STUDY) if study else "", instance.study_uid),
+        ("series", series.text(encoding.SERIES) if series else "", instance.series_uid),
     )
     return (name for name, told, own in stated if told != own)
 
@@ -95,7 +95,7 @@ def one_patient(disc: Disc) -> Findings:
 
 
 def _patient_id(entry: Entry) -> str:
-    tags = {encoding.CHARACTER_SET, PATIENT_ID}
+    tags = {encoding.CHARACTER_SET, encoding.PATIENT_ID}
     return patient_id({tag: entry.record.value(tag) for tag in tags})
 
 

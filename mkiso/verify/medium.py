@@ -41,12 +41,10 @@ def names(disc: Disc) -> Findings:
 def folders(disc: Disc) -> Findings:
     entries = (name for name in (*disc.tree.files, *disc.tree.folders) if is_ours(name))
     counts = Counter(name.upper().rpartition("/")[0] for name in entries if "/" in name)
-    yield from (f"{folder} has {count} entries" for folder, count in counts.items() if _is_full(folder, count))
+    for folder, count in counts.items():
+        if count > A_FOLDER and folder.partition("/")[0] in {IMAGES, OTHER}:
+            yield f"{folder} has {count} entries"
     return f"{len(counts)} folders, {max(counts.values(), default=0)} entries at most"
-
-
-def _is_full(folder: str, count: int) -> bool:
-    return count > A_FOLDER and folder.partition("/")[0] in {IMAGES, OTHER}
 
 
 def readme(disc: Disc) -> Findings:

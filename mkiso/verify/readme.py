@@ -12,7 +12,7 @@ INDENT = "  "
 
 @dataclass(frozen=True)
 class Readme:
-    """`entries` are all lines that may name the viewer's files at the root; `not_indexed` UIDs by their files."""
+    """`entries` are all lines that may name the viewer's files at the root, in capitals; `not_indexed` UIDs by file."""
 
     data: bytes
     file_set_id: str | None
@@ -29,7 +29,7 @@ def parse(data: bytes) -> Readme:
         data,
         _told(lines, FILE_SET_ID),
         _told(lines, VOLUME_ID),
-        frozenset(line.removeprefix(INDENT) for line in lines if line.startswith(INDENT)),
+        frozenset(line.removeprefix(INDENT).upper() for line in lines if line.startswith(INDENT)),
         {match[1]: match[2] for match in others},
     )
 

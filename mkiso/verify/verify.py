@@ -41,10 +41,11 @@ def verify(path: Path) -> list[Check]:
 
 
 def _checks(disc: Disc) -> Iterator[Check]:
-    yield judged("DICOMDIR", partial(fileset.directory, disc))
+    directory = judged("DICOMDIR", partial(fileset.directory, disc))
+    yield directory
     if disc.is_legacy:
         return
-    for name, look in (*(OF_DIRECTORY if disc.has_directory else ()), *OF_FILES):
+    for name, look in (*(OF_DIRECTORY if directory.ok else ()), *OF_FILES):
         yield judged(name, partial(look, disc))
 
 

@@ -8,19 +8,20 @@ from xml.etree import ElementTree
 
 import pytest
 from pydicom import Dataset, dcmread, uid
-from pydicom.data import get_charset_files, get_testdata_file, get_testdata_files
+from pydicom.data import get_charset_files, get_testdata_files
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
 from mkiso.cancellation import Cancellation
 from mkiso.contents import making, pictures
-from mkiso.contents.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why, series_of
+from mkiso.contents.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why
 from mkiso.contents.xhtml import ELEMENTS
 from mkiso.dcmtk import gdcmconv
 from mkiso.dcmtk.dcmj2pnm import jpeg_size
 from mkiso.errors import Cancelled, DiskFull
 from tests.support import datasets
-from tests.support.contents import Showing, items
+from tests.support.contents import Showing, items, series_of
+from tests.support.pydicom_files import file, with_uids
 from tests.support.stage import encoded, presentation
 from tests.support.studies import GB18030, IR87, JANE, JOHN, UTF8, mixed_study
 from tests.support.tools import run
@@ -33,25 +34,11 @@ def job(tmp_path: Path) -> Showing:
     return Showing(tmp_path)
 
 
-def file(name: str) -> Path:
-    found = get_testdata_file(name)
-    assert found
-    return Path(str(found))
-
-
 def ct(number: int = 1, side: int = 64, **values: object) -> Dataset:
     one = datasets.ct(COMMON, 1, number, side)
     for keyword, value in values.items():
         setattr(one, keyword, value)
     return one
-
-
-def whole(name: str) -> Dataset:
-    """A test file with what the receiver asks of an instance."""
-    found = dcmread(file(name))
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(found, keyword, found.get(keyword) or datasets.uid(name, keyword))
-    return found
 
 
 def made(job: Showing, *instances: Dataset | bytes | Path) -> list[object]:
@@ -123,7 +110,7 @@ def test_what_dcmtk_cannot_decode_is_told_where_gdcmconv_is_not(
     name: str, job: Showing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gdcmconv, "installed", lambda: None)
-    (item,) = made(job, whole(name))
+    (item,) = made(job, with_uids(file(name)))
     assert isinstance(item, Nothing)
     assert (item.why, item.kind) == (Why.SYNTAX, uid.UID(dcmread(file(name)).SOPClassUID).name)
 
@@ -138,7 +125,7 @@ def test_what_dcmtk_cannot_decode_is_told_where_gdcmconv_is_not(
     ],
 )
 def test_what_dcmtk_cannot_decode_is_shown_where_gdcmconv_is(name: str, job: Showing) -> None:
-    assert [type(item) for item in made(job, whole(name))] == [Picture]
+    assert [type(item) for item in made(job, with_uids(file(name)))] == [Picture]
 
 
 def test_gdcmconv_is_asked_too_where_dcmtk_should_have_been_able_to(job: Showing) -> None:

@@ -99,29 +99,22 @@ def attacked(tmp_path: Path) -> Start:
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "error"),
     [
-        {"PatientID": "PAT666"},
-        {"PatientID": ""},
-        {"PatientID": "PAT666", "SOPClassUID": SecondaryCaptureImageStorage},
+        ({"PatientID": "PAT666"}, errors.WrongPatient),
+        ({"PatientID": ""}, errors.WrongPatient),
+        ({"PatientID": "PAT666", "SOPClassUID": SecondaryCaptureImageStorage}, errors.WrongPatient),
+        ({"PixelData": bytes(2 * 128 * 128)}, errors.ConflictingInstances),
     ],
-    ids=["of another patient", "of nobody", "of another patient and class"],
+    ids=["of another patient", "of nobody", "of another patient and class", "of the same patient"],
 )
-def test_a_forged_instance_fails_the_disc_and_is_named(values: dict[str, Any], attacked: Start) -> None:
+def test_a_forged_instance_fails_the_disc_and_is_named(
+    values: dict[str, Any], error: type[errors.MkisoError], attacked: Start
+) -> None:
     with attacked() as it, it.making() as made:
         forged = it.forged(**values)
         assert it.send(forged)
-        with pytest.raises(errors.WrongPatient) as caught:
-            made.result(60)
-        assert str(dcmread(forged).SOPInstanceUID) in caught.value.detail
-        assert caught.value.fields == {"accession": SIX}
-
-
-def test_a_forged_instance_of_the_same_patient_conflicts(attacked: Start) -> None:
-    with attacked() as it, it.making() as made:
-        forged = it.forged(PixelData=bytes(2 * 128 * 128))
-        assert it.send(forged)
-        with pytest.raises(errors.ConflictingInstances) as caught:
+        with pytest.raises(error) as caught:
             made.result(60)
         assert str(dcmread(forged).SOPInstanceUID) in caught.value.detail
         assert caught.value.fields == {"accession": SIX}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread, uid
-from pydicom.data import get_testdata_file, get_testdata_files
+from pydicom.data import get_testdata_files
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders import RLELosslessDecoder
 
@@ -21,6 +21,7 @@ from mkiso.errors import Cancelled, DiskFull
 from mkiso.retrieve.instances import Instance, read_whole
 from mkiso.workspace import Workspace
 from tests.support import datasets
+from tests.support.pydicom_files import file, with_uids
 from tests.support.stage import encoded
 from tests.support.studies import JOHN, mixed_study
 from tests.support.tools import run
@@ -48,9 +49,9 @@ class Job:
         self.instances: list[Instance] = []
 
     def put(self, *files: Path | bytes) -> "Job":
-        for number, file in enumerate(files):
+        for number, content in enumerate(files):
             path = self.received / f"{number:04}"
-            path.write_bytes(file if isinstance(file, bytes) else file.read_bytes())
+            path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
             found = read_whole(path)
             assert found
             self.instances.append(found)
@@ -77,20 +78,9 @@ def job(tmp_path: Path) -> Job:
     return Job(tmp_path)
 
 
-def file(name: str) -> Path:
-    found = get_testdata_file(name)
-    assert found
-    return Path(str(found))
-
-
 def whole(path: Path) -> Path | bytes:
     """A test file with what the receiver asks of an instance."""
-    if read_whole(path):
-        return path
-    found = dcmread(path)
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(found, keyword, found.get(keyword) or datasets.uid(path.name, keyword))
-    return encoded(found)
+    return path if read_whole(path) else encoded(with_uids(path))
 
 
 def compressed_files() -> list[Path]:

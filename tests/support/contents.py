@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 
 from mkiso.contents.contents import show
 from mkiso.contents.making import Maker
-from mkiso.contents.shown import WEB, Item, Patient, series_of
+from mkiso.contents.shown import WEB, Item, Patient, Series
 from mkiso.disc.stage import Staged, stage
 from mkiso.retrieve.instances import read_whole
 from tests.support.stage import encoded
@@ -59,8 +59,12 @@ class Showing:
         return items(self.shown(**values))
 
 
+def series_of(patients: Iterable[Patient]) -> list[Series]:
+    return [series for patient in patients for study in patient.studies for series in study.series]
+
+
 def items(patients: Iterable[Patient]) -> list[Item]:
-    return [item for series in series_of(tuple(patients)) for item in series.items]
+    return [item for series in series_of(patients) for item in series.items]
 
 
 def _content(one: Dataset | bytes | Path) -> bytes:

@@ -4,10 +4,26 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from pydicom import dcmread
-from pydicom.data import get_testdata_files
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file, get_testdata_files
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import MediaStorageDirectoryStorage, generate_uid
+
+from tests.support import datasets
+
+
+def file(name: str) -> Path:
+    found = get_testdata_file(name)
+    assert found
+    return Path(str(found))
+
+
+def with_uids(path: Path) -> Dataset:
+    """A file with what the receiver asks of an instance."""
+    found = dcmread(path)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(found, keyword, found.get(keyword) or datasets.uid(path.name, keyword))
+    return found
 
 
 def storable() -> Iterator[Path]:

@@ -83,4 +83,6 @@ def test_a_timeout_is_in_whole_seconds_and_never_none(seconds: float, whole: str
 
 
 def test_an_association_says_who_calls_whom_and_for_how_long(pacs: Peer) -> None:
-    assert association_argv(pacs) == ("-aet", "CDRECORD", "-aec", "ABPACS", "-to", "10", "-ta", "10")
+    assert association_argv(pacs, 60.5) == (
+        *("-aet", "CDRECORD", "-aec", "ABPACS", "-to", "10", "-ta", "10", "-td", "61"),
+    )

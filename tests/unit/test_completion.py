@@ -5,9 +5,6 @@ from pydicom import Dataset
 
 from mkiso.disc.completion import (
     ACCESSION,
-    INSTANCE_NUMBER,
-    PATIENT_ID,
-    SERIES_NUMBER,
     STUDY_DATE,
     STUDY_ID,
     STUDY_TIME,
@@ -19,6 +16,7 @@ from mkiso.disc.completion import (
     take_out,
 )
 from mkiso.disc.records import FILE_ID, TYPE, Record, element
+from mkiso.retrieve.encoding import INSTANCE_NUMBER, PATIENT_ID, SERIES_NUMBER
 from tests.support import datasets
 from tests.support.stage import JOHN, encoded
 

@@ -22,7 +22,6 @@ STUDY_KEYS = (
     *("PatientName", "PatientBirthDate", "StudyDate", "StudyDescription", "ModalitiesInStudy"),
 )
 SERIES_KEYS = ("QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "Modality")
-SERIES_KEYS = ("QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "Modality")
 IMAGE_KEYS = ("QueryRetrieveLevel=IMAGE", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "SOPInstanceUID")
 
 

@@ -14,7 +14,7 @@ WARNING = "Warning: Sub-operations complete - One or more failures or warnings"
 def test_the_argv_of_movescu(pacs: Peer) -> None:
     assert move_argv(Path("/opt/dcmtk"), pacs, "RECEIVER", "1.2.3", 3600) == (
         *("/opt/dcmtk/movescu", "-d", "-S", "-aet", "CDRECORD", "-aec", "ABPACS", "-to", "10", "-ta", "10"),
-        *("-aem", "RECEIVER", "-td", "3600", "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID=1.2.3"),
+        *("-td", "3600", "-aem", "RECEIVER", "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID=1.2.3"),
         *("pacs.example", "11112"),
     )
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mkiso.contents.shown import About, NotIndexed, Patient, Report, Study, Viewer, Why
-from mkiso.pages.markup import NOT_XML, body, readable_date, shown_text
+from mkiso.contents.xhtml import NOT_XML
+from mkiso.pages.markup import body, readable_date, shown_text
 from mkiso.pages.pages import write_pages
 from mkiso.texts import texts
 from tests.support.shown import (

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from mkiso.config import Receiver, Tls
-from mkiso.dcmtk.storescp import complaint, failed_handshakes, ran_out_of_space, receive_argv
+from mkiso.dcmtk.association import words
+from mkiso.dcmtk.storescp import failed_handshakes, ran_out_of_space, receive_argv
 
 TLS = Tls(key_file=Path("/tls/key"), cert_file=Path("/tls/cert"), ca_file=Path("/tls/ca"))
 
@@ -46,7 +47,7 @@ def test_the_argv_of_a_storescp_that_takes_tls_alone() -> None:
     ],
 )
 def test_a_receiver_that_does_not_start_says_why(name: str, said: str, captured: Callable[[str], str]) -> None:
-    assert said in complaint(captured(name))
+    assert said in words(captured(name))
 
 
 @pytest.mark.parametrize(("name", "full"), [("storescp-disk-full", True), ("storescp-store", False)])
