@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import count
 from pathlib import Path
 
@@ -23,7 +24,7 @@ STUDY_DATE, STUDY_TIME, STUDY_ID, ACCESSION = 0x00080020, 0x00080030, 0x00200010
 # A study's day and time are at best those of its series, of its acquisition, of its content.
 DAYS = ((STUDY_DATE, STUDY_TIME), (0x00080021, 0x00080031), (0x00080022, 0x00080032), (0x00080023, 0x00080033))
 NO_DAY, NO_TIME = b"19000101", b"000000"
-DAY = re.compile(rb"[0-9]{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")
+DAY = re.compile(rb"[0-9]{8}")
 TIME = re.compile(rb"(?:[01][0-9]|2[0-3])(?:[0-5][0-9](?:(?:[0-5][0-9]|60)(?:\.[0-9]{1,6})?)?)?")
 KEYS = {"PATIENT": (), "STUDY": (STUDY_DATE, STUDY_TIME, STUDY_ID), "SERIES": (SERIES_NUMBER,)}
 MAY_BE_EMPTY = "RAW DATA"  # PS3.3 F.5.28: InstanceNumber is of type 2 there
@@ -88,18 +89,26 @@ def _lacks(record: Record, tag: int) -> bool:
 
 def _days(study: Record, owns: Iterable[Own]) -> Iterator[Completed]:
     """StudyDate and StudyTime, of the same origin; StudyID from AccessionNumber, which has the same VR."""
-    for tag, valid, separator in ((STUDY_DATE, DAY, b"."), (STUDY_TIME, TIME, b":")):
+    for tag, is_valid, separator in ((STUDY_DATE, _is_day, b"."), (STUDY_TIME, TIME.fullmatch, b":")):
         if tag in study.elements:
             value = study.value(tag).replace(separator, b"")  # as ACR-NEMA wrote them: 1997.04.24, 14:04:38
-            study.put(tag, value if valid.fullmatch(value) else b"")
+            study.put(tag, value if is_valid(value) else b"")
     told = [(own.get(day, b""), own.get(time, b"")) for day, time in DAYS for own in owns]
     if _lacks(study, STUDY_DATE):
-        yield _completed(study, STUDY_DATE, next((day for day, _ in told if DAY.fullmatch(day)), NO_DAY))
+        yield _completed(study, STUDY_DATE, next((day for day, _ in told if _is_day(day)), NO_DAY))
     if _lacks(study, STUDY_TIME):
         day = study.value(STUDY_DATE)
         yield _completed(study, STUDY_TIME, next((time for same, time in told if same == day and time), NO_TIME))
     if _lacks(study, STUDY_ID) and study.value(ACCESSION):
         yield _completed(study, STUDY_ID, study.value(ACCESSION))
+
+
+def _is_day(value: bytes) -> bool:
+    """Whether it is a day of the calendar (VR DA, PS3.5 6.2)."""
+    try:
+        return bool(DAY.fullmatch(value) and date.fromisoformat(value.decode()))
+    except ValueError:
+        return False
 
 
 def _numbers(entity: Sequence[Record], tag: int) -> Iterator[Completed]:

@@ -64,6 +64,7 @@ def test_a_record_that_has_its_keys_stays_as_it_is() -> None:
         ({SERIES_DATE: b"20200101", SERIES_TIME: b"0815"}, "20200101", "0815"),
         ({CONTENT_DATE: b"20200101", SERIES_TIME: b"0815"}, "20200101", "000000"),
         ({CONTENT_DATE: b"20200102", CONTENT_TIME: b"09", SERIES_DATE: b"20200101"}, "20200101", "000000"),
+        ({SERIES_DATE: b"20230230", SERIES_TIME: b"08"}, "19000101", "000000"),
         ({SERIES_DATE: b"yesterday", CONTENT_DATE: b"20200102", CONTENT_TIME: b"09"}, "20200102", "09"),
     ],
 )
@@ -74,6 +75,11 @@ def test_a_study_without_a_day_has_that_of_its_instances_and_else_one_that_nobod
     told = completed(one, {"B": own})
     assert told == [Completed("A", "STUDY", "StudyDate", day), Completed("A", "STUDY", "StudyTime", time)]
     assert (one.text(STUDY_DATE), one.text(STUDY_TIME)) == (day, time)
+
+
+def test_a_study_of_no_day_of_the_calendar_has_none() -> None:
+    one = study({STUDY_DATE: b"20230230"}, series(b"1", leaf("A")))
+    assert [told.value for told in completed(one)] == ["19000101"]
 
 
 def test_a_study_that_has_a_day_gets_the_time_of_that_day_alone() -> None:
