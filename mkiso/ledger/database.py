@@ -134,7 +134,9 @@ def _connect_args(url: sa.URL) -> dict[str, Any]:
     }
     postgresql: dict[str, Any] = {
         "connect_timeout": seconds,
-        "options": f"{url.query.get('options', '')} -c statement_timeout={milliseconds}",
+        # a host that lost its power within a transaction holds the rows that it wrote no longer than that
+        "options": f"{url.query.get('options', '')} -c statement_timeout={milliseconds}"
+        f" -c idle_in_transaction_session_timeout={milliseconds}",
         "tcp_user_timeout": milliseconds,
         "keepalives_idle": seconds,
     }
