@@ -1,7 +1,7 @@
 # The commands of README.md. Each sets up what it needs.
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
-TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools libarchive-tools libgdcm-tools mariadb-server nginx-light openssl \
+TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools iproute2 libarchive-tools libgdcm-tools mariadb-server nginx-light openssl \
     orthanc p7zip-full postgresql stunnel4 systemd unzip
 PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
@@ -72,6 +72,7 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.history
 	$(PYTHON) -m benchmarks.metrics
 	$(PYTHON) -m benchmarks.pages
+	$(PYTHON) -m benchmarks.hosts
 
 screenshots: setup-tests
 	$(PYTHON) -m tests.screenshots

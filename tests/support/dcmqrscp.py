@@ -7,7 +7,6 @@ from pathlib import Path
 from tests.support.tools import LOCALHOST, start_listener
 
 AE_TITLE = "ABPACS"
-Destination = int | tuple[str, int]  # a port of this host, or (address, port)
 _CONFIGURATION = """\
 NetworkTCPPort  = {port}
 MaxPDUSize      = 131072
@@ -62,13 +61,12 @@ def _contexts(contexts: Iterable[str]) -> str:
     return "\n".join(f"PresentationContext{n} = {text}" for n, text in enumerate(contexts, start=1))
 
 
-def _hosts(ae_titles: Mapping[str, Destination]) -> str:
-    peers = ((title, to if isinstance(to, tuple) else (LOCALHOST, to)) for title, to in ae_titles.items())
-    lines = (f"({title}, {address}, {port})" for title, (address, port) in peers)
-    return "\n".join(f"destination{n} = {line}" for n, line in enumerate(lines, start=1))
+def _hosts(ae_titles: Mapping[str, int]) -> str:
+    pairs = enumerate(ae_titles.items(), start=1)
+    return "\n".join(f"destination{n} = ({title}, {LOCALHOST}, {port})" for n, (title, port) in pairs)
 
 
-def configure(directory: Path, port: int, ae_titles: Mapping[str, Destination]) -> tuple[str | Path, ...]:
+def configure(directory: Path, port: int, ae_titles: Mapping[str, int]) -> tuple[str | Path, ...]:
     """Writes the configuration and an empty storage area into `directory`; the argv that uses them."""
     area = directory / "archive"
     area.mkdir(parents=True)

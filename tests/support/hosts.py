@@ -53,7 +53,7 @@ class Host:
     def set_kernel(self, **values: int) -> None:
         """Parameters below net.ipv4 (sysctl), of this host alone."""
         for name, value in values.items():
-            subprocess.run((*self.inside, "/usr/sbin/sysctl", "-qw", f"net.ipv4.{name}={value}"), check=True)
+            subprocess.run((*self.inside, "/bin/sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}"), check=True)
 
     def _is_empty(self) -> bool:
         left = self.processes()
@@ -78,7 +78,7 @@ def why_not() -> str | None:
 
 @contextmanager
 def running_hosts(*names: str) -> Iterator[list[Host]]:
-    """Hosts of these names, which reach each other and this one, and nothing else; gone at the end, with all in them."""
+    """Hosts of these names, which reach each other and this one; gone at the end, with all that runs in them."""
     run, subnet = secrets.token_hex(3), _unused_subnet()
     switch, here = f"mkiso-{run}-switch", f"mk{run}"
     with ExitStack() as made:

@@ -15,12 +15,25 @@ from tests.support.service import instances_of, instances_on, read_disc
 from tests.support.studies import Study
 
 RIGHT = "right"
-AWAY = "502 of nginx"
+AWAY = "502 or 504 of nginx"
 TORN = "broken off"
 SILENT = "no answer"
 # What mkiso tells of a host that is cut off and goes on.
-CUT_OFF = {"pacs_unreachable", "pacs_timeout", "incomplete", "no_dicom_data", "ledger_unavailable", "destination_unreachable", "relay_failed"}
-REFUSED = {"unknown": (404, "accession_not_found"), "bad": (400, "invalid_accession"), "several": (409, "several_patients")}
+CUT_OFF = {
+    "pacs_unreachable",
+    "pacs_timeout",
+    "incomplete",
+    "no_dicom_data",
+    "ledger_unavailable",
+    "destination_unreachable",
+    "relay_failed",
+}
+ALWAYS_REFUSED = {
+    "unknown": "404 accession_not_found",
+    "bad": "400 invalid_accession",
+    "several": "409 several_patients",
+}
+REFUSED = ALWAYS_REFUSED | {"cancel": "410 cancelled"}
 AWAY_TOLD = {"error": "mkiso does not answer", "code": "internal", "job_id": None}
 
 
@@ -37,7 +50,10 @@ class Outage:
 
 @dataclass(frozen=True)
 class Trial:
-    """All that was seen: `asked` is whom nginx asked for a request, `other` the host that was away."""
+    """All that was seen: `asked` is whom nginx asked for a request, `other` the host that was away.
+
+    `stored` is how many instances the destination got.
+    """
 
     answers: Sequence[Answer]
     rows: Mapping[str, Mapping[str, Any]]
@@ -45,6 +61,7 @@ class Trial:
     other: str
     outage: Outage
     studies: Sequence[Study]
+    stored: int
 
     @cached_property
     def verdicts(self) -> list[tuple[Answer, str]]:
@@ -55,11 +72,12 @@ class Trial:
     @property
     def excused(self) -> list[tuple[Answer, str]]:
         """What went wrong because the host was away."""
-        return [(answer, verdict) for answer, verdict in self.verdicts if verdict != RIGHT and self._is_excused(answer, verdict)]
+        failed = ((answer, verdict) for answer, verdict in self.verdicts if verdict != RIGHT)
+        return [(answer, verdict) for answer, verdict in failed if self._is_excused(answer, verdict)]
 
     def wrong(self) -> list[str]:
         """A line for each answer and each row that is not as it must be."""
-        return [*self._wrong_answers(), *self._asked_twice(), *self._wrong_rows()]
+        return [*self._wrong_answers(), *self._asked_twice(), *self._wrong_rows(), *self._wrong_relays()]
 
     def served(self, since: float = 0.0) -> Counter[str]:
         """Discs and relays that each host did, of those asked for after that moment."""
@@ -70,13 +88,20 @@ class Trial:
     def _wrong_answers(self) -> Iterator[str]:
         for answer, verdict in self.verdicts:
             if verdict != RIGHT and not self._is_excused(answer, verdict):
-                ask = answer.ask
-                yield f"{ask.kind} {ask.path}: {verdict} after {answer.seconds:.1f} s, asked of {self.asked.get(ask.tag)}"
+                yield self._told(answer, verdict)
+
+    def _told(self, answer: Answer, verdict: str) -> str:
+        ask, since = answer.ask, answer.began - self.outage.began
+        row = self.rows.get(ask.tag)
+        return (
+            f"{ask.kind} {ask.path}: {verdict}, asked of {self.asked.get(ask.tag)} {since:.1f} s after the outage's begin"
+            f" for {answer.seconds:.1f} s, row {row}"
+        )
 
     def _is_excused(self, answer: Answer, verdict: str) -> bool:
-        """What moves nothing has no excuse: the other host answers it. A host that is there has none."""
+        """Nothing is that moves nothing, which the other host answers; nor what a host did that was there; nor a long wait."""
         was_away = self.other in self.asked.get(answer.ask.tag, ()) and self.outage.meets(answer)
-        known = verdict in (AWAY, TORN, SILENT) or verdict.rpartition(" ")[2] in CUT_OFF
+        known = verdict in (AWAY, TORN) or verdict.rpartition(" ")[2] in CUT_OFF
         return was_away and known and answer.ask.kind not in ("lookup", "page")
 
     def _asked_twice(self) -> Iterator[str]:
@@ -95,19 +120,30 @@ class Trial:
             elif row["accessions"] != list(jobs[job_id][0].ask.accessions):
                 yield f"row {job_id} has other accession numbers: {row}"
         for job_id, (answer, verdict) in jobs.items():
-            states = _states(answer, verdict)
-            if states and (state := self.rows.get(job_id, {}).get("state")) not in states:
-                yield f"{answer.ask.kind} {answer.ask.path}: {verdict} ({answer.status}), and its row is {state}"
+            state = self.rows.get(job_id, {}).get("state")
+            if verdict == RIGHT and state not in self._ends(answer):
+                yield f"its row is {state}: {self._told(answer, verdict)}"
 
+    def _ends(self, answer: Answer) -> tuple[str, ...]:
+        """How the row may end of a job of which the client got what is right."""
+        kind, on_other = answer.ask.kind, self.other in self.asked[answer.ask.tag]
+        if kind in ALWAYS_REFUSED:
+            return ("failed",)
+        if kind in ("disc", "relay") or (kind == "cancel" and answer.status == 200 and answer.is_whole):
+            return ("done",)
+        # The client was gone, or the disc broken off, before the job ended: its host may have died meanwhile.
+        return ("cancelled", *(("failed",) if on_other else ()), *(("done",) if kind == "leave" else ()))
 
-def _states(answer: Answer, verdict: str) -> tuple[str, ...]:
-    """How the row of a job ends of which the client got this; nothing where it may have any end, or no row."""
-    if verdict != RIGHT:
-        return ()
-    ends = {"disc": ("done",), "relay": ("done",), "unknown": ("failed",), "several": ("failed",)}
-    if answer.ask.kind == "cancel":
-        return ("done",) if answer.status == 200 and answer.is_whole else ("cancelled",)
-    return ends.get(answer.ask.kind, ("cancelled", "done"))
+    def _wrong_relays(self) -> Iterator[str]:
+        """Each that was answered arrived once; of the others as much as may be."""
+        relays = [(answer, verdict) for answer, verdict in self.verdicts if answer.ask.kind == "relay"]
+        least = sum(self._instances(answer) for answer, verdict in relays if verdict == RIGHT)
+        most = sum(self._instances(answer) for answer, _ in relays)
+        if not least <= self.stored <= most:
+            yield f"the destination got {self.stored} instances, not {least} to {most}"
+
+    def _instances(self, answer: Answer) -> int:
+        return sum(len(study.files) for study in self.studies if study.accession in answer.ask.accessions)
 
 
 class Judge:
@@ -118,38 +154,30 @@ class Judge:
 
     def verdict(self, answer: Answer) -> str:
         """RIGHT, or what is wrong with it."""
-        if answer.ask.kind == "cancel":
-            return self._cancelled(answer)
+        kind = answer.ask.kind
         if answer.status is None:
-            return SILENT if not answer.content else answer.content.decode()
+            return answer.content.decode() or SILENT
         if not answer.is_whole:
-            return TORN
-        told = answer.json()
-        if answer.status == 502 and told.items() >= AWAY_TOLD.items():
+            return RIGHT if kind == "cancel" else TORN
+        if answer.status in (502, 504) and answer.json().items() >= AWAY_TOLD.items():
             return AWAY
-        if (refused := REFUSED.get(answer.ask.kind)) is not None:
-            return RIGHT if (answer.status, told.get("code")) == refused else _error(answer)
-        if answer.status != 200:
-            return _error(answer)
-        right: dict[str, Callable[[Answer], str]] = {
-            "disc": self._disc,
-            "relay": self._relay,
-            "lookup": lambda one: _is(one.json().get("accessions") == list(one.ask.accessions), "another job"),
-            "page": _page,
-            "cancelling": lambda one: _is("state" in one.json(), "no job"),
-            "leave": lambda one: _is(len(one.content) > 0, "no disc"),
-        }
-        return right[answer.ask.kind](answer)
+        if answer.status != 200 or kind in ALWAYS_REFUSED:
+            told = _error(answer)
+            return _is(told == REFUSED.get(kind), told)
+        return self._of_success(answer)
 
-    def _cancelled(self, answer: Answer) -> str:
-        """It may have been too late; a disc that is cancelled while it streams is broken off."""
-        if answer.status == 410:
-            return _is(answer.json().get("code") == "cancelled", _error(answer))
-        if answer.status == 200:
-            return self._disc(answer) if answer.is_whole else RIGHT
-        if answer.status == 502 and answer.json().items() >= AWAY_TOLD.items():
-            return AWAY
-        return SILENT if answer.status is None else _error(answer)
+    def _of_success(self, answer: Answer) -> str:
+        told = answer.json()
+        right: dict[str, Callable[[], str]] = {
+            "disc": lambda: self._disc(answer),
+            "cancel": lambda: self._disc(answer),  # it came too late
+            "relay": lambda: self._relay(answer),
+            "lookup": lambda: _is((told["accessions"], told["state"]) == ([*answer.ask.accessions], "done"), f"{told}"),
+            "page": lambda: _page(answer),
+            "cancelling": lambda: _is(told.get("accessions") == [*answer.ask.accessions], f"{told}"),
+            "leave": lambda: _is(len(answer.content) > 0, "no disc"),
+        }
+        return right[answer.ask.kind]()
 
     def _disc(self, answer: Answer) -> str:
         """All instances of the studies that were asked for, and no others, on a disc that `mkiso verify` passes.
@@ -183,7 +211,9 @@ def _is(condition: bool, otherwise: str) -> str:
 def _error(answer: Answer) -> str:
     told = answer.json()
     whole = told.keys() >= {"error", "code", "detail", "job_id"}
-    return f"{answer.status} {told['code']}" if whole else f"{answer.status} in no error's form: {answer.content[:200]!r}"
+    return (
+        f"{answer.status} {told['code']}" if whole else f"{answer.status} in no error's form: {answer.content[:200]!r}"
+    )
 
 
 def _page(answer: Answer) -> str:

@@ -32,7 +32,17 @@ RELAYS = (
 )
 PAGES = ("/", "/history", "/history?state=done", "/history?format=csv", "/api/jobs?limit=50")
 # Of two hundred; a cancel is two requests.
-SHARES = {"disc": 92, "relay": 30, "lookup": 26, "page": 16, "unknown": 8, "bad": 8, "several": 4, "cancel": 4, "leave": 8}
+SHARES = {
+    "disc": 92,
+    "relay": 30,
+    "lookup": 26,
+    "page": 16,
+    "unknown": 8,
+    "bad": 8,
+    "several": 4,
+    "cancel": 4,
+    "leave": 8,
+}
 MOVING = ("disc", "relay", "cancel", "leave", "unknown", "several")  # these have a row in the ledger
 
 
@@ -48,7 +58,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client got: no `status` where there was no answer; `is_whole` where it came to its end. Times monotonic."""
+    """What a client got: no `status` without an answer; `is_whole` where it came to its end. Times are monotonic."""
 
     ask: Ask
     began: float
@@ -88,7 +98,7 @@ def _ask(kind: str, chance: random.Random, patients: Sequence[Sequence[str]], la
         form = f"&layout={chance.choice(('legacy', 'pdi'))}&format={chance.choice(('iso', 'iso', 'zip'))}"
         return Ask(kind, template.format(",".join(accessions)) + (form if kind == "disc" else ""), accessions, tag)
     if kind in ("cancel", "leave"):
-        return Ask(kind, DISCS[1].format(",".join(large)), tuple(large), tag)
+        return Ask(kind, DISCS[1].format(",".join(large)) + "&layout=pdi", tuple(large), tag)
     if kind == "several":
         accessions = tuple(numbers[0] for numbers in patients)
         return Ask(kind, DISCS[1].format(",".join(accessions)), accessions, tag)
@@ -137,7 +147,7 @@ class Clients:
             except Exception as problem:  # a client never ends unheard
                 answer = Answer(ask, time.monotonic(), time.monotonic(), None, False, repr(problem).encode())
             self.answers.append(answer)
-            if ask.kind in ("disc", "relay") and answer.status == 200:
+            if ask.kind in ("disc", "relay") and answer.status == 200 and answer.is_whole:
                 self._known.append(ask)
 
     def _chosen(self, ask: Ask) -> Ask:

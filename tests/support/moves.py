@@ -16,7 +16,6 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
 
 from tests.support.holdings import Holdings, Instance
-from tests.support.tools import LOCALHOST
 
 SUCCESS, PENDING, CANCELLED, SOME_FAILED = 0x0000, 0xFF00, 0xFE00, 0xB000
 CANNOT_PERFORM, UNKNOWN_DESTINATION = 0xA702, 0xA801
@@ -36,7 +35,7 @@ class Archive:
     """What all requests share."""
 
     holdings: Holdings
-    destinations: dict[str, int]
+    destinations: dict[str, tuple[str, int]]
     options: Options
     scratch: Path
     kept: list[Any] = field(default_factory=list)
@@ -74,7 +73,8 @@ class Move:
         return str(self._request.MoveDestination).strip()
 
     @property
-    def receiver_port(self) -> int:
+    def peer(self) -> tuple[str, int]:
+        """The receiver's address and port."""
         return self.archive.destinations[self.destination]
 
     @property
@@ -94,14 +94,13 @@ class Move:
         kinds = sorted({(str(one.sop_class), str(one.transfer_syntax)) for one in instances})
         contexts = [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in kinds]
         sender = self._service.ae.associate(
-            LOCALHOST,
-            self.receiver_port,
+            *self.peer,
             contexts,
             ae_title=self.destination,
             evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)],
         )
         if not sender.is_established:
-            raise Unreachable(f"{self.destination} on port {self.receiver_port}")
+            raise Unreachable(f"{self.destination} at {self.peer}")
         try:
             yield sender
         finally:

@@ -73,7 +73,7 @@ def run(hospital: Hospital, asks: Sequence[Ask], kind: str) -> Trial:
     """A quarter of the requests before the outage, two fifths while it lasts, the others after it."""
     goes, returns = KINDS[kind]
     before, during = len(asks) // 4, len(asks) * 13 // 20
-    hospital_before = set(hospital.rows())
+    rows_before, stored_before = set(hospital.rows()), hospital.stored()
     clients = Clients(hospital.url)
     try:
         clients.give(asks[:during])
@@ -89,10 +89,12 @@ def run(hospital: Hospital, asks: Sequence[Ask], kind: str) -> Trial:
     finally:
         clients.close()
     wait_until(lambda: not hospital.unfinished(), SILENCE, lambda: f"rows are unfinished: {hospital.unfinished()}")
-    rows = {job_id: row for job_id, row in hospital.rows().items() if job_id not in hospital_before}
+    rows = {job_id: row for job_id, row in hospital.rows().items() if job_id not in rows_before}
     other = hospital.machines[1].address
     outage = Outage(began, ended)
-    return Trial(clients.answers, rows, hospital.asked(), other, outage, hospital.studies)
+    return Trial(
+        clients.answers, rows, hospital.asked(), other, outage, hospital.studies, hospital.stored() - stored_before
+    )
 
 
 def is_asked_again(hospital: Hospital) -> bool:

@@ -1,8 +1,8 @@
-"""mkiso on two hosts that share a ledger in PostgreSQL, nginx on the first in front of both, an archive, a destination."""
+"""mkiso on two hosts that share a ledger, nginx on the first in front of both, an archive and a destination."""
 
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +13,18 @@ import psutil
 import yaml
 
 from mkiso.process import OWNER
-from tests.support import dcmqrscp
+from tests.support.archive import running_archive
 from tests.support.hosts import Host, running_hosts
 from tests.support.nginx import running_nginx
 from tests.support.postgres import PostgreSQL, running_postgres
 from tests.support.service import MKISO, settings
 from tests.support.studies import Study
-from tests.support.tools import environment, listening, running_storescp, wait_until
+from tests.support.tools import environment, running_storescp, wait_until
 
 HTTP, ARCHIVE, DESTINATION, DATABASE = 8080, 11112, 11113, 5432
 FIRST_RECEIVER = 10104
+# As the configuration has it where nothing is said.
+RETRIEVE = {"connect_timeout": 10, "query_timeout": 30, "stall_timeout": 60, "settle_timeout": 15, "queue_timeout": 300}
 # docs/operations.md: how long the kernel lets a connection be silent before it asks, and how often it asks then.
 KEEPALIVE = {"tcp_keepalive_time": 20, "tcp_keepalive_intvl": 5, "tcp_keepalive_probes": 3}
 
@@ -88,7 +90,8 @@ class Machine:
         bind = self.configuration["server"]["bind"]
         path = bind.removeprefix("unix:")
         family, to = (socket.AF_INET, (self.host.address, HTTP)) if path == bind else (socket.AF_UNIX, path)
-        assert self.process is not None and self.process.poll() is None, self.log.read_text()
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
         with socket.socket(family) as client:
             client.settimeout(1)
             return client.connect_ex(to) == 0
@@ -104,7 +107,7 @@ class Hospital:
     database: PostgreSQL
     studies: tuple[Study, ...]
     access_log: Path
-    arrived: Path
+    destination_log: Path
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The ledger: job id to what its row has."""
@@ -114,6 +117,10 @@ class Hospital:
 
     def unfinished(self) -> list[dict[str, Any]]:
         return [row for row in self.rows().values() if not row["finished_at"]]
+
+    def stored(self) -> int:
+        """How many instances the destination was sent so far."""
+        return self.destination_log.read_text(errors="replace").count("Received Store Request")
 
     def asked(self) -> dict[str, list[str]]:
         """X-Request-Id to whom nginx asked: `unix:…` is the first host."""
@@ -129,43 +136,56 @@ def _of_a_job(pid: int) -> str:
 
 
 @contextmanager
-def running_hospital(directory: Path, studies: Sequence[Study], receivers: int = 2, **sections: Any) -> Iterator[Hospital]:
-    """Two hosts with so many receivers each; `sections` are added to the configuration of both."""
+def running_hospital(
+    directory: Path,
+    studies: Sequence[Study],
+    receivers: int = 2,
+    delay: float = 0,
+    keepalive: Mapping[str, int] = KEEPALIVE,
+) -> Iterator[Hospital]:
+    """Two hosts with so many receivers each; the archive waits `delay` seconds before it sends an instance.
+
+    `keepalive` is for the kernel of nginx's host.
+    """
     with ExitStack() as running:
         a, b, rest = running.enter_context(running_hosts("a", "b", "rest"))
         titles = {host.namespace: [f"CD{host.port.upper()}{n}" for n in range(receivers)] for host in (a, b)}
         database = running.enter_context(running_postgres(DATABASE, rest.address, rest.inside))
         database.execute("CREATE DATABASE mkiso")
-        _archive(running, directory / "pacs", rest, (a, b), titles, studies)
-        arrived = directory / "arrived"
+        _archive(running, rest, (a, b), titles, studies, delay)
         log = directory / "destination.log"
-        running.enter_context(running_storescp("ANY-SCP", DESTINATION, arrived, log, rest.inside))
+        running.enter_context(running_storescp("ANY-SCP", DESTINATION, directory / "arrived", log, rest.inside))
         short = Path(running.enter_context(TemporaryDirectory(prefix="mkiso-")))  # for a socket's path (unix(7))
         machines = tuple(
-            _machine(running, directory, host, titles[host.namespace], (rest, database), {"bind": bind}, sections)
+            _machine(running, directory, host, titles[host.namespace], (rest, database), {"bind": bind})
             for host, bind in ((a, f"unix:{short}/s"), (b, f"{b.address}:{HTTP}"))
         )
-        a.set_kernel(**KEEPALIVE)
+        a.set_kernel(**keepalive)
         front, alone = directory / "nginx", directory / "nginx-alone"
         url = running.enter_context(running_nginx(front, 80, short / "s", machines[1].address, a.address, a.inside))
         one = running.enter_context(running_nginx(alone, 81, short / "s", None, a.address, a.inside))
-        yield Hospital(url, one, machines, database, tuple(studies), front / "access.log", arrived)
+        yield Hospital(url, one, machines, database, tuple(studies), front / "access.log", log)
 
 
 def _archive(
     running: ExitStack,
-    directory: Path,
     where: Host,
     hosts: Sequence[Host],
     titles: dict[str, list[str]],
     studies: Sequence[Study],
+    delay: float,
 ) -> None:
-    peers = {
-        title: (host.address, FIRST_RECEIVER + n) for host in hosts for n, title in enumerate(titles[host.namespace])
+    """It serves each association by itself, as a PACS does: dcmqrscp lets all wait for a move that is stuck."""
+    receivers = {
+        title: f"{host.address}:{FIRST_RECEIVER + n}"
+        for host in hosts
+        for n, title in enumerate(titles[host.namespace])
     }
-    argv = dcmqrscp.configure(directory, ARCHIVE, peers)
-    dcmqrscp.index(directory, (file for study in studies for file in study.files))
-    running.enter_context(listening((*where.inside, *argv), ARCHIVE, directory / "dcmqrscp.log"))
+    root, kind = studies[0].directory.parent, {"delay": delay} if delay else {}
+    archive = running_archive(
+        ARCHIVE, receivers, root, "slow" if delay else "normal", where.inside, address=where.address, **kind
+    )
+    running.enter_context(archive)
 
 
 def _machine(
@@ -175,7 +195,6 @@ def _machine(
     titles: list[str],
     others: tuple[Host, PostgreSQL],
     server: dict[str, Any],
-    sections: dict[str, Any],
 ) -> Machine:
     rest, database = others
     own = directory / host.port
@@ -187,8 +206,9 @@ def _machine(
         "storage": {"work_dir": str(own / "work"), "ledger": database.url("mkiso"), "min_free": "1MB"},
         "destinations": {"relay": to, "cd_publisher": to},
         "server": server,
+        "retrieve": RETRIEVE,
     }
-    machine = Machine(host, own, settings(own, ARCHIVE, receivers, **given, **sections))
+    machine = Machine(host, own, settings(own, ARCHIVE, receivers, **given))
     running.callback(machine.stop)
     machine.start()
     return machine
