@@ -3,6 +3,7 @@
 `python -m benchmarks.hosts`, as root: it makes network namespaces of its own. `make bench` runs it.
 """
 
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,9 @@ ALONE = 40.0  # s that one user asks, one request after the other
 LATE = 1.0
 DISCS, IMAGES, REPEAT = 20, 50, 3  # nginx admits 20 discs at once from one address
 DELAY = 0.02
+HEADINGS = """\
+| second host | away s | requests | went wrong | slowest of these s | slowest page s | rows | served after | not right |
+|---|---:|---:|---|---:|---:|---:|---|---:|"""
 
 
 def outage(hospital: Hospital, kind: str) -> bool:
@@ -119,14 +123,12 @@ def main(_arguments: Sequence[str] = ()) -> int:
     if problem := why_not():
         print(f"hosts: {problem}: not run", file=sys.stderr)
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="mkiso-bench-", dir="/var/tmp") as name:
         directory = Path(name)
         (directory / "outages").mkdir()
         studies = outages.studies_for_outages(directory / "of-outages")
-        print(
-            "| second host | away s | requests | went wrong | slowest of these s | slowest page s | rows | served after | not right |"
-        )
-        print("|---|---:|---:|---|---:|---:|---:|---|---:|")
+        print(HEADINGS)
         with running_hospital(directory / "outages", studies) as hospital:
             right = [outage(hospital, kind) for kind in KINDS]
             one_user(hospital)

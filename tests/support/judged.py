@@ -94,12 +94,12 @@ class Trial:
         ask, since = answer.ask, answer.began - self.outage.began
         row = self.rows.get(ask.tag)
         return (
-            f"{ask.kind} {ask.path}: {verdict}, asked of {self.asked.get(ask.tag)} {since:.1f} s after the outage's begin"
-            f" for {answer.seconds:.1f} s, row {row}"
+            f"{ask.kind} {ask.path}: {verdict} after {answer.seconds:.1f} s, asked of {self.asked.get(ask.tag)}"
+            f" {since:.1f} s after the outage had begun, row {row}"
         )
 
     def _is_excused(self, answer: Answer, verdict: str) -> bool:
-        """Nothing is that moves nothing, which the other host answers; nor what a host did that was there; nor a long wait."""
+        """Not what moves nothing, for the other host answers it; nor what a host did that was there; nor a wait."""
         was_away = self.other in self.asked.get(answer.ask.tag, ()) and self.outage.meets(answer)
         known = verdict in (AWAY, TORN) or verdict.rpartition(" ")[2] in CUT_OFF
         return was_away and known and answer.ask.kind not in ("lookup", "page")

@@ -1,5 +1,6 @@
 """mkiso on two hosts that share a ledger, nginx on the first in front of both, an archive and a destination."""
 
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +20,15 @@ from tests.support.nginx import running_nginx
 from tests.support.postgres import PostgreSQL, running_postgres
 from tests.support.service import MKISO, settings
 from tests.support.studies import Study
-from tests.support.tools import environment, running_storescp, wait_until
+from tests.support.tools import ROOT, environment, running_storescp, wait_until
 
 HTTP, ARCHIVE, DESTINATION, DATABASE = 8080, 11112, 11113, 5432
 FIRST_RECEIVER = 10104
 # As the configuration has it where nothing is said.
 RETRIEVE = {"connect_timeout": 10, "query_timeout": 30, "stall_timeout": 60, "settle_timeout": 15, "queue_timeout": 300}
-# docs/operations.md: how long the kernel lets a connection be silent before it asks, and how often it asks then.
-KEEPALIVE = {"tcp_keepalive_time": 20, "tcp_keepalive_intvl": 5, "tcp_keepalive_probes": 3}
+# How long the kernel lets a connection be silent before it asks, and how often it asks then: as operators are told.
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+KEEPALIVE = {name: int(value) for name, value in re.findall(r"net\.ipv4\.(\w+) = (\d+)", OPERATIONS)}
 
 
 @dataclass
