@@ -1,6 +1,7 @@
 """One C-MOVE as the misbehaving archive serves it: what a behaviour may do with it (PS3.4 C.4.2)."""
 
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +45,28 @@ class Archive:
 def send_at_once(event: evt.Event) -> None:
     """Turns Nagle's algorithm off, which costs 40 ms a message."""
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class Gate(threading.Event):
+    """Holds an association's reactor, which pynetdicom lets run between two C-STOREs.
+
+    On a busy machine it may still run when the second is answered, and take that answer, which the sender then awaits
+    for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.reached.set()
+        return super().wait(timeout)
+
+    def set(self) -> None:
+        """Not between two C-STOREs."""
+
+    def open(self) -> None:
+        super().set()
 
 
 class Unreachable(Exception):
@@ -101,10 +124,13 @@ class Move:
         )
         if not sender.is_established:
             raise Unreachable(f"{self.destination} at {self.peer}")
+        gate = sender._reactor_checkpoint = Gate()
+        gate.reached.wait(10)
         try:
             yield sender
         finally:
             sender.release()
+            gate.open()
 
     def store(self, sender: Association, instance: Instance, path: Path | None = None) -> None:
         """One C-STORE sub-operation; the bytes of `path` instead of the instance's own where it is given."""
