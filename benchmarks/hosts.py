@@ -31,6 +31,9 @@ DELAY = 0.02
 HEADINGS = """\
 | second host | away s | requests | went wrong | slowest of these s | slowest page s | rows | served after | not right |
 |---|---:|---:|---|---:|---:|---:|---|---:|"""
+OF_THROUGHPUT = """\
+| the archive | one host s | two hosts s | times as many discs |
+|---|---:|---:|---:|"""
 
 
 def outage(hospital: Hospital, kind: str) -> bool:
@@ -110,13 +113,9 @@ def throughput(directory: Path, studies: Sequence[Study], delay: float) -> None:
             for name in list(urls)[:: -1 if number % 2 else 1]:
                 seconds[name].append(discs(urls[name]))
     one, two = (median(seconds[name]) for name in urls)
-    slow = (
-        f"an archive that waits {delay * 1000:g} ms before each instance" if delay else "an archive as fast as it can"
-    )
-    print(f"{DISCS} discs of {IMAGES} images at once, {slow}, {REPEAT} runs:")
-    for name, runs in seconds.items():
-        print(f"  {name}: {median(runs):.1f} s ({min(runs):.1f} to {max(runs):.1f})")
-    print(f"  two hosts make {one / two:.2f} times as many", flush=True)
+    waits = f"waits {delay * 1000:g} ms before each instance" if delay else "as fast as it can"
+    told = (f"{median(runs):.1f} ({min(runs):.1f} to {max(runs):.1f})" for runs in seconds.values())
+    print(f"| {waits} | {' | '.join(told)} | {one / two:.2f} |", flush=True)
 
 
 def main(_arguments: Sequence[str] = ()) -> int:
@@ -133,6 +132,7 @@ def main(_arguments: Sequence[str] = ()) -> int:
             right = [outage(hospital, kind) for kind in KINDS]
             one_user(hospital)
         held = [ct_study(directory / "held", JOHN, f"CT.{number}", count=IMAGES) for number in range(4)]
+        print(f"\n{DISCS} discs of {IMAGES} images at once, {REPEAT} runs:\n{OF_THROUGHPUT}")
         for delay in (DELAY, 0.0):
             throughput(directory / f"delay-{delay}", held, delay)
     return 0 if all(right) else 1
