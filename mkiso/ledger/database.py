@@ -196,7 +196,9 @@ def _connect_args(url: sa.URL, limit: int, locked: float) -> dict[str, Any]:
     }
     postgresql: dict[str, Any] = {
         "connect_timeout": seconds,
-        "options": f"{url.query.get('options', '')} -c statement_timeout={limit}",
+        # a host that lost its power within a transaction holds the rows that it wrote no longer than that
+        "options": f"{url.query.get('options', '')} -c statement_timeout={limit}"
+        f" -c idle_in_transaction_session_timeout={limit}",
         "tcp_user_timeout": round(LIMIT * 1000),
         "keepalives_idle": seconds,
     }

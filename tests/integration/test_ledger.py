@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psutil
@@ -19,10 +20,11 @@ import requests
 import sqlalchemy as sa
 
 from mkiso.cancellation import Cancellation
-from mkiso.errors import DiskFull, JobExists
+from mkiso.errors import DiskFull, JobExists, LedgerUnavailable
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
-from mkiso.ledger import tables
+from mkiso.ledger import database, tables
+from mkiso.ledger.database import Database
 from mkiso.ledger.ledger import Ledger, now
 from mkiso.workspace import job_directory
 from tests.integration.test_lifecycle import Slow, slow_archive
@@ -309,6 +311,34 @@ def test_a_job_whose_host_is_gone_is_finished_by_another_one(two: Two, postgresq
         assert other.get(url).json()["error"]["code"] == "internal"
     with running_service(two.one.directory, free_ports(1)[0], two.one.settings):
         assert two.one.left() == []
+
+
+def test_a_host_that_vanishes_within_a_transaction_holds_no_row(
+    postgresql: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server learns of a power loss hours later."""
+    monkeypatch.setattr(database, "LIMIT", 1.0)
+    back, vanished = Event(), Database(postgresql.url)
+    with closing(Ledger(postgresql.url, lambda: "W", set)) as ledger:
+        job_id = opened(ledger, "A")
+
+        def vanish(connection: sa.Connection) -> None:
+            connection.execute(tables.jobs.update().values(state="retrieving"))
+            back.wait()
+
+        with pytest.raises(LedgerUnavailable):
+            vanished.do(vanish)
+        try:
+            wait_until(lambda: is_written(ledger, job_id), 20, lambda: "the row is locked")
+        finally:
+            back.set()
+
+
+def is_written(ledger: Ledger, job_id: str) -> bool:
+    with suppress(LedgerUnavailable):
+        ledger.update(job_id, state="failed")
+        return True
+    return False
 
 
 def test_a_job_id_that_another_process_uses_is_refused(tmp_path: Path) -> None:

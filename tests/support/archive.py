@@ -49,15 +49,19 @@ class RunningArchive:
 @contextmanager
 def running_archive(
     port: int,
-    destinations: Mapping[str, int],
+    destinations: Mapping[str, int | str],
     studies_dir: Path,
     behaviour: str = "normal",
+    inside: Sequence[str] = (),
     **options: object,
 ) -> Iterator[RunningArchive]:
-    """An archive in a process of its own, listening; options are the command line's (`n`, `status`, …)."""
+    """An archive in a process of its own, listening; options are the command line's (`n`, `status`, …).
+
+    A destination is a port of this host, or ADDRESS:PORT; `inside` names another network namespace.
+    """
     words = [f"--to={title}={to}" for title, to in destinations.items()]
     words += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    argv = (sys.executable, "-m", "tests.support.archive", f"--port={port}", f"--studies={studies_dir}")
+    argv = (*inside, sys.executable, "-m", "tests.support.archive", f"--port={port}", f"--studies={studies_dir}")
     with tempfile.TemporaryDirectory(prefix="archive-") as name:
         log = Path(name, "archive.log")
         process = tools.start_listener((*argv, f"--behaviour={behaviour}", *words), port, log)
@@ -101,7 +105,7 @@ def _application(title: str, archive: Archive, behaviour: Behaviour) -> AE:
 
 
 def _listen(options: argparse.Namespace, archive: Archive) -> object:
-    behaviour, address = BEHAVIOURS[options.behaviour], (LOCALHOST, options.port)
+    behaviour, address = BEHAVIOURS[options.behaviour], (options.address, options.port)
     if not behaviour.associates:
         return socket.create_server(address)
 
@@ -113,11 +117,12 @@ def _listen(options: argparse.Namespace, archive: Archive) -> object:
     return application.start_server(address, block=False, evt_handlers=handlers)
 
 
-def _destination(text: str) -> tuple[str, int]:
-    title, _, port = text.partition("=")
+def _destination(text: str) -> tuple[str, tuple[str, int]]:
+    title, _, peer = text.partition("=")
+    address, _, port = peer.rpartition(":")
     if not title or not port.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not AE=PORT, as in CDRECORD=10104")
-    return title, int(port)
+        raise argparse.ArgumentTypeError(f"{text!r} is not AE=PORT or AE=ADDRESS:PORT, as in CDRECORD=10104")
+    return title, (address or LOCALHOST, int(port))
 
 
 def _status(text: str) -> int:
@@ -130,8 +135,9 @@ def _status(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="archive", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--address", default=LOCALHOST, help="where it listens (default: %(default)s)")
     parser.add_argument("--ae", default="ABPACS", help="its AE title (default: %(default)s)")
-    parser.add_argument("--to", type=_destination, action="append", default=[], metavar="AE=PORT")
+    parser.add_argument("--to", type=_destination, action="append", default=[], metavar="AE=[ADDRESS:]PORT")
     parser.add_argument("--studies", type=Path, required=True, help="directory of DICOM files (*.dcm)")
     parser.add_argument("--behaviour", choices=BEHAVIOURS, default="normal")
     parser.add_argument("--n", type=int, default=3, help="instances: stall, abort, partial")

@@ -17,7 +17,6 @@ from tests.support import datasets
 from tests.support.holdings import Instance, read
 from tests.support.moves import PENDING, SUCCESS, Archive, Move
 from tests.support.slow_store import store_with_pause
-from tests.support.tools import LOCALHOST
 
 Answers = Iterator[tuple[int, Dataset | None]]
 
@@ -163,7 +162,7 @@ def _shortened(instance: Instance, directory: Path) -> Path:
 
 
 def _hold_open(move: Move) -> None:
-    move.archive.kept.append(socket.create_connection((LOCALHOST, move.receiver_port)))
+    move.archive.kept.append(socket.create_connection(move.peer))
     _normal(move)
 
 

@@ -1,6 +1,7 @@
 """One C-MOVE as the misbehaving archive serves it: what a behaviour may do with it (PS3.4 C.4.2)."""
 
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,6 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
 
 from tests.support.holdings import Holdings, Instance
-from tests.support.tools import LOCALHOST
 
 SUCCESS, PENDING, CANCELLED, SOME_FAILED = 0x0000, 0xFF00, 0xFE00, 0xB000
 CANNOT_PERFORM, UNKNOWN_DESTINATION = 0xA702, 0xA801
@@ -36,7 +36,7 @@ class Archive:
     """What all requests share."""
 
     holdings: Holdings
-    destinations: dict[str, int]
+    destinations: dict[str, tuple[str, int]]
     options: Options
     scratch: Path
     kept: list[Any] = field(default_factory=list)
@@ -45,6 +45,28 @@ class Archive:
 def send_at_once(event: evt.Event) -> None:
     """Turns Nagle's algorithm off, which costs 40 ms a message."""
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class Gate(threading.Event):
+    """Holds an association's reactor, which pynetdicom lets run between two C-STOREs.
+
+    On a busy machine it may still run when the second is answered, and take that answer, which the sender then awaits
+    for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.reached.set()
+        return super().wait(timeout)
+
+    def set(self) -> None:
+        """Not between two C-STOREs."""
+
+    def open(self) -> None:
+        super().set()
 
 
 class Unreachable(Exception):
@@ -74,7 +96,8 @@ class Move:
         return str(self._request.MoveDestination).strip()
 
     @property
-    def receiver_port(self) -> int:
+    def peer(self) -> tuple[str, int]:
+        """The receiver's address and port."""
         return self.archive.destinations[self.destination]
 
     @property
@@ -94,18 +117,20 @@ class Move:
         kinds = sorted({(str(one.sop_class), str(one.transfer_syntax)) for one in instances})
         contexts = [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in kinds]
         sender = self._service.ae.associate(
-            LOCALHOST,
-            self.receiver_port,
+            *self.peer,
             contexts,
             ae_title=self.destination,
             evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)],
         )
         if not sender.is_established:
-            raise Unreachable(f"{self.destination} on port {self.receiver_port}")
+            raise Unreachable(f"{self.destination} at {self.peer}")
+        gate = sender._reactor_checkpoint = Gate()
+        gate.reached.wait(10)
         try:
             yield sender
         finally:
             sender.release()
+            gate.open()
 
     def store(self, sender: Association, instance: Instance, path: Path | None = None) -> None:
         """One C-STORE sub-operation; the bytes of `path` instead of the instance's own where it is given."""

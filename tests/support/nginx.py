@@ -1,7 +1,7 @@
 """nginx as a hospital runs it in front of mkiso."""
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ NGINX = """
 daemon off; user root; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1;
 events {{ }}
 http {{
-    access_log off;
+    log_format asked '$http_x_request_id|$upstream_addr|$upstream_status|$status|$request_time';
+    access_log {directory}/access.log asked;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
     server {{ listen {localhost}:{port} default_server; server_name _; return 200 "another site"; }}
@@ -55,15 +56,25 @@ def running_front(directory: Path, port: int, unix_socket: Path) -> Iterator[Fro
 
 
 @contextmanager
-def running_nginx(directory: Path, port: int, unix_socket: Path, other_host: str | None = None) -> Iterator[str]:
-    """nginx with the site in clear, and open to everybody, perhaps with another host (ADDRESS:PORT); its URL."""
-    listen = {"listen 443 ssl;": f"listen {LOCALHOST}:{port};", "listen [::]:443 ssl;": ""}
+def running_nginx(
+    directory: Path,
+    port: int,
+    unix_socket: Path,
+    other_host: str | None = None,
+    address: str = LOCALHOST,
+    inside: Sequence[str] = (),
+) -> Iterator[str]:
+    """nginx with the site in clear, and open to everybody, perhaps with another host (ADDRESS:PORT); its URL.
+
+    `access.log` beside the site has a line a request: its X-Request-Id, whom nginx asked, and what came of it.
+    """
+    listen = {"listen 443 ssl;": f"listen {address}:{port};", "listen [::]:443 ssl;": ""}
     _written(directory, port, unix_socket, listen)
     _replace(directory / "mkiso-access.conf", {"\ndeny all;": "\nallow all;"})
     if other_host:
         _replace(directory / "mkiso.conf", {"# server 127.0.0.1:8081;": f"server {other_host};"})
-    with listening(_argv(directory), port, directory / "start.log"):
-        yield f"http://{LOCALHOST}:{port}"
+    with listening((*inside, *_argv(directory)), port, directory / "start.log"):
+        yield f"http://{address}:{port}"
 
 
 def _written(directory: Path, port: int, unix_socket: Path, listen: Mapping[str, str]) -> Front:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,20 +26,22 @@ class PostgreSQL:
 
     directory: Path
     port: int
+    address: str = LOCALHOST
+    inside: Sequence[str] = ()
     process: Listener | None = field(default=None)
 
     def url(self, database: str) -> str:
-        return f"postgresql+psycopg://{USER}:{SECRET}@{LOCALHOST}:{self.port}/{database}"
+        return f"postgresql+psycopg://{USER}:{SECRET}@{self.address}:{self.port}/{database}"
 
     def start(self) -> None:
         options = {
-            "listen_addresses": LOCALHOST,
+            "listen_addresses": self.address,
             "port": self.port,
             "unix_socket_directories": self.directory,
             "fsync": "off",
         }
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        argv = (*_as_user(), _program("postgres"), "-D", self.directory / "data", *words)
+        argv = (*self.inside, *_as_user(), _program("postgres"), "-D", self.directory / "data", *words)
         self.process = start_listener(argv, self.port, self.directory.with_suffix(".log"), seconds=60)
         wait_until(self._answers, 30, self.directory.with_suffix(".log").read_text)
 
@@ -57,7 +59,7 @@ class PostgreSQL:
 
     def execute(self, *statements: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """Run the statements; the rows of the last one."""
-        options = {"host": LOCALHOST, "port": self.port, "user": USER, "dbname": database, "connect_timeout": 5}
+        options = {"host": self.address, "port": self.port, "user": USER, "dbname": database, "connect_timeout": 5}
         with psycopg.connect(autocommit=True, **options) as connection:
             for statement in statements:
                 cursor = connection.execute(statement.encode())
@@ -80,10 +82,11 @@ def _as_user() -> tuple[str, ...]:
 
 
 @contextmanager
-def running_postgres(port: int) -> Iterator[PostgreSQL]:
+def running_postgres(port: int, address: str = LOCALHOST, inside: Sequence[str] = ()) -> Iterator[PostgreSQL]:
+    """A server that listens at the address, perhaps in a network namespace (`inside`), and admits its neighbours."""
     # Not in a directory of pytest's, which the server's user may not enter.
     directory = Path(tempfile.mkdtemp(prefix="postgres-"))
-    server = PostgreSQL(directory, port)
+    server = PostgreSQL(directory, port, address, inside)
     try:
         if _as_user():
             user = pwd.getpwnam(USER)
@@ -91,6 +94,8 @@ def running_postgres(port: int) -> Iterator[PostgreSQL]:
         options = ("-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         argv = (*_as_user(), _program("initdb"), "-D", directory / "data", *options)
         subprocess.run(argv, check=True, capture_output=True, timeout=120, cwd="/")
+        with (directory / "data" / "pg_hba.conf").open("a") as file:
+            file.write("host all all samenet trust\n")
         server.start()
         yield server
     finally:

@@ -13,6 +13,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCALHOST = "127.0.0.1"
+LISTEN = "0A"
 _CLIENT = ("-S", "-to", "5", "-ta", "2")
 
 # movescu says "(Success)" with -v, and the status in full with -d.
@@ -37,11 +38,20 @@ def environment() -> dict[str, str]:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether this very process listens on the port."""
-    with suppress(psutil.Error):
-        connections = psutil.Process(pid).net_connections("tcp")
-        return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
+    """Whether this very process listens on the port, in its own network namespace."""
+    with suppress(OSError):
+        mine = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+        lines = [line.split() for name in ("tcp", "tcp6") for line in _sockets(pid, name)]
+        return any(
+            line[3] == LISTEN and int(line[1].rpartition(":")[2], 16) == port and f"socket:[{line[9]}]" in mine
+            for line in lines
+        )
     return False
+
+
+def _sockets(pid: int, protocol: str) -> list[str]:
+    """Of /proc/PID/net/tcp: local address, state and inode are the words 1, 3 and 9 (proc_net_tcp)."""
+    return Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]
 
 
 def start_listener(argv: Sequence[str | Path], port: int, log: Path, seconds: float = 15) -> Listener:
@@ -101,11 +111,13 @@ def listening(argv: Sequence[str | Path], port: int, log: Path) -> Iterator[List
 
 
 @contextmanager
-def running_storescp(ae_title: str, port: int, directory: Path, log: Path) -> Iterator[Listener]:
+def running_storescp(
+    ae_title: str, port: int, directory: Path, log: Path, inside: Sequence[str] = ()
+) -> Iterator[Listener]:
     """A storescp that keeps every instance as it came, in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     options = ("-v", "-aet", ae_title, "+xa", "-pm", "+B", "-pdu", "131072", "--fork", "-od", directory)
-    with listening(("/usr/bin/storescp", *options, str(port)), port, log) as process:
+    with listening((*inside, "/usr/bin/storescp", *options, str(port)), port, log) as process:
         yield process
 
 
