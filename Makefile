@@ -72,6 +72,7 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.history
 	$(PYTHON) -m benchmarks.metrics
 	$(PYTHON) -m benchmarks.pages
+	$(PYTHON) -m benchmarks.soak
 
 screenshots: setup-tests
 	$(PYTHON) -m tests.screenshots

@@ -26,12 +26,20 @@ INSTANCES = ("DICOMDIR/", "IMAGES/", "OTHER/")
 
 @dataclass
 class Desk:
-    """Where the clients ask, and what is held there."""
+    """Where the clients ask, and what is held there; all files of it are in `directory`."""
 
     service: Service
     pacs: RunningPacs
     directory: Path
-    _discs: Iterator[int] = field(default_factory=itertools.count)
+    _taken: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def discs(self) -> Path:
+        return self.directory / "discs"
+
+    @property
+    def ledger(self) -> Path:
+        return self.directory / "ledger.db"
 
     def studies(self, accessions: tuple[str, ...]) -> list[Study]:
         return [study for one in accessions for study in self.pacs.of(one)]
@@ -40,7 +48,7 @@ class Desk:
         return sum(len(study.files) for study in self.studies(accessions))
 
     def is_to_be_proven(self) -> bool:
-        return next(self._discs) % PROVEN == 0
+        return next(self._taken) % PROVEN == 0
 
     def job(self, job_id: str) -> dict[str, Any] | None:
         """A job as its page asks for it; None where there is none yet."""
@@ -90,7 +98,7 @@ class Wish:
 
 def take(desk: Desk, wanted: Wish, pause: float = 0.0) -> None:
     """A disc to its last byte: its size, how many instances it has, and of some everything."""
-    file = desk.directory / f"{wanted.job_id}.{wanted.format}"
+    file = desk.discs / f"{wanted.job_id}.{wanted.format}"
     try:
         with requests.get(desk.service.url + wanted.path, stream=True, timeout=LIMIT) as answer, file.open("wb") as to:
             assert answer.ok, f"{wanted}: {answer.status_code} {answer.text}"

@@ -6,8 +6,11 @@ everything was flat.
 """
 
 import argparse
+import http.client
 import random
+import signal
 import socket
+import sqlite3
 import statistics
 import sys
 import tempfile
@@ -15,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from tests.support.tools import LOCALHOST, running_storescp
 CLIENTS, WORKERS, RECEIVERS, THREADS = 10, 2, 4, 16
 ROUND, EVERY = 60.0, 10.0  # s of load between two rests, between two samples under load
 REST = 180.0  # s until everything is to have ended
-WARMING = 2  # rounds
+WARMING, HELD = 2, 2.0  # rounds; s, less than whoever waits for the ledger waits
 MORE = 1.0  # MB that the last third of the rests may have above the second, a process
 SHOWN, LONGEST = 20, 1000
 PATIENT = {"connect_timeout": 10, "query_timeout": 30, "stall_timeout": 60, "settle_timeout": 15, "queue_timeout": 300}
@@ -49,7 +52,7 @@ class Load:
         """So many seconds, and the time that the last acts take to their end."""
         self._round += 1
         until = time.monotonic() + seconds
-        clients = [threading.Thread(target=self._act, args=(until, number)) for number in range(CLIENTS)]
+        clients = [threading.Thread(target=self._act, args=(until, number), daemon=True) for number in range(CLIENTS)]
         for client in clients:
             client.start()
         for client in clients:
@@ -86,22 +89,27 @@ class UnderLoad(threading.Thread):
 
 
 def fill(desk: Desk) -> None:
-    """Have all threads of the workers, and the connections that their ledger keeps: both come with the need for them.
+    """Have all threads of the workers, and all connections that their ledger keeps: both come with the need for them.
 
-    Requests that are not sent to their end hold a thread each; then as many ask the ledger at once.
+    Requests that are not sent to their end hold a thread each; when they are, each waits for the ledger, which another
+    writer has for a moment. They cancel a job that has ended, which changes nothing.
     """
-    begun: list[socket.socket] = []
-    for _ in range(3 * WORKERS * THREADS):
-        begun.append(socket.create_connection((LOCALHOST, desk.port)))
-        begun[-1].sendall(b"GET /api/jobs?limit=1000 HTTP/1.1\r\nHost: x\r\n")
-    time.sleep(3)
+    job_id = desk.service.get("/api/jobs?state=done&limit=1").json()["jobs"][0]["id"]
+    begun = [socket.create_connection((LOCALHOST, desk.port)) for _ in range(3 * WORKERS * THREADS)]
     for one in begun:
-        with suppress(OSError):
-            one.sendall(b"Connection: close\r\n\r\n")
+        one.sendall(f"POST /api/jobs/{job_id}/cancel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n".encode())
+    time.sleep(HELD)
+    with closing(sqlite3.connect(desk.ledger, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        for one in begun:
+            one.sendall(b"\r\n")
+        time.sleep(HELD)
+        writer.execute("ROLLBACK")
     for one in begun:
-        with one, suppress(OSError):
-            while one.recv(1 << 16):
-                pass
+        with one:
+            answer = http.client.HTTPResponse(one)
+            answer.begin()
+            assert answer.status == http.client.OK, answer.read()
 
 
 def soak(desk: Desk, sampler: Sampler, minutes: float) -> tuple[Load, list[Sample], list[Sample]]:
@@ -206,9 +214,9 @@ def _soak(directory: Path, minutes: float) -> int:
         arrived, log = directory / "arrived", directory / "destination.log"
         running.enter_context(running_storescp("DESTINATION", to, arrived, log))
         service = running.enter_context(running_service(directory, http, configuration))
-        (directory / "discs").mkdir()
-        sampler = Sampler(service, directory)
-        load, rests, under_load = soak(Desk(service, pacs, directory / "discs"), sampler, minutes)
+        sampler, desk = Sampler(service, directory), Desk(service, pacs, directory)
+        desk.discs.mkdir()
+        load, rests, under_load = soak(desk, sampler, minutes)
         load.faults += [line for line in service.log.read_text().splitlines() if " ERROR " in line]
         report(load, rests, under_load, sampler)
     return 1 if load.faults else 0
@@ -219,6 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="soak", description="What of half an hour's work stays in the service.")
     parser.add_argument("--minutes", type=float, default=30.0, help="of load, beyond two to warm up (default: 30)")
     minutes = parser.parse_args(arguments).minutes
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="mkiso-bench-", dir="/var/tmp") as directory:
             return _soak(Path(directory), minutes)
