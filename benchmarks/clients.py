@@ -123,6 +123,15 @@ def leaves_in_mid_stream(desk: Desk, chance: Random) -> None:
     assert job["state"] == "cancelled", job
 
 
+def stops_reading(desk: Desk, chance: Random) -> None:
+    """And stays, until the service has lost its patience (`server.send_timeout`)."""
+    wanted = wish(chance, LARGE)
+    with desk.asked(wanted.path) as connection:
+        assert connection.getresponse().read(1)
+        job = desk.finished(wanted.job_id)
+    assert job["state"] == "cancelled", job
+
+
 def cancelled(desk: Desk, chance: Random) -> None:
     """A disc that another one cancels, sooner or later: it is whole only where the job was done before that."""
     wanted, path = wish(chance, chance.choice((*SINGLE[:3], LARGE))), chance.choice(("/jobs/", "/api/jobs/"))
@@ -190,6 +199,7 @@ ACTS: dict[Act, int] = {  # and how often each is done, beside the others
     relay_of_operator: 4,
     leaves_early: 5,
     leaves_in_mid_stream: 2,
+    stops_reading: 1,
     cancelled: 4,
     cancel_of_nobody: 1,
     refused: 6,

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, replace
@@ -74,7 +75,7 @@ class Sampler:
     def __init__(self, service: Service, directory: Path) -> None:
         self._master = psutil.Process(service.process.pid)
         self._work_dir, self._ledger = directory / "work", directory / "ledger.db"
-        self._began = time.monotonic()
+        self._began, self._before = time.monotonic(), Counter(self._states())
 
     def sample(self) -> Sample:
         workers = self._master.children()
@@ -112,9 +113,12 @@ class Sampler:
                     found.append(process.name())
         return found
 
-    def states(self) -> dict[str, int]:
-        """How many jobs came to what."""
-        return dict(self._read("SELECT state, count(*) FROM jobs GROUP BY state ORDER BY 2 DESC"))
+    def ended(self) -> Counter[str]:
+        """How many jobs have come to what since the beginning."""
+        return Counter(self._states()) - self._before
+
+    def _states(self) -> dict[str, int]:
+        return dict(self._read("SELECT state, count(*) FROM jobs GROUP BY state"))
 
     def _rows(self) -> tuple[int, int]:
         ((jobs, unfinished),) = self._read("SELECT count(*), count(*) - count(finished_at) FROM jobs")

@@ -24,7 +24,9 @@ from typing import Any
 
 from benchmarks.clients import ACTS, DESTINATIONS, NOWHERE
 from benchmarks.desk import Desk
+from benchmarks.metrics import fill as fill_ledger
 from benchmarks.samples import MB, Sample, Sampler
+from mkiso.workspace import identity
 from tests.support.ports import free_ports
 from tests.support.service import running_service, settings
 from tests.support.testpacs import running_testpacs
@@ -34,6 +36,8 @@ CLIENTS, WORKERS, RECEIVERS, THREADS = 10, 2, 4, 16
 ROUND, EVERY = 60.0, 10.0  # s of load between two rests, between two samples under load
 REST = 180.0  # s until everything is to have ended
 WARMING, HELD = 2, 2.0  # rounds; s, less than whoever waits for the ledger waits
+HELD_BEFORE = 5_000  # ended jobs, so that the ledger's caches and long answers are as they will be
+PATIENCE = 10  # s, for who does not read
 MORE = 1.0  # MB that the last third of the rests may have above the second, a process
 SHOWN, LONGEST = 20, 1000
 PATIENT = {"connect_timeout": 10, "query_timeout": 30, "stall_timeout": 60, "settle_timeout": 15, "queue_timeout": 300}
@@ -177,14 +181,16 @@ def report(load: Load, rests: Sequence[Sample], under_load: Sequence[Sample], sa
     first, last = rests[0], rests[-1]
     done = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in load.done.most_common())
     print(f"{load.done.total()} acts of {CLIENTS} clients: {done}")
-    print(f"{last.jobs} jobs: " + ", ".join(f"{state} {count}" for state, count in sampler.states().items()))
+    ended = sampler.ended()
+    print(f"{ended.total()} jobs: " + ", ".join(f"{state} {count}" for state, count in ended.most_common()))
     for number, pid in enumerate(last.processes):
         busy = [one.processes[pid] for one in under_load if pid in one.processes]
         memory, descriptors = max(one.memory for one in busy) / MB, max(one.descriptors for one in busy)
         more = f"{slope(rests, pid):+.2f} MB per 1,000 jobs"
         print(f"{_called(number)}: {more}; under load at most {memory:.1f} MB, {descriptors} descriptors")
     print(f"under load at most {max(len(one.programs) for one in under_load)} programs")
-    print(f"the ledger: {last.ledger / last.jobs / 1000:.2f} kB a job; /dev/shm {first.shared}, {last.shared} bytes")
+    job = (last.ledger - first.ledger) / max(1, last.jobs - first.jobs)
+    print(f"the ledger: {job / 1000:.2f} kB more a job; /dev/shm {first.shared}, {last.shared} bytes")
     for met, text in verdicts(rests, sampler.left_programs()):
         print(f"{'ok' if met else 'missed':<6}  {text}")
     print(
@@ -201,7 +207,7 @@ def say(text: str) -> None:
 def _configuration(directory: Path, pacs: int, receivers: dict[str, int], to: int, nowhere: int) -> dict[str, Any]:
     ports = dict.fromkeys(DESTINATIONS, to) | {NOWHERE: nowhere}
     peers = {name: {"ae_title": "DESTINATION", "host": LOCALHOST, "port": port} for name, port in ports.items()}
-    server = {"workers": WORKERS, "threads": THREADS}
+    server = {"workers": WORKERS, "threads": THREADS, "send_timeout": PATIENCE}
     return settings(directory, pacs, receivers, destinations=peers, server=server, retrieve=PATIENT)
 
 
@@ -213,6 +219,8 @@ def _soak(directory: Path, minutes: float) -> int:
         pacs = running.enter_context(running_testpacs(directory / "pacs", pacs_port, receivers, bench=True))
         arrived, log = directory / "arrived", directory / "destination.log"
         running.enter_context(running_storescp("DESTINATION", to, arrived, log))
+        (directory / "work").mkdir(mode=0o700)
+        fill_ledger(configuration["storage"]["ledger"], identity(directory / "work"), HELD_BEFORE)
         service = running.enter_context(running_service(directory, http, configuration))
         sampler, desk = Sampler(service, directory), Desk(service, pacs, directory)
         desk.discs.mkdir()
