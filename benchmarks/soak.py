@@ -35,8 +35,8 @@ from tests.support.tools import LOCALHOST, running_storescp
 CLIENTS, WORKERS, RECEIVERS, THREADS = 10, 2, 4, 16
 ROUND, EVERY = 60.0, 10.0  # s of load between two rests, between two samples under load
 REST = 180.0  # s until everything is to have ended
-WARMING, HELD = 2, 2.0  # rounds; s, less than whoever waits for the ledger waits
-HELD_BEFORE = 5_000  # ended jobs, so that the ledger's caches and long answers are as they will be
+WARMING, LOCKED = 2, 2.0  # rounds; s, less than whoever waits for the ledger waits
+OLDER = 5_000  # ended jobs in the ledger: its caches and the long answers are as they will be
 PATIENCE = 10  # s, for who does not read
 MORE = 1.0  # MB that the last third of the rests may have above the second, a process
 SHOWN, LONGEST = 20, 1000
@@ -102,12 +102,12 @@ def fill(desk: Desk) -> None:
     begun = [socket.create_connection((LOCALHOST, desk.port)) for _ in range(3 * WORKERS * THREADS)]
     for one in begun:
         one.sendall(f"POST /api/jobs/{job_id}/cancel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n".encode())
-    time.sleep(HELD)
+    time.sleep(LOCKED)
     with closing(sqlite3.connect(desk.ledger, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         for one in begun:
             one.sendall(b"\r\n")
-        time.sleep(HELD)
+        time.sleep(LOCKED)
         writer.execute("ROLLBACK")
     for one in begun:
         with one:
@@ -220,7 +220,7 @@ def _soak(directory: Path, minutes: float) -> int:
         arrived, log = directory / "arrived", directory / "destination.log"
         running.enter_context(running_storescp("DESTINATION", to, arrived, log))
         (directory / "work").mkdir(mode=0o700)
-        fill_ledger(configuration["storage"]["ledger"], identity(directory / "work"), HELD_BEFORE)
+        fill_ledger(configuration["storage"]["ledger"], identity(directory / "work"), OLDER)
         service = running.enter_context(running_service(directory, http, configuration))
         sampler, desk = Sampler(service, directory), Desk(service, pacs, directory)
         desk.discs.mkdir()
