@@ -73,6 +73,7 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.metrics
 	$(PYTHON) -m benchmarks.pages
 	$(PYTHON) -m benchmarks.hosts
+	$(PYTHON) -m benchmarks.soak
 
 screenshots: setup-tests
 	$(PYTHON) -m tests.screenshots

@@ -27,15 +27,15 @@ PHASES = ("queued", "querying", "retrieving", "verifying", "mastering", "sending
 ENDS = (("done", None),) * 95 + (("failed", "busy"), ("failed", "pacs_timeout"), ("cancelled", "cancelled"))
 
 
-def fill(url: str, work_dir: str) -> None:
+def fill(url: str, work_dir: str, count: int = JOBS) -> None:
     """A ledger of so many ended jobs of this work_dir's identity."""
     ledger = Ledger(url, lambda: work_dir, set)
     ledger.check()
     ledger.close()
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        for start in range(0, JOBS, BATCH):
-            connection.execute(jobs.insert(), list(_rows(range(start, start + BATCH), work_dir)))
+        for start in range(0, count, BATCH):
+            connection.execute(jobs.insert(), list(_rows(range(start, min(count, start + BATCH)), work_dir)))
     engine.dispose()
 
 

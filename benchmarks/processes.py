@@ -65,18 +65,19 @@ def end_descendants() -> None:
 
 def rss(pid: int) -> int:
     """Resident memory of a process in bytes."""
-    return _status(pid, "VmRSS")
+    return status(pid, "VmRSS")
 
 
 def peak_rss(pid: int) -> int:
     """The most resident memory in bytes that a process had since `forget_peak`."""
-    return _status(pid, "VmHWM")
+    return status(pid, "VmHWM")
 
 
 def forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def _status(pid: int, field: str) -> int:
+def status(pid: int, field: str) -> int:
+    """A field of /proc/PID/status that is in kB, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))

@@ -1,7 +1,9 @@
 """Discs over HTTP from the test PACS, as the hospital's pages and programs fetch them."""
 
+import re
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,15 @@ def test_no_log_line_holds_a_patients_name(service: Service) -> None:
     log = service.log.read_text().upper()
     assert "DOE" not in log
     assert "JOHN" not in log
+
+
+def heaps(pid: int) -> int:
+    """How many of glibc's heaps a process has beside its first one: each begins at a multiple of 64 MiB."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return sum(int(start, 16) % (1 << 26) == 0 for start in re.findall(r"^(\w+)-\w+ rw-p 0+ 00:00 0 *$", maps, re.M))
+
+
+def test_many_threads_do_not_keep_a_heap_each(service: Service) -> None:
+    with ThreadPoolExecutor(32) as clients:
+        assert all(answer.ok for answer in clients.map(service.get, ["/history"] * 64))
+    assert [heaps(worker.pid) for worker in service.workers()] == [1, 1]
