@@ -29,7 +29,7 @@ from mkiso.retrieve.receiver import started_receiver
 from mkiso.retrieve.retrieval import Retrieval
 from mkiso.retrieve.slots import receiver_slot
 from mkiso.retrieve.studies import Study, find_studies, require_instances, require_one_patient, with_instances
-from mkiso.workspace import job_directory, require_space
+from mkiso.workspace import claimed, job_directory, require_space
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ class Job:
         with ExitStack() as acquiring:
             order, storage = self._order, self._config.storage
             self._installation.sweep()
+            acquiring.enter_context(claimed(storage.work_dir, order.job_id))
             self.record = acquiring.enter_context(
                 self.recorded_by(self._installation.pulse, order.job_id, self.cancellation)
             )

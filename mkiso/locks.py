@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(directory: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """A lock on a directory; BlockingIOError where LOCK_NB finds it taken, FileNotFoundError where it is gone."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """A lock on what is there; BlockingIOError where LOCK_NB finds it taken, FileNotFoundError where it is gone."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, operation)
-        if not _is_named(descriptor, directory):
-            raise FileNotFoundError(directory)
+        if not _is_named(descriptor, path):
+            raise FileNotFoundError(path)
         yield
     finally:
         os.close(descriptor)

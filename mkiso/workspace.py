@@ -22,10 +22,11 @@ from tempfile import NamedTemporaryFile
 import psutil
 
 from mkiso.errors import ConfigurationError, DiskFull, Internal
-from mkiso.locks import locked
+from mkiso.locks import held, locked
 from mkiso.process import OWNER, remove_tree
 
 PREFIX = "dicomdir_"
+CLAIM = ".job_"
 OTHERS = 0o077
 NO_ROOM = 1 << 16
 IDENTITY = "identity"
@@ -88,6 +89,20 @@ def making_jobs(work_dir: Path) -> AbstractContextManager[None]:
     """While a job's directory is made, no sweep takes it for a dead one's."""
     ensure_work_dir(work_dir)
     return locked(work_dir, fcntl.LOCK_SH)
+
+
+@contextmanager
+def claimed(work_dir: Path, job_id: str) -> Iterator[None]:
+    """The job is this process's, also when its directory is gone: until its row has ended, in which the block ends.
+
+    Where that cannot be written down, the directory alone tells it.
+    """
+    file = work_dir / f"{CLAIM}{job_id}"
+    with ExitStack() as claim:
+        with suppress(OSError):
+            claim.enter_context(held(file))
+            claim.callback(file.unlink, missing_ok=True)
+        yield
 
 
 @contextmanager
@@ -157,12 +172,16 @@ def sweep(work_dir: Path) -> list[str]:
         for path in swept:
             _end_programs(path)
             remove_tree(path)
+        for claim in _claims(work_dir):
+            if _abandoned(claim):
+                claim.unlink(missing_ok=True)
     return [Workspace(path).job_id for path in swept]
 
 
 def living_jobs(work_dir: Path) -> set[str]:
-    """The ids of the jobs that have a directory and a process."""
-    return {Workspace(path).job_id for path in _directories(work_dir) if not _abandoned(path)}
+    """The ids of the jobs that have a process."""
+    directories = {Workspace(path).job_id for path in _directories(work_dir) if not _abandoned(path)}
+    return directories | {path.name.removeprefix(CLAIM) for path in _claims(work_dir) if not _abandoned(path)}
 
 
 def identity(work_dir: Path) -> str:
@@ -189,6 +208,10 @@ def identity(work_dir: Path) -> str:
 
 def _directories(work_dir: Path) -> list[Path]:
     return sorted(path for path in work_dir.glob(f"{PREFIX}*") if path.is_dir() and not path.is_symlink())
+
+
+def _claims(work_dir: Path) -> list[Path]:
+    return list(work_dir.glob(f"{CLAIM}*"))
 
 
 def _abandoned(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,7 +24,6 @@ STATES = (*UNFINISHED, "done", "failed", "cancelled")
 # A running job's row is written every BEAT seconds; a row on which nobody wrote for SILENT seconds has no process.
 BEAT = 10.0
 SILENT = 120.0
-ENDING = 1.0  # s that a job has to end its row when its directory is gone
 DIED = {"code": Internal.code, "detail": "The process that ran this job died. Ask again."}
 CANCELLED = {"code": Cancelled.code, "detail": STOPPED}
 UNDER_WAY = jobs.c.state.in_(UNFINISHED)
@@ -39,8 +37,8 @@ def now() -> str:
 class Ledger:
     """Every method raises LedgerUnavailable, or DiskFull, where the database cannot be read or written now.
 
-    `identity` is the work_dir's, and `living` are the ids of the jobs that have a directory there
-    and a process: the rows of that identity that are not among them are ours to finish.
+    `identity` is the work_dir's, and `living` are the ids of the jobs there that have a
+    process: the rows of that identity that are not among them are ours to finish.
     """
 
     def __init__(self, url: str, identity: Callable[[], str], living: Callable[[], set[str]]) -> None:
@@ -139,9 +137,13 @@ class Ledger:
 
     def request_cancel(self, job_id: str) -> dict[str, Any]:
         """Ask whichever process runs the job to stop it, or end it where none does; the job as it is now."""
-        asked = jobs.update().where(jobs.c.id == job_id, UNDER_WAY).values(cancel_requested=True)
-        self._database.do(lambda connection: connection.execute(asked))
-        self._finish_dead(jobs.c.id == job_id, "cancelled", CANCELLED)
+
+        def work(connection: sa.Connection) -> None:
+            asked = jobs.update().where(jobs.c.id == job_id, UNDER_WAY).values(cancel_requested=True)
+            connection.execute(asked)
+            _finish(connection, self._dead(connection, jobs.c.id == job_id), "cancelled", CANCELLED)
+
+        self._database.do(work)
         return self.job(job_id)
 
     def cancel_requested(self, job_ids: Collection[str]) -> set[str]:
@@ -150,7 +152,13 @@ class Ledger:
 
     def abandon(self) -> list[str]:
         """Finish the rows of jobs whose process is gone, ours and anybody's; their ids."""
-        return self._finish_dead(sa.true(), "failed", DIED)
+
+        def work(connection: sa.Connection) -> list[str]:
+            dead = self._dead(connection, sa.true())
+            _finish(connection, dead, "failed", DIED)
+            return dead
+
+        return self._database.do(work)
 
     def check(self) -> None:
         """Raise LedgerUnavailable where the database does not answer."""
@@ -159,21 +167,8 @@ class Ledger:
     def close(self) -> None:
         self._database.close()
 
-    def _finish_dead(self, among: sa.ColumnElement[bool], state: str, error: Mapping[str, str]) -> list[str]:
-        """Finish rows whose process is gone; their ids. A job that is ending looks so for a moment, too."""
-        if not (seemed := self._database.do(lambda connection: self._dead(connection, among))):
-            return []
-        time.sleep(ENDING)
-
-        def work(connection: sa.Connection) -> list[str]:
-            dead = [one for one in self._dead(connection, among) if one in seemed]
-            _finish(connection, dead, state, error)
-            return dead
-
-        return self._database.do(work)
-
     def _dead(self, connection: sa.Connection, among: sa.ColumnElement[bool]) -> list[str]:
-        """The rows are read before the directories: a job makes its directory before its row, and ends it before it."""
+        """The rows are read before it is asked who lives: a job lives before it has a row, and until that has ended."""
         query = sa.select(jobs.c.id, jobs.c.work_dir, self._silent()).where(among, UNDER_WAY)
         rows, identity, judges = connection.execute(query).all(), self._identity(), self._judges()
         living = self._living() if any(work_dir == identity for _, work_dir, _ in rows) else set()

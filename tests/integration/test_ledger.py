@@ -19,13 +19,15 @@ import pytest
 import requests
 import sqlalchemy as sa
 
+from mkiso import workspace
 from mkiso.cancellation import Cancellation
-from mkiso.errors import DiskFull, JobExists, LedgerUnavailable
+from mkiso.errors import DiskFull, JobExists, LedgerUnavailable, PacsUnreachable
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.ledger import database, tables
 from mkiso.ledger.database import Database
 from mkiso.ledger.ledger import Ledger, now
+from mkiso.process import remove_tree
 from mkiso.workspace import job_directory
 from tests.integration.test_lifecycle import Slow, slow_archive
 from tests.integration.test_limits import small_disk  # noqa: F401
@@ -352,6 +354,22 @@ def test_a_job_id_that_another_process_uses_is_refused(tmp_path: Path) -> None:
         job = installation.ledger.job(order.job_id)
         assert (job["accessions"], job["state"]) == (["B"], "queued")
     assert installation.clear_away() == [order.job_id]
+
+
+def test_a_job_that_ends_is_not_taken_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installation, order, found = site_without_archive(tmp_path), Order(("A",), "test"), []
+    another = Installation(installation.config)
+
+    def removed(path: Path) -> None:
+        remove_tree(path)
+        found.append(another.ledger.abandon())  # as another worker does from time to time
+
+    monkeypatch.setattr(workspace, "remove_tree", removed)
+    with pytest.raises(PacsUnreachable):
+        make_disc(installation, order, Cancellation())
+    assert found == [[]]
+    assert installation.ledger.job(order.job_id)["error"]["code"] == "pacs_unreachable"
+    assert {path.name for path in installation.config.storage.work_dir.iterdir()} == {"identity"}
 
 
 def test_a_job_that_gets_no_directory_has_a_row_that_says_so(tmp_path: Path) -> None:

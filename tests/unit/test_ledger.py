@@ -1,7 +1,6 @@
 import re
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,12 +185,6 @@ def test_the_dead_jobs_of_its_own_work_dir_alone_are_finished(three: Ledger, fil
     assert [three.job(one)["state"] for one in ("J2", "J3", "O")] == ["done", "queued", "queued"]
     assert three.abandon() == []
     other.close()
-
-
-def test_a_job_that_is_about_to_end_is_not_taken_for_dead(three: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: three.update("J1", state="cancelled"))
-    assert three.abandon() == ["J3"]
-    assert (three.job("J1")["state"], three.job("J1")["error"]) == ("cancelled", None)
 
 
 def test_whoever_sees_a_row_that_is_silent_finishes_it(three: Ledger, file: Path) -> None:

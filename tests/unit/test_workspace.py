@@ -14,7 +14,16 @@ import pytest
 
 from mkiso.errors import Cancelled, ConfigurationError, DiskFull, PacsTimeout
 from mkiso.process import OWNER
-from mkiso.workspace import ensure_work_dir, identity, job_directory, living_jobs, require_room, require_space, sweep
+from mkiso.workspace import (
+    claimed,
+    ensure_work_dir,
+    identity,
+    job_directory,
+    living_jobs,
+    require_room,
+    require_space,
+    sweep,
+)
 
 JOB = "123e4567-e89b-12d3-a456-426614174000"
 HOLD = """
@@ -116,6 +125,25 @@ def test_a_living_job_is_left_alone(where: str, jobs: Path) -> None:
         assert living_jobs(jobs) == {JOB}
         assert program.poll() is None
         assert (jobs / f"dicomdir_{JOB}" / "received").is_dir()
+
+
+def test_a_job_lives_until_its_row_has_ended_although_its_directory_is_gone(jobs: Path) -> None:
+    jobs.mkdir(mode=0o700)
+    with claimed(jobs, JOB):
+        with job_directory(jobs, JOB):
+            pass
+        assert sweep(jobs) == []
+        assert living_jobs(jobs) == {JOB}
+    assert living_jobs(jobs) == set()
+    assert list(jobs.iterdir()) == []
+
+
+def test_the_claim_of_a_process_that_died_says_nothing_and_is_swept(jobs: Path) -> None:
+    jobs.mkdir(mode=0o700)
+    (jobs / f".job_{JOB}").touch()
+    assert living_jobs(jobs) == set()
+    assert sweep(jobs) == []
+    assert list(jobs.iterdir()) == []
 
 
 def test_a_sweep_follows_no_symbolic_link(jobs: Path, tmp_path: Path) -> None:
