@@ -56,12 +56,17 @@ class Disc:
     @cached_property
     def images(self) -> dict[str, Instance | None]:
         """Below IMAGES, the instance in each file; None where it is no whole one."""
-        return {name: self._instance(name) for name in self.tree.below(IMAGES)}
+        return self._instances(IMAGES)
 
     @cached_property
     def others(self) -> dict[str, Instance | None]:
         """Below OTHER, as those below IMAGES."""
-        return {name: self._instance(name) for name in self.tree.below(OTHER)}
+        return self._instances(OTHER)
+
+    @cached_property
+    def legacy(self) -> dict[str, Instance | None]:
+        """Below the folder DICOMDIR of the other layout, as those below IMAGES."""
+        return self._instances(DICOMDIR)
 
     @cached_property
     def pages(self) -> tuple[Page, ...]:
@@ -73,6 +78,9 @@ class Disc:
     def is_viewers(self, root: str) -> bool:
         """Whether README.TXT names something at the root as the viewer's."""
         return ascii_name(root).upper() in self.readme.entries
+
+    def _instances(self, folder: str) -> dict[str, Instance | None]:
+        return {name: self._instance(name) for name in self.tree.below(folder)}
 
     def _instance(self, name: str) -> Instance | None:
         try:

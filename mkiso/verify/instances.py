@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from mkiso.disc.records import FILE_ID, SOP_INSTANCE
@@ -86,12 +86,17 @@ def others(disc: Disc) -> Findings:
 
 def one_patient(disc: Disc) -> Findings:
     """One Patient ID in all records and instances."""
-    stated = {_patient_id(entry) for entry in disc.directory.of("PATIENT")}
+    stated = (_patient_id(entry) for entry in disc.directory.of("PATIENT"))
     instances = chain(disc.images.values(), disc.others.values())
-    ids = sorted(stated | {one.patient_id for one in instances if one})
-    if len(ids) > 1:
-        yield f"{len(ids)} Patient IDs: {', '.join(map(repr, ids[:4]))}"
+    yield from patients(chain(stated, (one.patient_id for one in instances if one)))
     return "one Patient ID"
+
+
+def patients(ids: Iterable[str]) -> Iterator[str]:
+    """What is wrong where these are not one."""
+    several = sorted(set(ids))
+    if len(several) > 1:
+        yield f"{len(several)} Patient IDs: {', '.join(map(repr, several[:4]))}"
 
 
 def _patient_id(entry: Entry) -> str:

@@ -1,4 +1,4 @@
-"""Is a finished disc what a `pdi` disc must be? Every check, in the order in which they are told."""
+"""Is a finished disc what it must be? Every check, in the order in which they are told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from mkiso.checks import Check
-from mkiso.verify import fileset, instances, medium, webcontent
+from mkiso.verify import fileset, instances, legacy, medium, webcontent
 from mkiso.verify.archive import archive_tree
 from mkiso.verify.disc import Disc
 from mkiso.verify.image import DESCRIPTOR, MAGIC, image_tree
@@ -18,6 +18,7 @@ from mkiso.verify.trees import Tree, Unreadable, directory_tree
 Look = Callable[[Disc], Findings]
 
 ARCHIVE = b"PK"
+OF_LEGACY: tuple[tuple[str, Look], ...] = legacy.CHECKS
 OF_FILES: tuple[tuple[str, Look], ...] = (*medium.CHECKS, *webcontent.CHECKS)
 OF_DIRECTORY: tuple[tuple[str, Look], ...] = (
     *fileset.CHECKS,
@@ -29,7 +30,6 @@ OF_DIRECTORY: tuple[tuple[str, Look], ...] = (
 def verify(path: Path) -> list[Check]:
     """Every check of an ISO image, a ZIP, or a directory; those of a DICOMDIR where one can be read.
 
-    Of a disc of the layout `legacy` it is only said that it is one.
 
     Raises Unreadable where the path is none of these, or so damaged that it has no files.
     """
@@ -41,10 +41,11 @@ def verify(path: Path) -> list[Check]:
 
 
 def _checks(disc: Disc) -> Iterator[Check]:
+    if disc.is_legacy:
+        yield from (judged(name, partial(look, disc)) for name, look in OF_LEGACY)
+        return
     directory = judged("DICOMDIR", partial(fileset.directory, disc))
     yield directory
-    if disc.is_legacy:
-        return
     for name, look in (*(OF_DIRECTORY if directory.ok else ()), *OF_FILES):
         yield judged(name, partial(look, disc))
 

@@ -529,11 +529,26 @@ def test_what_is_wrong_is_told_with_the_first_and_their_number(disc: Path) -> No
     )
 
 
-def test_a_legacy_disc_is_told_to_be_one(tmp_path: Path) -> None:
-    added("DICOMDIR/1.2.3", encoded(instances()[0]))(tmp_path)
-    (told,) = verify(tmp_path)
-    assert (told.name, told.ok) == ("DICOMDIR", False)
-    assert "layout legacy" in told.found
+@pytest.mark.parametrize("made", KINDS)
+def test_a_legacy_disc_is_whole_named_by_its_instances_and_of_one_patient(
+    made: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    disc, one = tmp_path / "disc", instances()[0]
+    file = disc / "DICOMDIR" / one.SOPInstanceUID
+    added(f"DICOMDIR/{file.name}", encoded(one))(disc)
+    checks = verify(made(disc))
+    assert [(check.name, check.ok) for check in checks] == [
+        (name, True) for name in ("layout", "medium", "instances", "one patient")
+    ]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert failed(made(disc)) == {"instances"}
+    file.rename(file.with_name("1.2.3"))
+    file.with_name("1.2.3").write_bytes(encoded(one))
+    assert failed(made(disc)) == {"instances"}
+    one.PatientID = "ANOTHER"
+    one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = "1.2.4"
+    added("DICOMDIR/1.2.4", encoded(one))(disc)
+    assert failed(made(disc)) == {"instances", "one patient"}
 
 
 @pytest.mark.parametrize(
