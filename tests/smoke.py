@@ -69,6 +69,9 @@ def check_front(front: Front, directory: Path) -> None:
     curl(f"{front.url}{disc}", body, "-H", "Accept: text/html")
     assert 'http-equiv="refresh"' not in body.read_text(), body.read_text()
     check_error(f"{front.url}{disc}", "502", "internal", directory)
+    logged = (front.directory / "access.log").read_text()
+    assert "GET /mkiso.php HTTP" in logged, logged
+    assert "accession" not in logged, logged
     print(f"ok  {front.url}: nobody is let in before he is admitted, and waits for mkiso on a page")
 
 

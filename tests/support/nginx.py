@@ -16,7 +16,7 @@ daemon off; user root; pid {directory}/nginx.pid; error_log {directory}/nginx.lo
 events {{ }}
 http {{
     log_format asked '$http_x_request_id|$upstream_addr|$upstream_status|$status|$request_time';
-    access_log {directory}/access.log asked;
+    access_log off;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
     server {{ listen {localhost}:{port} default_server; server_name _; return 200 "another site"; }}
@@ -50,7 +50,7 @@ class Front:
 def running_front(directory: Path, port: int, unix_socket: Path) -> Iterator[Front]:
     """nginx with the site as it ships, of which only addresses and paths are replaced."""
     listen = {"listen 443 ssl;": f"listen {LOCALHOST}:{port} ssl;", "[::]:443": f"[::1]:{port}"}
-    front = _written(directory, port, unix_socket, listen)
+    front = _written(directory, port, unix_socket, listen, "mkiso")
     with listening(_argv(directory), port, directory / "start.log"):
         yield front
 
@@ -69,7 +69,7 @@ def running_nginx(
     `access.log` beside the site has a line a request: its X-Request-Id, whom nginx asked, and what came of it.
     """
     listen = {"listen 443 ssl;": f"listen {address}:{port};", "listen [::]:443 ssl;": ""}
-    _written(directory, port, unix_socket, listen)
+    _written(directory, port, unix_socket, listen, "asked")
     _replace(directory / "mkiso-access.conf", {"\ndeny all;": "\nallow all;"})
     if other_host:
         _replace(directory / "mkiso.conf", {"# server 127.0.0.1:8081;": f"server {other_host};"})
@@ -77,7 +77,7 @@ def running_nginx(
         yield f"http://{address}:{port}"
 
 
-def _written(directory: Path, port: int, unix_socket: Path, listen: Mapping[str, str]) -> Front:
+def _written(directory: Path, port: int, unix_socket: Path, listen: Mapping[str, str], log_format: str) -> Front:
     directory.mkdir()
     other = free_ports(1)[0]
     front = Front(f"https://{LOCALHOST}:{port}", f"http://{LOCALHOST}:{other}", directory)
@@ -87,7 +87,11 @@ def _written(directory: Path, port: int, unix_socket: Path, listen: Mapping[str,
     for name in ("mkiso.conf", "mkiso-access.conf"):
         (directory / name).write_text((ROOT / "etc" / "nginx" / name).read_text())
     addresses = {"listen 80;": f"listen {LOCALHOST}:{other};", "[::]:80": f"[::1]:{other}", "$host$": f"$host:{port}$"}
-    paths = {"/etc/nginx/mkiso-access.conf": str(access), "unix:/run/mkiso/mkiso.sock": f"unix:{unix_socket}"}
+    paths = {
+        "/etc/nginx/mkiso-access.conf": str(access),
+        "unix:/run/mkiso/mkiso.sock": f"unix:{unix_socket}",
+        "access_log /var/log/nginx/access.log mkiso;": f"access_log {directory}/access.log {log_format};",
+    }
     _replace(directory / "mkiso.conf", {**listen, **addresses, **paths})
     snakeoil = "/etc/ssl/{}/ssl-cert-snakeoil.{}"
     own = {snakeoil.format("certs", "pem"): str(front.certificate), snakeoil.format("private", "key"): str(key)}
