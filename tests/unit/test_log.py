@@ -47,13 +47,24 @@ def test_a_failure_shows_its_trace(as_json: bool) -> None:
     assert "ValueError: boom" in (json.loads(line)["trace"] if as_json else line)
 
 
+@pytest.fixture
+def own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is set up for logging ends with the test."""
+    root, pydicoms = logging.getLogger(), logging.getLogger("pydicom")
+    for owner, name, value in (
+        (root, "handlers", []),
+        (root, "level", root.level),
+        (pydicoms, "level", pydicoms.level),
+        (warnings, "filters", list(warnings.filters)),
+    ):
+        monkeypatch.setattr(owner, name, value)
+
+
+@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize(("wanted", "begins"), [("json", "{"), ("", "2")])
 def test_the_environment_says_which(
     wanted: str, begins: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(root, "level", root.level)
     monkeypatch.setenv("MKISO_LOG", wanted)
     log.set_up()
     logging.getLogger("mkiso.test").info("ready")
@@ -61,15 +72,11 @@ def test_the_environment_says_which(
     assert capsys.readouterr().err.startswith(begins)
 
 
+@pytest.mark.usefixtures("own_logging")
 def test_pydicoms_remarks_on_values_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    level, filters = logging.getLogger("pydicom").level, list(warnings.filters)
-    try:
-        log.set_up()
-        PersonName("DOE^JOHN=B=C=INVENTED")
-        DataElement("StudyInstanceUID", "UI", "1.2.INVENTED")
-    finally:
-        logging.getLogger("pydicom").setLevel(level)
-        warnings.filters[:] = filters
+    log.set_up()
+    PersonName("DOE^JOHN=B=C=INVENTED")
+    DataElement("StudyInstanceUID", "UI", "1.2.INVENTED")
     assert capsys.readouterr().err == ""
 
 
