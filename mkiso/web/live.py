@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from mkiso import heaps
 from mkiso.cancellation import LEFT, Cancellation
 from mkiso.errors import Busy, JobExists, Stopping
 from mkiso.web.connection import has_left
@@ -75,6 +76,8 @@ class LiveJobs:
 
     def _watch(self) -> None:
         while True:
+            if not self._jobs:
+                heaps.trim()  # what many jobs needed at once is not kept
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
             try:

@@ -5,7 +5,6 @@ A worker's heartbeat comes from its main thread, so that gunicorn's timeout does
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 import os
@@ -19,6 +18,7 @@ from typing import Any, cast
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from mkiso import heaps
 from mkiso.config import Config
 from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
@@ -31,8 +31,6 @@ from mkiso.web.worker import Worker
 
 GRACE = 10
 LONGEST_REQUEST_LINE = 8190
-M_ARENA_MAX = -8  # malloc.h
-ARENAS = 2
 log = logging.getLogger("mkiso.web")
 
 
@@ -90,7 +88,7 @@ class _Arbiter(Arbiter):
 def serve(config: Config) -> None:
     """Run the service until it is told to stop. Raises ConfigurationError before it listens."""
     set_up()
-    share_heaps()
+    heaps.share()
     log_the_uncaught()
     installation = Installation(config)
     with suppress(LedgerUnavailable, DiskFull):
@@ -98,16 +96,6 @@ def serve(config: Config) -> None:
     installation.ledger.close()  # the workers have connections of their own
     installation.sweep()
     Server(config, Listener(config.server.bind)).run()
-
-
-def share_heaps() -> None:
-    """Have all threads, also of processes forked from this one, allocate from two of glibc's heaps (mallopt(3)).
-
-    By default there are eight for each core, and each keeps what its longest answer ever needed. Other C libraries
-    have nothing of the kind.
-    """
-    with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 def _when_ready(arbiter: Any) -> None:

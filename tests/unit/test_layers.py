@@ -27,6 +27,7 @@ LAYERS = (
         "locks",
         "clock",
         "last",
+        "heaps",
         "places",
         "texts",
     },
