@@ -146,7 +146,7 @@ def _popen(
     try:
         return subprocess.Popen(
             tuple(argv),
-            cwd=cwd or "/",  # never a caller's own: genisoimage reads a .genisoimagerc there, and fails where it may not
+            cwd=cwd or "/",  # not the caller's: genisoimage wants to read a .genisoimagerc there
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
