@@ -147,6 +147,9 @@ def check_upgrade(chroot: Chroot, deb: Path, pacs: RunningPacs, directory: Path)
 
 
 def check_removal(chroot: Chroot) -> None:
+    own, site = "/etc/nginx/sites-available/own", "/etc/nginx/sites-enabled/mkiso"
+    chroot.run("cp", "/usr/share/mkiso/nginx/mkiso.conf", own)
+    chroot.run("ln", "-sf", own, site)
     chroot.run("apt-get", "remove", "-y", "-qq", "mkiso")
     assert not is_running(chroot)
     left = named_mkiso(chroot)
@@ -162,7 +165,8 @@ def check_purge(chroot: Chroot) -> None:
     assert (named_mkiso(chroot), owned) == (set(), ""), (named_mkiso(chroot), owned)
     for file in ("/etc/passwd", "/etc/group"):
         assert "mkiso" not in chroot.path(file).read_text(), file
-    said("purge leaves nothing")
+    chroot.run("nginx", "-t")
+    said("purge leaves nothing, and an nginx that starts")
 
 
 def jobs(chroot: Chroot) -> list[dict[str, Any]]:
