@@ -239,7 +239,7 @@ class Config(Section):
         if name in self.destinations:
             return self.destinations[name]
         if name in WELL_KNOWN:
-            raise NotConfigured(f"The configuration has no destinations.{name}. Add it, as the commented mkiso.yaml shows.")
+            raise NotConfigured(f"The configuration has no destinations.{name}. The commented mkiso.yaml shows how.")
         known = ", ".join(sorted(self.destinations)) or "none"
         raise BadRequest(f"There is no destination of that name; there are: {known}.")
 
