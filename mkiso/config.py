@@ -239,7 +239,7 @@ class Config(Section):
         if name in self.destinations:
             return self.destinations[name]
         if name in WELL_KNOWN:
-            raise NotConfigured(f"The configuration has no destinations.{name}. Add it, as etc/mkiso.yaml shows.")
+            raise NotConfigured(f"The configuration has no destinations.{name}. The commented mkiso.yaml shows how.")
         known = ", ".join(sorted(self.destinations)) or "none"
         raise BadRequest(f"There is no destination of that name; there are: {known}.")
 
@@ -265,7 +265,7 @@ def parse(data: object, source: str = "configuration") -> Config:
         text = json.dumps(data, default=str)
     except (TypeError, ValueError):
         raise ConfigurationError(
-            f"{source} has a key that is no text, or holds itself. etc/mkiso.yaml shows how."
+            f"{source} has a key that is no text, or holds itself. The commented mkiso.yaml shows how."
         ) from None
     try:
         return Config.model_validate_json(text)

@@ -29,7 +29,7 @@ def _problem(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         *above, key = error["loc"]
         meant = _meant(key, _section_at(above, model).model_fields)
-        return f"  {path}: unknown key{meant}; etc/mkiso.yaml lists the known ones"
+        return f"  {path}: unknown key{meant}; the commented mkiso.yaml lists the known ones"
     meant = _meant(error["input"], _words(error)) if error["type"] == "literal_error" else ""
     expected = "a value, and there is none" if error["type"] == "missing" else BEFORE.sub("", error["msg"])
     return f"  {path}: expected {expected}{meant}"

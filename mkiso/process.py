@@ -146,7 +146,7 @@ def _popen(
     try:
         return subprocess.Popen(
             tuple(argv),
-            cwd=cwd,
+            cwd=cwd or "/",  # not the caller's: genisoimage wants to read a .genisoimagerc there
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

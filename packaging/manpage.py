@@ -31,13 +31,16 @@ makes every line of the log JSON.
 .I /etc/mkiso/mkiso.yaml
 The configuration; /usr/share/doc/mkiso/mkiso.yaml explains every key.
 .TP
+.I /usr/share/doc/mkiso/operations.md
+Installation, nginx, log, upgrade, backup; errors.md beside it: each error, and what to do.
+.TP
 .I /var/lib/mkiso
 The ledger.
 .TP
 .I /var/cache/mkiso
 Job directories, while jobs run.
 .SH NOTES
-Run the commands as the service's user: sudo \-u mkiso mkiso check
+Run the commands as the service's user: runuser \-u mkiso \-\- mkiso check
 """
 
 

@@ -9,11 +9,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,19 +129,27 @@ def check_upgrade(chroot: Chroot, deb: Path, pacs: RunningPacs, directory: Path)
     configuration.write_text(configuration.read_text() + "\nmedia: {institution: RSUD}\n")
     before, disc = configuration.read_bytes(), directory / "drained.iso"
     service = chroot.path("/run/systemctl/pid").read_text()
-    log_before = chroot.path("/run/systemctl/log").stat().st_size
+    told = chroot.path("/run/systemctl/log").read_text
+    log_before = len(told())
     rate = (directory / "disc.iso").stat().st_size // 12  # bytes a second
     with fetch(chroot, disc, "--limit-rate", str(rate)) as running:
         wait_until(lambda: disc.exists() and disc.stat().st_size > 0, 60, str)
-        chroot.run(*INSTALL, f"/packages/{deb.name}")
+        running.send_signal(signal.SIGSTOP)  # until the upgrade has come to the service, however long apt-get takes
+        try:
+            with ThreadPoolExecutor() as pool:
+                upgrade = pool.submit(chroot.run, *INSTALL, f"/packages/{deb.name}")
+                wait_until(lambda: "stopping graceful" in told()[log_before:] or upgrade.done(), 120, told)
+                running.send_signal(signal.SIGCONT)
+                upgrade.result()
+        finally:
+            running.send_signal(signal.SIGCONT)
     assert running.returncode == 0, running.returncode
-    log = chroot.path("/run/systemctl/log").read_text()
-    assert "job ended" in log[log_before:].partition("stopping\n")[2], log
+    assert "job ended" in told()[log_before:].partition("stopping\n")[2], told()
     check_disc(disc, pacs, "CT.001")
     assert chroot.path("/run/systemctl/pid").read_text() != service
     assert configuration.read_bytes() == before
-    told = chroot.run("stat", "-c", "%A %U:%G", CONFIGURATION)
-    assert told.strip() == "-rw-r----- root:mkiso", told
+    mode = chroot.run("stat", "-c", "%A %U:%G", CONFIGURATION)
+    assert mode.strip() == "-rw-r----- root:mkiso", mode
     assert fetch(chroot, disc).wait() == 0
     states = [job["state"] for job in jobs(chroot)]
     assert states == ["done"] * 4, states
@@ -147,6 +157,9 @@ def check_upgrade(chroot: Chroot, deb: Path, pacs: RunningPacs, directory: Path)
 
 
 def check_removal(chroot: Chroot) -> None:
+    own, site = "/etc/nginx/sites-available/own", "/etc/nginx/sites-enabled/mkiso"
+    chroot.run("cp", "/usr/share/mkiso/nginx/mkiso.conf", own)
+    chroot.run("ln", "-sf", own, site)
     chroot.run("apt-get", "remove", "-y", "-qq", "mkiso")
     assert not is_running(chroot)
     left = named_mkiso(chroot)
@@ -162,7 +175,8 @@ def check_purge(chroot: Chroot) -> None:
     assert (named_mkiso(chroot), owned) == (set(), ""), (named_mkiso(chroot), owned)
     for file in ("/etc/passwd", "/etc/group"):
         assert "mkiso" not in chroot.path(file).read_text(), file
-    said("purge leaves nothing")
+    chroot.run("nginx", "-t")
+    said("purge leaves nothing, and an nginx that starts")
 
 
 def jobs(chroot: Chroot) -> list[dict[str, Any]]:

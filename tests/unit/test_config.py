@@ -252,7 +252,7 @@ def test_each_problem_is_told_once_in_words_of_its_own() -> None:
     told = problem({"receivers": [{"port": 0, "x": 1}], "media": {"volume_id": ""}, "destinations": {"relay": {}}})
     assert told.splitlines()[1:] == [
         "  receivers.0.port: expected greater than or equal to 1",
-        "  receivers.0.x: unknown key; etc/mkiso.yaml lists the known ones",
+        "  receivers.0.x: unknown key; the commented mkiso.yaml lists the known ones",
         *(f"  destinations.relay.{key}: expected a value, and there is none" for key in ("ae_title", "host", "port")),
         "  media.volume_id: expected at least 1 character",
     ]

@@ -164,6 +164,11 @@ def test_no_descriptor_of_ours_reaches_a_program(tmp_path: Path) -> None:
         assert len(listed) == 4  # 0, 1, 2 and the directory that ls reads
 
 
+def test_a_program_does_not_run_where_the_caller_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run((sys.executable, "-c", "import os; print(os.getcwd())"), timeout=10).stdout == "/\n"
+
+
 def test_a_program_learns_nothing_else_of_our_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("HIS_PASSWORD", "LD_PRELOAD", "TZ"):
         monkeypatch.setenv(name, "Asia/Jakarta")
