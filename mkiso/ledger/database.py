@@ -75,6 +75,8 @@ class Database:
 
     def refuse_newer(self) -> None:
         """Raise ConfigurationError as `prepare` does, and change nothing."""
+        if self.file and not self.file.exists():
+            return
         try:
             self._limited(is_current, lambda _: None)
         except NewerLedger as newer:

@@ -153,9 +153,9 @@ def test_a_job_that_is_not_there_is_told(words: tuple[str, ...], status: int, sa
 
 def test_jobs_cancel_stops_a_job_of_another_process(tmp_path: Path) -> None:
     port, receiver = free_ports(2)
-    ct_study(tmp_path / "held", RICHARD, "SLOW.001", count=30)
+    ct_study(tmp_path / "held", RICHARD, "SLOW.001", count=100)
     file = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver}))
-    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "slow", delay=0.2):
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "slow", delay=0.5):
         argv = (MKISO, "iso", "SLOW.001", "-o", tmp_path / "x.iso", "--config", file)
         process = subprocess.Popen(argv, stderr=subprocess.PIPE, env=environment())
         wait_until(lambda: any(tmp_path.glob("work/dicomdir_*/received/*")), 20, str)

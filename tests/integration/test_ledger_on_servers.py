@@ -94,7 +94,7 @@ def test_hosts_that_forget_at_once_count_nothing_twice(house: House, monkeypatch
     monkeypatch.setattr(retention, "BREATH", 0)
     for _ in range(20):
         ended(house, 9)
-    young = ended(house, 1, house.theirs)
+    young = ended(house, 0.9, house.theirs)
     before = house.ours.counting.totals()
     assert forgotten_at_once(house.ours, house.theirs) == 20
     assert ids(house.ours) == {young}

@@ -1,4 +1,4 @@
-"""What another site's page can do to a hospital's mkiso from somebody's browser: open a window, and nothing else."""
+"""What another site's page can do from somebody's browser: open a window, have a disc in a frame, and nothing else."""
 
 import threading
 import uuid
@@ -13,6 +13,7 @@ from tests.support.desk import Desk, front_desk, person
 from tests.support.tools import wait_until
 
 RELAY = "/send_rimage_multiple.php?accession_number=RAD.201"
+RELAYS = (RELAY, "/api/iso/relay?accession_numbers=RAD.201&destination=cd_publisher")
 DISC = "/mkiso.php?accession_number=RAD.201"
 EMBEDDED = {
     "image": '<img src="{url}">',
@@ -89,10 +90,15 @@ def answers_of(page: Page, desk: Desk) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("path", [RELAY, DISC, "/api/iso/relay?accession_numbers=RAD.201&destination=cd_publisher"])
-@pytest.mark.parametrize("kind", EMBEDDED)
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        *((path, kind) for path in RELAYS for kind in EMBEDDED),
+        *((DISC, kind) for kind in EMBEDDED if "frame" not in kind),
+    ],
+)
 def test_nothing_is_started_by_what_a_page_embeds(
-    kind: str, path: str, page: Page, desk: Desk, elsewhere: Elsewhere
+    path: str, kind: str, page: Page, desk: Desk, elsewhere: Elsewhere
 ) -> None:
     before = desk.jobs()
     elsewhere.body = EMBEDDED[kind].format(url=desk.url + path)
@@ -101,6 +107,14 @@ def test_nothing_is_started_by_what_a_page_embeds(
     page.wait_for_timeout(600)
     assert desk.jobs() == before
     assert [status for status in statuses if status not in (403, 405)] == []
+
+
+def test_a_frame_that_nobody_sees_downloads_a_disc(page: Page, desk: Desk, elsewhere: Elsewhere) -> None:
+    elsewhere.body = EMBEDDED["frame"].format(url=desk.url + DISC)
+    with page.expect_download() as download:
+        page.goto(elsewhere.url)
+    assert Path(download.value.path()).stat().st_size > 0
+    assert download.value.suggested_filename == "RAD.201.iso"
 
 
 def test_a_form_of_another_site_starts_and_cancels_nothing(page: Page, desk: Desk, elsewhere: Elsewhere) -> None:
