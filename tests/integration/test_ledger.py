@@ -281,7 +281,7 @@ class Two:
 
 @pytest.fixture
 def two(postgresql: Server, tmp_path: Path) -> Iterator[Two]:
-    with slow_service(tmp_path, postgresql.url, delay=0.2) as one:
+    with slow_service(tmp_path, postgresql.url, delay=1) as one:
         yield Two(one)
 
 
