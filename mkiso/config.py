@@ -116,13 +116,16 @@ class Receiver(Section):
     tls: Tls | None = None
 
 
-def _one_a_port(receivers: tuple[Receiver, ...]) -> tuple[Receiver, ...]:
+def _told_apart(receivers: tuple[Receiver, ...]) -> tuple[Receiver, ...]:
+    """The PACS sends to the one port that it knows for an AE title."""
     if len({receiver.port for receiver in receivers}) < len(receivers):
         raise ValueError("each on a port of its own")
+    if len({receiver.ae_title for receiver in receivers}) < len(receivers):
+        raise ValueError("each with an AE title of its own")
     return receivers
 
 
-Receivers = Annotated[tuple[Receiver, ...], Field(min_length=1), AfterValidator(_one_a_port)]
+Receivers = Annotated[tuple[Receiver, ...], Field(min_length=1), AfterValidator(_told_apart)]
 
 
 class Retrieve(Section):

@@ -241,6 +241,8 @@ def _first_row(engine: sa.Engine, statement: sa.TextClause, known: dict[str, Any
 
 def _cause(error: Exception) -> str:
     """What kind of failure: never a driver's own text, which may hold the user, the host or a value."""
+    if isinstance(error, KeyError):
+        return f"no step's row has a column {error.args[0]}"
     return type(getattr(error, "orig", None) or error).__name__
 
 

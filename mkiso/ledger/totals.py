@@ -71,13 +71,14 @@ class Counting:
         """The totals now. Raises LedgerUnavailable or DiskFull."""
         with self._counting:
             ours = self._identity()
+            if ours != self._of:
+                self._begin(ours)
             for _ in range(TRIES):
-                if ours != self._of or self._counted(ours) != self._totals.jobs.total():
-                    self._begin(ours)
                 while self._count_more(ours):
                     pass
                 if self._counted(ours) == self._totals.jobs.total():
                     return deepcopy(self._totals)
+                self._begin(ours)
         raise LedgerUnavailable("Jobs are forgotten faster than others are counted. Ask again in a minute.")
 
     def running(self) -> int:

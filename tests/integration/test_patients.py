@@ -139,9 +139,16 @@ def test_sqlite_serves_as_a_patient_database(tmp_path: Path) -> None:
         names.name_of(HOSTILE, nothing)
 
 
-@pytest.mark.parametrize("query", ["SELECT 1 AS other", "SELECT * FROM nowhere", "SELECT :unknown AS patient_name"])
-def test_a_query_that_does_not_give_the_name_is_told(query: str) -> None:
-    with pytest.raises(errors.PatientDbUnavailable):
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("SELECT 1 AS other", "no step's row has a column patient_name"),
+        ("SELECT :unknown AS patient_name", "no step's row has a column unknown"),
+        ("SELECT * FROM nowhere", "OperationalError"),
+    ],
+)
+def test_a_query_that_does_not_give_the_name_is_told(query: str, why: str) -> None:
+    with pytest.raises(errors.PatientDbUnavailable, match=why):
         source(source="sql", sql={"steps": [{"url": "sqlite://", "query": query}]}).name_of("CT.001", nothing)
 
 

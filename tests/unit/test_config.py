@@ -207,6 +207,7 @@ def test_a_wrong_type_is_named(key: str, value: object) -> None:
         ("pacs.host", "a b"),
         ("pacs.host", "-x"),
         ("receivers", [{"ae_title": "A", "port": 104}, {"ae_title": "B", "port": 104}]),
+        ("receivers", [{"ae_title": "A", "port": 104}, {"ae_title": "A", "port": 105}]),
         ("pacs.port", 0),
         ("pacs.port", 65536),
         ("receivers", []),
