@@ -1,6 +1,9 @@
+import _sqlite3
+import ctypes
 import re
 import subprocess
 import sys
+import uuid
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -273,3 +276,13 @@ def test_two_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
         ledger = Ledger(f"sqlite:///{tmp_path}/{number}.db", lambda: "W", set)
         assert sorted(ids(ledger.list_jobs())) == ["J", "K"]
         ledger.close()
+
+
+def test_what_was_asked_does_not_stay_in_memory(ledger: Ledger) -> None:
+    """SQLite's bindings are of a statement, and Python keeps 128 of those a connection unless it is told not to."""
+    ledger.check()
+    in_use, before = ctypes.CDLL(_sqlite3.__file__).sqlite3_memory_used, 0
+    for count in range(200):
+        ledger.history.jobs([str(uuid.uuid4()) for _ in range(count)])
+        before = before or in_use()
+    assert in_use() - before < 1 << 20
