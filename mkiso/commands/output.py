@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 import click
@@ -29,16 +30,18 @@ def written(output: str, force: bool) -> Iterator[Callable[[bytes], object]]:
         sys.stdout.buffer.flush()
         return
     path, special = _target(output, force)
-    file = _opened(output, path, special)
+    named = path.with_name(f".mkiso-{uuid.uuid4()}")
+    file = _opened(output, path, None if special else named)
     try:
         with file:
             _refuse_a_terminal(output, file)
             yield _telling(output, file)
+            if not special and not named.exists():
+                os.link(f"/proc/self/fd/{file.fileno()}", named, src_dir_fd=file.fileno())  # linkat(2) follows it so
         if not special:
-            Path(file.name).replace(path)
+            named.replace(path)
     finally:
-        if not special:
-            Path(file.name).unlink(missing_ok=True)
+        named.unlink(missing_ok=True)
 
 
 def _refuse_a_terminal(output: str, file: IO[Any]) -> None:
@@ -57,13 +60,22 @@ def _target(output: str, force: bool) -> tuple[Path, bool]:
     return path, path.exists() and not path.is_file()
 
 
-def _opened(output: str, path: Path, special: bool) -> IO[bytes]:
+def _opened(output: str, path: Path, named: Path | None) -> IO[bytes]:
+    """What is at the path, or a new file that is to replace it.
+
+    That one has no name, so that nothing stays of it however this process ends; `named` where the file system has none
+    without (open(2), O_TMPFILE).
+    """
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "It is a directory")
-        if special:
+        if named is None:
             return path.open("wb")
-        return NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+        try:
+            descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
+        except OSError:
+            descriptor = os.open(named, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        return os.fdopen(descriptor, "wb")
     except OSError as error:
         raise ConfigurationError(f"{output} cannot be written: {error.strerror}.", error="usage error") from error
 

@@ -10,12 +10,14 @@ import stat
 import struct
 import subprocess
 import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from mkiso.commands import output
 from tests.integration.conftest import Site
 from tests.support.archive import running_archive
 from tests.support.destination import running_destination
@@ -218,8 +220,8 @@ def test_a_terminal_shows_how_far_it_is_how_long_still_and_how_fast(columns: int
 
 
 def test_a_disc_is_not_written_to_a_terminal(config_file: Path) -> None:
-    for output in ("-", "/dev/stdout"):
-        status, shown = on_a_terminal("iso", "CT.001", "-o", output, "--config", config_file, stream="stdout")
+    for to in ("-", "/dev/stdout"):
+        status, shown = on_a_terminal("iso", "CT.001", "-o", to, "--config", config_file, stream="stdout")
         assert (status, "is a terminal" in shown) == (2, True), shown
     assert json.loads(mkiso("jobs", "--json", "--config", config_file).stdout)["jobs"] == []
 
@@ -257,7 +259,22 @@ def test_a_command_that_is_stopped_is_cleared_away(number: int, status: int, tmp
             assert b"cleared away after job" in swept.stdout
         assert list(work.glob("dicomdir_*")) == []
         assert mkiso("sweep", "--config", file).stdout == b"nothing to clear away\n"
-    assert not (tmp_path / "x.iso").exists()
+    assert [*tmp_path.glob("x.iso"), *tmp_path.glob(".*")] == []
+
+
+@pytest.mark.parametrize("flag", [os.O_TMPFILE, 0], ids=["a file needs no name", "a file has a name always"])
+def test_a_disc_has_its_name_when_it_is_whole(flag: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "O_TMPFILE", flag)
+    iso = tmp_path / "x.iso"
+    with output.written(str(iso), force=False) as write:
+        write(b"whole")
+        assert not iso.exists()
+    with suppress(KeyboardInterrupt), output.written(str(iso), force=True) as write:
+        write(b"half")
+        assert iso.read_bytes() == b"whole"
+        raise KeyboardInterrupt
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.iso", b"whole")]
+    assert stat.S_IMODE(iso.stat().st_mode) == 0o600
 
 
 def test_two_commands_with_one_output_leave_one_whole_disc(config_file: Path, site: Site, tmp_path: Path) -> None:
