@@ -13,7 +13,7 @@ from tests.support.mixed import mixture
 from tests.support.two_hosts import running_hospital
 
 REQUESTS = 48
-# As docs/operations.md tells, but sooner.
+# As docs/hosts.md tells, but sooner.
 KEEPALIVE = {"tcp_keepalive_time": 2, "tcp_keepalive_intvl": 1, "tcp_keepalive_probes": 2}
 
 pytestmark = pytest.mark.skipif(bool(problem := why_not()), reason=problem or "")

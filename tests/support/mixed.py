@@ -159,12 +159,13 @@ class Clients:
         return Ask("lookup", f"/api/jobs/{job.tag}", job.accessions, ask.tag)
 
     def _cancelled(self, ask: Ask) -> Answer:
-        """The job is cancelled as soon as the ledger knows it."""
+        """The job is cancelled as soon as the ledger knows it, if its host lives to tell it."""
         answers: list[Answer] = []
         client = threading.Thread(target=lambda: answers.append(self._asked(ask)), daemon=True)
         client.start()
         wait_until(lambda: bool(answers) or self._is_known(ask.tag), 2 * PATIENCE, lambda: "the job is not known")
-        self.answers.append(self._asked(Ask("cancelling", f"/api/jobs/{ask.tag}/cancel", ask.accessions)))
+        if self._is_known(ask.tag):
+            self.answers.append(self._asked(Ask("cancelling", f"/api/jobs/{ask.tag}/cancel", ask.accessions)))
         client.join(2 * PATIENCE)
         return answers[0]
 

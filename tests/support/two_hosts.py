@@ -17,18 +17,20 @@ from mkiso.process import OWNER
 from tests.support.archive import running_archive
 from tests.support.hosts import Host, running_hosts
 from tests.support.nginx import running_nginx
+from tests.support.pages import block
 from tests.support.postgres import PostgreSQL, running_postgres
 from tests.support.service import MKISO, settings
 from tests.support.studies import Study
-from tests.support.tools import ROOT, environment, running_storescp, wait_until
+from tests.support.tools import environment, running_storescp, wait_until
 
 HTTP, ARCHIVE, DESTINATION, DATABASE = 8080, 11112, 11113, 5432
 FIRST_RECEIVER = 10104
 # As the configuration has it where nothing is said.
 RETRIEVE = {"connect_timeout": 10, "query_timeout": 30, "stall_timeout": 60, "settle_timeout": 15, "queue_timeout": 300}
+THREADS = 24  # so that one worker has room for the 20 discs that nginx admits from one address
 # How long the kernel lets a connection be silent before it asks, and how often it asks then: as operators are told.
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-KEEPALIVE = {name: int(value) for name, value in re.findall(r"net\.ipv4\.(\w+) = (\d+)", OPERATIONS)}
+TOLD = re.findall(r"net\.ipv4\.(\w+) = (\d+)", block("hosts", "ini keepalive"))
+KEEPALIVE = {name: int(value) for name, value in TOLD}
 
 
 @dataclass
@@ -159,7 +161,7 @@ def running_hospital(
         running.enter_context(running_storescp("ANY-SCP", DESTINATION, directory / "arrived", log, rest.inside))
         short = Path(running.enter_context(TemporaryDirectory(prefix="mkiso-")))  # for a socket's path (unix(7))
         machines = tuple(
-            _machine(running, directory, host, titles[host.namespace], (rest, database), {"bind": bind})
+            _machine(running, directory, host, titles[host.namespace], (rest, database), bind)
             for host, bind in ((a, f"unix:{short}/s"), (b, f"{b.address}:{HTTP}"))
         )
         a.set_kernel(**keepalive)
@@ -196,7 +198,7 @@ def _machine(
     host: Host,
     titles: list[str],
     others: tuple[Host, PostgreSQL],
-    server: dict[str, Any],
+    bind: str,
 ) -> Machine:
     rest, database = others
     own = directory / host.port
@@ -207,7 +209,7 @@ def _machine(
         "pacs": {"host": rest.address, "port": ARCHIVE},
         "storage": {"work_dir": str(own / "work"), "ledger": database.url("mkiso"), "min_free": "1MB"},
         "destinations": {"relay": to, "cd_publisher": to},
-        "server": server,
+        "server": {"bind": bind, "threads": THREADS},
         "retrieve": RETRIEVE,
     }
     machine = Machine(host, own, settings(own, ARCHIVE, receivers, **given))
