@@ -1,4 +1,4 @@
-"""What a service and its jobs take of memory, and a ledger's rows of disk: the figures of docs/operations.md.
+"""What a service and its jobs take of memory, and a ledger's rows of disk: the figures of docs/hosts.md.
 
 Memory is the proportional set size (PSS, proc(5)), so that what processes share counts once. Each disc is of 200 CT
 images of 525 kB, 105 MB.
