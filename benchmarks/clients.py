@@ -13,7 +13,8 @@ from random import Random
 
 import requests
 
-from benchmarks.desk import LIMIT, MB, Desk, Wish, take
+from benchmarks.desk import LIMIT, Desk, Wish, take
+from benchmarks.samples import MB
 from tests.support.tools import LOCALHOST
 
 LARGE = "BENCH.200"

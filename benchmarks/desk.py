@@ -12,13 +12,13 @@ from typing import Any
 
 import requests
 
+from benchmarks.samples import MB
 from mkiso.verify.verify import verify
 from tests.support.service import Service, instances_of, instances_on, read_disc
 from tests.support.studies import Study
 from tests.support.testpacs import RunningPacs
 from tests.support.tools import LOCALHOST
 
-MB = 10**6
 LIMIT = 300  # s, for one answer
 PROVEN = 20  # every so manieth disc is compared byte by byte
 INSTANCES = ("DICOMDIR/", "IMAGES/", "OTHER/")

@@ -93,7 +93,10 @@ class Sampler:
         )
 
     def at_rest(self, seconds: float) -> Sample:
-        """When nothing is under way any more, or so many seconds have passed: the least of several readings."""
+        """When nothing is under way any more, or so many seconds have passed.
+
+        Of several readings: the median of memory, the least of what is counted.
+        """
         deadline = time.monotonic() + seconds
         while not (last := self.sample()).is_at_rest and time.monotonic() < deadline:
             time.sleep(0.5)

@@ -28,7 +28,7 @@ from benchmarks.metrics import fill as fill_ledger
 from benchmarks.samples import MB, Sample, Sampler
 from mkiso.workspace import identity
 from tests.support.ports import free_ports
-from tests.support.service import running_service, settings
+from tests.support.service import PATIENT, running_service, settings
 from tests.support.testpacs import running_testpacs
 from tests.support.tools import LOCALHOST, running_storescp
 
@@ -40,7 +40,6 @@ OLDER = 5_000  # ended jobs in the ledger: its caches and the long answers are a
 PATIENCE = 10  # s, for who does not read
 MORE = 1.0  # MB that the last third of the rests may have above the second, a process
 SHOWN, LONGEST = 20, 1000
-PATIENT = {"connect_timeout": 10, "query_timeout": 30, "stall_timeout": 60, "settle_timeout": 15, "queue_timeout": 300}
 
 
 class Load:

@@ -30,7 +30,6 @@ OF_DIRECTORY: tuple[tuple[str, Look], ...] = (
 def verify(path: Path) -> list[Check]:
     """Every check of an ISO image, a ZIP, or a directory; those of a DICOMDIR where one can be read.
 
-
     Raises Unreadable where the path is none of these, or so damaged that it has no files.
     """
     try:

@@ -15,11 +15,12 @@ import requests
 import yaml
 from pydicom import Dataset, FileDataset, dcmread
 
-from mkiso.config import Config, parse
+from mkiso.config import Config, Retrieve, parse
 from tests.support import tools
 from tests.support.tools import LOCALHOST, ROOT
 
 MKISO = ROOT / "bin" / "mkiso"
+PATIENT = Retrieve().model_dump()  # `settings` gives up sooner than the configuration does where nothing is said
 
 
 def settings(directory: Path, pacs_port: int, receivers: Mapping[str, int], **sections: Any) -> dict[str, Any]:

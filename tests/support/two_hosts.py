@@ -19,14 +19,12 @@ from tests.support.hosts import Host, running_hosts
 from tests.support.nginx import running_nginx
 from tests.support.pages import block
 from tests.support.postgres import PostgreSQL, running_postgres
-from tests.support.service import MKISO, settings
+from tests.support.service import MKISO, PATIENT, settings
 from tests.support.studies import Study
 from tests.support.tools import environment, running_storescp, wait_until
 
 HTTP, ARCHIVE, DESTINATION, DATABASE = 8080, 11112, 11113, 5432
 FIRST_RECEIVER = 10104
-# As the configuration has it where nothing is said.
-RETRIEVE = {"connect_timeout": 10, "query_timeout": 30, "stall_timeout": 60, "settle_timeout": 15, "queue_timeout": 300}
 THREADS = 24  # so that one worker has room for the 20 discs that nginx admits from one address
 # How long the kernel lets a connection be silent before it asks, and how often it asks then: as operators are told.
 TOLD = re.findall(r"net\.ipv4\.(\w+) = (\d+)", block("hosts", "ini keepalive"))
@@ -210,7 +208,7 @@ def _machine(
         "storage": {"work_dir": str(own / "work"), "ledger": database.url("mkiso"), "min_free": "1MB"},
         "destinations": {"relay": to, "cd_publisher": to},
         "server": {"bind": bind, "threads": THREADS},
-        "retrieve": RETRIEVE,
+        "retrieve": PATIENT,
     }
     machine = Machine(host, own, settings(own, ARCHIVE, receivers, **given))
     running.callback(machine.stop)
