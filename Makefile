@@ -20,7 +20,7 @@ setup: .venv/installed
 .venv/installed: setup.cfg pyproject.toml requirements-dev.lock
 	@bin/apt-missing python3-venv
 	umask 022 && $(PYTHON3) -m venv --clear .venv
-	umask 022 && $(PIP) install --require-hashes --requirement requirements-dev.lock
+	umask 022 && $(PIP) install --no-deps --require-hashes --requirement requirements-dev.lock
 	umask 022 && $(PIP) install --no-deps --no-build-isolation --editable .
 	@$(PIP) check || { echo 'The lock files lack what setup.cfg asks for: run `make lock`' >&2; exit 1; }
 	@touch $@
