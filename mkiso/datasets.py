@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 from pydicom.charset import convert_encodings, decode_bytes
 
-CHARACTER_SET = 0x00080005
+CHARACTER_SET, UTF8 = 0x00080005, "ISO_IR 192"
 PADDING = " \0"
 # Behind each of these the first character set is valid again (PS3.5 6.1.2.5.3).
 DELIMITERS = set(map(ord, "\n\r\t\f\\"))
 OF_NAMES = DELIMITERS | set(map(ord, "^="))
+CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 # The Specific Character Set, explicit or implicit, and the length of its value.
 NAMED = re.compile(rb"\x08\0\x05\0(?:CS(..)|(..)\0\0)", re.DOTALL)
 HEAD = 1 << 20
@@ -28,26 +29,51 @@ class Unreadable(ValueError):
     """What should be a data set is none."""
 
 
-def read(source: Path | bytes) -> Dataset:
-    """The data set in a DICOM file, or in the bytes of one.
+def read(path: Path, tags: list[int] | list[str] | None = None) -> Dataset:
+    """The data set in a file; with `tags` only these attributes of its header, which are skipped to.
 
-    Raises OSError where there is no such file; whatever is in it, nothing but Unreadable.
+    OSError says that the file could not be read; whatever is in it raises nothing but Unreadable.
     """
-    return _read(source.read_bytes() if isinstance(source, Path) else source)
-
-
-def read_header(path: Path, tags: list[int] | list[str]) -> Dataset:
-    """These attributes of an instance, which pydicom skips its way to. Raises as `read`."""
+    is_header = tags is not None
     with path.open("rb") as file:
         try:
-            return dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            return dcmread(file, stop_before_pixels=is_header, specific_tags=tags)
         except Exception:  # as above
             file.seek(0)
-            return _read(file.read(HEAD), tags)
+            content = BytesIO(file.read(HEAD if is_header else -1))
+    try:
+        return dcmread(_without_nul(content), stop_before_pixels=is_header, specific_tags=tags)
+    except Exception as error:  # as above
+        raise Unreadable(f"{type(error).__name__} in its data set") from error
+
+
+def texts(dataset: Dataset, keywords: Iterable[str]) -> dict[str, str]:
+    """Values of text of a data set that was just read, several values with their backslashes; empty where none is."""
+    names = _character_set(dataset)
+    return {keyword: _text(dataset, keyword, names) for keyword in keywords}
+
+
+def values(dataset: Dataset, keyword: str) -> list[str]:
+    """The values of an attribute as pydicom shows them, numbers too; as `texts` where it objects."""
+    try:
+        value = dataset.get(keyword)
+        several = value if isinstance(value, list) or hasattr(value, "append") else [value]
+        return [readable(str(one)) for one in several if one is not None]
+    except Exception:  # as above
+        return _text(dataset, keyword, _character_set(dataset)).split("\\")
+
+
+def first_item(dataset: Dataset, keyword: str) -> Dataset:
+    """The first item of a sequence; empty where there is none."""
+    try:
+        item = dataset[keyword][0]
+    except Exception:  # as above
+        item = None
+    return item if isinstance(item, Dataset) else Dataset()
 
 
 def raw(dataset: Dataset, keyword: str | int) -> bytes:
-    """A value as it was sent; empty where there is none, or where it is no bytes."""
+    """A value as it was sent; empty where there is none, or pydicom has read it already."""
     element = dataset.get_item(keyword)
     value = None if element is None else element.value
     return value if isinstance(value, bytes) else b""
@@ -56,26 +82,46 @@ def raw(dataset: Dataset, keyword: str | int) -> bytes:
 def decoded(value: bytes, character_set: str, delimiters: set[int] = DELIMITERS) -> str:
     """A text, its padding trimmed, by the Specific Character Set (PS3.5 6.1.2): in the default one where that fails."""
     if value.isascii() and b"\x1b" not in value:
-        return value.decode("ascii").strip(PADDING)
+        return readable(value.decode("ascii").strip(PADDING))
     names = [name.strip(PADDING) for name in character_set.split("\\")]
     try:
         text = decode_bytes(value, convert_encodings(names), delimiters)
     except Exception:  # as above
         text = value.decode("latin-1")
-    return text.strip(PADDING)
+    return readable(text.strip(PADDING))
 
 
-def texts(dataset: Dataset, keywords: Iterable[str]) -> dict[str, str]:
-    """Values of text of a data set that was just read, several values with their backslashes; empty where none is."""
-    names = _character_set(dataset)
-    return {
-        keyword: decoded(raw(dataset, keyword), names, OF_NAMES if keyword.endswith("Name") else DELIMITERS)
-        for keyword in keywords
-    }
+def readable(text: str) -> str:
+    """A text that pages, databases and files can hold: of control characters those of lines alone, no half of a surrogate pair."""
+    return CONTROLS.sub("\ufffd", text).encode("utf-8", "replace").decode("utf-8")
+
+
+def write_in_utf8(source: Path, target: Path) -> None:
+    """The data set with its texts in UTF-8. Raises as `read`."""
+    dataset = read(source)
+    try:
+        dataset.decode()
+        dataset.walk(_says_nothing_of_characters)
+        dataset.SpecificCharacterSet = UTF8
+        dataset.save_as(target)
+    except OSError:
+        raise
+    except Exception as error:  # as above
+        raise Unreadable(f"{type(error).__name__} in its texts") from error
+
+
+def _says_nothing_of_characters(dataset: Dataset, element: DataElement) -> None:
+    """An item has the character set of what is around it (PS3.3 C.12.1.1.2)."""
+    if element.tag == CHARACTER_SET:
+        del dataset[element.tag]
+
+
+def _text(dataset: Dataset, keyword: str, character_set: str) -> str:
+    return decoded(raw(dataset, keyword), character_set, OF_NAMES if keyword.endswith("Name") else DELIMITERS)
 
 
 def _character_set(dataset: Dataset) -> str:
-    """pydicom has read it already; several values have backslashes between them."""
+    """pydicom has read it with the data set; several values have backslashes between them."""
     try:
         value = dataset.get(CHARACTER_SET).value
         return value if isinstance(value, str) else "\\".join(map(str, value))
@@ -83,19 +129,10 @@ def _character_set(dataset: Dataset) -> str:
         return ""
 
 
-def _read(content: bytes, tags: list[int] | list[str] | None = None) -> Dataset:
-    for one in (content, _without_nul(content)):
-        try:
-            return dcmread(BytesIO(one), stop_before_pixels=tags is not None, specific_tags=tags)
-        except Exception as error:  # as above
-            objection = error
-    raise Unreadable(f"{type(objection).__name__} while it was read") from objection
-
-
-def _without_nul(content: bytes) -> bytes:
+def _without_nul(content: BytesIO) -> BytesIO:
     """With spaces for NULs in the names of character sets: pydicom looks these up, NULs and all, when it reads."""
-    cured = bytearray(content)
-    for found in NAMED.finditer(content):
-        begin, length = found.end(), int.from_bytes(found[1] or found[2], "little")
-        cured[begin : begin + length] = content[begin : begin + length].replace(b"\0", b" ")
-    return bytes(cured)
+    with content.getbuffer() as view:
+        for found in NAMED.finditer(view):
+            begin, length = found.end(), int.from_bytes(found[1] or found[2], "little")
+            view[begin : begin + length] = bytes(view[begin : begin + length]).replace(b"\0", b" ")
+    return content

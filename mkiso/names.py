@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from anyascii import anyascii
 from pydicom.valuerep import PersonName
 
+from mkiso.datasets import readable
+
 LONGEST_FILE_NAME = 120
 
 
@@ -65,4 +67,4 @@ def _letters_and_digits(text: str) -> str:
 
 
 def _spaced(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(readable(text).split())

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
+
+from mkiso.datasets import Unreadable, first_item, read, values
 
 DIGITS = 9
 DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots before DICOM 3 (PS3.5 6.2)
@@ -19,8 +21,8 @@ class Header:
         self.broken = False
         self._dataset = Dataset()
         try:
-            self._dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
-        except Exception:  # whatever a stranger's header makes of pydicom: no disc fails for it
+            self._dataset = read(path, list(keywords))
+        except (OSError, Unreadable):
             self.broken = True
 
     def text(self, keyword: str) -> str:
@@ -29,10 +31,7 @@ class Header:
 
     def meaning(self, keyword: str) -> str:
         """What the first code of a sequence means (PS3.3 8.8)."""
-        try:
-            return _text(self._dataset[keyword][0], "CodeMeaning")
-        except Exception:  # as above: items are read when they are asked for
-            return ""
+        return _text(first_item(self._dataset, keyword), "CodeMeaning")
 
     def date(self, keyword: str) -> str:
         """YYYYMMDD, or empty."""
@@ -61,9 +60,4 @@ class Header:
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
-    try:
-        value = dataset.get(keyword)
-        values = value if isinstance(value, list) or hasattr(value, "append") else [value]
-        return "\\".join(" ".join(str(one).replace("\0", " ").split()) for one in values if one is not None)
-    except Exception:  # values are read when they are asked for
-        return ""
+    return "\\".join(" ".join(one.split()) for one in values(dataset, keyword))

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydicom import DataElement, Dataset, dcmread
 from pydicom.uid import UID
 
 from mkiso.contents.headers import Header
 from mkiso.contents.making import Bench, Late
 from mkiso.contents.shown import Document, Report
 from mkiso.contents.xhtml import harmless
+from mkiso.datasets import Unreadable, write_in_utf8
 from mkiso.dcmtk.dcm2pdf import make_document
 from mkiso.dcmtk.dsr2html import Reading, make_report
 from mkiso.retrieve.instances import Instance
 
 LARGEST_REPORT = 1 << 24
-UTF8 = "ISO_IR 192"
-CHARACTER_SET = 0x00080005
 CONCEPT = "ConceptNameCodeSequence"
 
 
@@ -65,19 +63,7 @@ def _readings(instance: Path, encoded: Path) -> Iterator[tuple[Path, Reading]]:
 def _in_utf8(instance: Path, encoded: Path) -> bool:
     """Write the report in UTF-8; whether it could be read."""
     try:
-        dataset = dcmread(instance)
-        dataset.decode()
-        dataset.walk(_says_nothing_of_characters)
-        dataset.SpecificCharacterSet = UTF8
-        dataset.save_as(encoded)
-    except OSError:
-        raise
-    except Exception:  # whatever a stranger's report makes of pydicom: no disc fails for it
+        write_in_utf8(instance, encoded)
+    except Unreadable:
         return False
     return True
-
-
-def _says_nothing_of_characters(dataset: Dataset, element: DataElement) -> None:
-    """An item has the character set of what is around it (PS3.3 C.12.1.1.2)."""
-    if element.tag == CHARACTER_SET:
-        del dataset[element.tag]

@@ -142,14 +142,14 @@ class Finder:
 
     def _answer(self, file: Path, keys: Sequence[str]) -> Answer:
         self.check()
-        content = file.read_bytes()
-        file.unlink()
         try:
-            return texts(read(content), (key.partition("=")[0] for key in keys))
+            return texts(read(file), (key.partition("=")[0] for key in keys))
         except Unreadable as error:
             raise QueryRefused(
                 f"An answer of the PACS {self.pacs} cannot be read ({error}). Its own log tells how it encodes it."
             ) from error
+        finally:
+            file.unlink()
 
     def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
         argv = find_argv(self.dcmtk_dir, self.pacs, self.timeout, keys, (*output, "-od", str(self.directory)))

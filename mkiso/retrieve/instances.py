@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from mkiso.datasets import decoded
 from mkiso.retrieve import encoding
 from mkiso.retrieve.walker import walk_data_set, walk_meta
 from mkiso.retrieve.windows import FileBytes, Inflated, Source, Unwalkable
@@ -23,7 +23,6 @@ PREFIX = b"DICM"
 META = PREAMBLE + len(PREFIX)
 UIDS = (encoding.SOP_INSTANCE, encoding.SOP_CLASS, encoding.SERIES, encoding.STUDY)
 COMPARED = 1 << 16
-DELIMITERS = {ord(one) for one in "\n\r\t\f\\"}  # each ends an escape sequence (PS3.5 6.1.2.5.3)
 
 Key = tuple[str, str]
 
@@ -152,13 +151,6 @@ def _text(found: dict[int, bytes], tag: int) -> str:
 
 
 def patient_id(found: Mapping[int, bytes]) -> str:
-    """The Patient ID among values, as pydicom reads that of the archive's answer: the two compare (PS3.5 6.1.2)."""
-    value = found.get(encoding.PATIENT_ID, b"")
-    if value.isascii() and b"\x1b" not in value:
-        return value.decode("ascii").strip("\0 ")
-    names = found.get(encoding.CHARACTER_SET, b"").decode("ascii", "replace").split("\\")
-    try:
-        text = decode_bytes(value, convert_encodings([name.strip("\0 ") for name in names]), DELIMITERS)
-    except (LookupError, ValueError):  # a name that is one of Python's, not of DICOM's
-        text = value.decode("latin-1")
-    return text.strip("\0 ")
+    """The Patient ID among values, as that of the archive's answer is read: the two compare."""
+    names = found.get(encoding.CHARACTER_SET, b"").decode("ascii", "replace")
+    return decoded(found.get(encoding.PATIENT_ID, b""), names)
