@@ -92,7 +92,7 @@ def decoded(value: bytes, character_set: str, delimiters: set[int] = DELIMITERS)
 
 
 def readable(text: str) -> str:
-    """A text that pages, databases and files can hold: of control characters those of lines alone, no half of a surrogate pair."""
+    """A text that pages, databases and files can hold: no control characters but those of lines, no half surrogates."""
     return CONTROLS.sub("\ufffd", text).encode("utf-8", "replace").decode("utf-8")
 
 

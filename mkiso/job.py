@@ -28,7 +28,14 @@ from mkiso.retrieve.instances import Instance
 from mkiso.retrieve.receiver import started_receiver
 from mkiso.retrieve.retrieval import Retrieval
 from mkiso.retrieve.slots import receiver_slot
-from mkiso.retrieve.studies import Study, find_studies, require_instances, require_one_patient, with_instances
+from mkiso.retrieve.studies import (
+    Study,
+    find_studies,
+    require_instances,
+    require_one_patient,
+    with_all_patients,
+    with_instances,
+)
 from mkiso.workspace import claimed, job_directory, require_space
 
 
@@ -242,6 +249,7 @@ class Job:
             self.cancellation,
             wanted,
             look_up_again=lambda study: self._wanted(finder, study),
+            with_all_patients=lambda study: with_all_patients(finder, study),
         )
 
     def _wanted(self, finder: Finder, study: Study) -> Study:

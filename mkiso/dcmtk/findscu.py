@@ -74,6 +74,11 @@ class Finder:
             one for one in answers if one["AccessionNumber"] != accession and one["StudyInstanceUID"] in uids
         ]
 
+    def of_study(self, study_uid: str) -> list[Answer]:
+        """The answers at STUDY level about a study, under any accession number. Raises as `studies`."""
+        answers = self._answers("STUDY", *_asking(STUDY_KEYS, StudyInstanceUID=study_uid))
+        return [one for one in answers if one["StudyInstanceUID"] == study_uid]
+
     def modalities(self, study_uid: str) -> set[str]:
         """The modalities of a study's series, for an archive that leaves ModalitiesInStudy empty."""
         return {one["Modality"] for one in self._series(study_uid)} - {""}

@@ -9,16 +9,28 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mkiso.errors import ConflictingInstances, WrongPatient
 from mkiso.retrieve.instances import Instance, Key, same_data_set
-from mkiso.retrieve.studies import Study, keys_of
+from mkiso.retrieve.studies import Study, keys_of, require_one_patient
 
 Arrivals = Mapping[Key, Sequence[Instance]]
 
 
-def require_patient(studies: Sequence[Study], arrivals: Arrivals) -> None:
+def require_patient(
+    studies: Sequence[Study], arrivals: Arrivals, verify: bool, with_all_patients: Callable[[Study], Study]
+) -> None:
     """Raise WrongPatient unless each arrival has the Patient ID of the PACS's answer (PS3.3 C.7.1.1).
 
-    Where the PACS gives none, all such studies' instances must have the same.
+    Where the PACS gives none, all such studies' instances must have the same. Not where `verify` is false. Either way
+    the first other Patient ID is a reason to ask whom the PACS names for these very studies under any accession
+    number: raises SeveralPatients where these are several.
     """
+    found = _of_another_patient(studies, arrivals)
+    if found is not None:
+        require_one_patient([with_all_patients(study) for study in studies])
+        if verify:
+            raise _wrong_patient(*found)
+
+
+def _of_another_patient(studies: Sequence[Study], arrivals: Arrivals) -> tuple[Study, Instance] | None:
     unnamed: str | None = None
     for study in studies:
         for key in sorted(keys_of(study)):
@@ -27,7 +39,8 @@ def require_patient(studies: Sequence[Study], arrivals: Arrivals) -> None:
                 if expected is None:
                     expected = unnamed = one.patient_id
                 if one.patient_id != expected:
-                    raise _wrong_patient(study, one)
+                    return study, one
+    return None
 
 
 def require_agreement(studies: Sequence[Study], arrivals: Arrivals, check: Callable[[], None]) -> None:

@@ -35,7 +35,10 @@ log = logging.getLogger("mkiso.retrieve.retrieval")
 
 @dataclass
 class Retrieval:
-    """One job's retrieval into its workspace. `look_up_again` is a study as the archive holds it now."""
+    """One job's retrieval into its workspace. `look_up_again` is a study as the archive holds it now.
+
+    `with_all_patients` is one with whom the archive names for it under any accession number.
+    """
 
     config: Config
     pacs: Peer
@@ -44,6 +47,7 @@ class Retrieval:
     cancellation: Cancellation
     studies: Sequence[Study]
     look_up_again: Callable[[Study], Study]
+    with_all_patients: Callable[[Study], Study]
 
     def __post_init__(self) -> None:
         self._inbox = Inbox(self.workspace.received, {key for study in self.studies for key in keys_of(study)})
@@ -72,15 +76,15 @@ class Retrieval:
 
         Instances of the studies that came beside the expected ones are looked up again. Those of
         other studies are left where they are, and reported. Raises Incomplete, WrongPatient,
-        ConflictingInstances.
+        SeveralPatients, ConflictingInstances.
         """
         self._inbox.forget_changed()
         arrivals = self._inbox.arrivals
         studies = [self._refreshed(study, arrivals) for study in self.studies]
         for study in studies:
             self._require_all(study, Outcome(Ending.SUCCESS))
-        if self.config.retrieve.verify_patient and not self.config.patients.allow_mixed:
-            require_patient(studies, arrivals)
+        if not self.config.patients.allow_mixed:
+            require_patient(studies, arrivals, self.config.retrieve.verify_patient, self.with_all_patients)
         require_agreement(studies, arrivals, self.cancellation.check)
         wanted = {key for study in studies for key in keys_of(study)}
         self._report(arrivals.keys() - wanted)

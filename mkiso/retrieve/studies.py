@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mkiso.dcmtk.findscu import Answer, Finder, named, uid_fault
+from mkiso.dcmtk.findscu import Answer, Finder, QueryRefused, named, uid_fault
 from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
 from mkiso.names import display_name, plain_name
 from mkiso.retrieve.instances import Key
@@ -106,6 +107,17 @@ def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Stu
     if not by_series and study.counted is not None and study.counted > len(instances):
         instances = finder.instances(study.study_uid, by_series=True) | instances
     return replace(study, instances=instances)
+
+
+def with_all_patients(finder: Finder, study: Study) -> Study:
+    """The study with the patients whom the archive names for it under other accession numbers, too.
+
+    As it is where the archive does not answer to a Study Instance UID alone.
+    """
+    studies = {study.study_uid: study}
+    with suppress(QueryRefused):
+        _add(studies, map(_study, finder.of_study(study.study_uid)))
+    return studies[study.study_uid]
 
 
 def of_one_series(study: Study) -> Study:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flask import request
 
 from mkiso.accession import parse_list
 from mkiso.names import page_name
-from mkiso.retrieve.studies import Study, count_patients
+from mkiso.retrieve.studies import Study, by_patient, count_patients
 from mkiso.web.answers import chosen_job_id, installation, live_jobs
 
 
@@ -47,18 +47,15 @@ class Found:
         return bool(self.known) and not (self.has_unknown or self.several_patients)
 
     def patients(self) -> list[Patient]:
-        """In the order of the list."""
-        of_patient: dict[tuple[str, str], list[Study]] = {}
-        for study in self._all():
-            of_patient.setdefault((study.patient_id, study.issuer or study.patient_name), []).append(study)
-        return [
-            Patient(studies[0].patient_id, page_name(studies[0].patient_name), tuple(self._only_of(studies)))
-            for studies in of_patient.values()
-        ]
+        """In the order of the list. A number whose studies the archive gives to several is nobody's own."""
+        of_patient = by_patient(self._all())
+        owners = {one: [patient for patient, theirs in of_patient if self._has(one, theirs)] for one in self.known}
+        own = {id(patient): [one for one in owners if owners[one] == [patient]] for patient, _ in of_patient}
+        return [Patient(one.patient_id, page_name(one.name), tuple(own[id(one)])) for one, _ in of_patient]
 
-    def _only_of(self, studies: list[Study]) -> Iterator[str]:
-        theirs = {study.study_uid for study in studies}
-        yield from (one for one in self.known if {study.study_uid for study in self.studies[one]} <= theirs)
+    def _has(self, accession: str, studies: list[Study]) -> bool:
+        uids = {study.study_uid for study in studies}
+        return any(study.study_uid in uids for study in self.studies[accession])
 
     def _all(self) -> list[Study]:
         return [study for studies in self.studies.values() for study in studies]
