@@ -61,12 +61,14 @@ class Finder:
         """The modalities of a study's series, for an archive that leaves ModalitiesInStudy empty."""
         return {str(one.get("Modality") or "") for one in self._series(study_uid)} - {""}
 
-    def instances(self, study_uid: str) -> dict[str, str]:
+    def instances(self, study_uid: str, by_series: bool = False) -> dict[str, str]:
         """The SOP Instance UIDs that the archive holds of a study, each with its Series Instance UID.
 
         Asked at once, which an archive need not answer: then series by series (PS3.4 C.4.1.3.1.1).
         Raises as `studies`, and PacsRejected where an answer's UIDs are none.
         """
+        if by_series:
+            return self._series_by_series(study_uid)
         try:
             found = self._instances(study_uid)
         except PacsRejected:

@@ -72,9 +72,9 @@ def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
     return list(studies.values())
 
 
-def with_instances(finder: Finder, study: Study) -> Study:
+def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Study:
     """The study with the instances that the archive holds of it now."""
-    return replace(study, instances=finder.instances(study.study_uid))
+    return replace(study, instances=finder.instances(study.study_uid, by_series))
 
 
 def of_one_series(study: Study) -> Study:
