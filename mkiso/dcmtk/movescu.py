@@ -15,6 +15,7 @@ from mkiso.dcmtk.pacs import association_error
 
 STATUS = re.compile(r"^D: DIMSE Status +: 0x([0-9a-f]{4})(?:: (.*\S))?", re.M)
 COUNTS = re.compile(r"^D: (Completed|Failed|Warning) Suboperations +: (\d+)", re.M)
+REMAINING = re.compile(r"^D: Remaining Suboperations +: (\d+)", re.M)
 FAILED_UIDS = re.compile(r"^D: \(0008,0058\) UI \[([0-9.\\]*)", re.M)
 FINAL = "I: Received Final Move Response"
 CANCELLED = "fe00"
@@ -42,11 +43,17 @@ class Outcome:
     warning: int = 0
     failed_uids: frozenset[str] = frozenset()
     said: str = ""
+    remaining: int = 0
 
     @property
     def counted(self) -> int:
         """The sub-operations that the archive has tried."""
         return self.completed + self.failed + self.warning
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether the archive still had something to send when the C-MOVE was lost or ended."""
+        return self.ending is Ending.LOST and self.remaining > 0
 
 
 def move_argv(
@@ -83,7 +90,8 @@ def outcome(pacs: Peer, move_destination: str, log: str) -> Outcome:
     for name, number in COUNTS.findall(log):
         counts[name] = max(counts[name], int(number))
     named = frozenset(uid for uids in FAILED_UIDS.findall(log) for uid in uids.split("\\") if uid)
-    return Outcome(ending, counts["Completed"], counts["Failed"], counts["Warning"], named, said)
+    remaining = int(REMAINING.findall(log)[-1]) if REMAINING.search(log) else 0
+    return Outcome(ending, counts["Completed"], counts["Failed"], counts["Warning"], named, said, remaining)
 
 
 def _ending(pacs: Peer, move_destination: str, log: str) -> tuple[Ending, str]:

@@ -109,9 +109,10 @@ class Retrieval:
             log.warning(what, extra={"fields": fields})
 
     def _agreed(self, study: Study) -> Study:
-        """The study itself, or as it is listed now, where more came or was counted than was listed."""
+        """The study itself, or as it is listed now, where more came, was counted or was still to come than was listed."""
         evidence = self._evidence(study)
-        if not evidence or evidence == self._judged.get(study.study_uid):
+        doubtful = evidence or self._ended[study.study_uid].broke_off
+        if not doubtful or evidence == self._judged.get(study.study_uid):
             return study
         listed = self.look_up_again(study)
         self.studies[self.studies.index(study)] = listed
