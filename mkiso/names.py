@@ -36,6 +36,12 @@ def page_name(name: str) -> str:
     return f"{shown} ({ideographic})" if ideographic and ideographic != shown else shown
 
 
+def plain_name(name: str) -> str:
+    """A DICOM person name to compare: without the spaces and delimiters that mean nothing (PS3.5 6.2.1)."""
+    groups = ("^".join(part.strip() for part in group.split("^")).rstrip("^") for group in name.split("="))
+    return "=".join(groups).rstrip("=")
+
+
 def single_file_name(accession: str, ending: str = "iso") -> str:
     """The name of the disc of one accession number: that number as it was given."""
     return f"{accession}.{ending}"

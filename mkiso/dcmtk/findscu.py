@@ -8,13 +8,12 @@ of UIDs as one XML file, which is fast.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pydicom import Dataset, dcmread
-
+from mkiso.datasets import PADDING, Unreadable, read, texts
 from mkiso.dcmtk.association import Peer, association_argv, words
 from mkiso.dcmtk.pacs import association_error, silent_error
 from mkiso.errors import PacsRejected, PacsTimeout
@@ -23,6 +22,8 @@ from mkiso.process import ToolTimeout, run, said
 FINAL = re.compile(r"^I: Received Final Find Response \((.*)\)", re.M)
 PENDING = re.compile(r"^I: Received Find Response (\d+) \(", re.M)
 TIMED_OUT = re.compile(r"^E: Find (?:Request|SCU) Failed: .*timeout", re.M)
+# Asked for in every query: some archives tell how they encode an answer only where they are asked (PS3.4 C.2.2.2).
+CHARACTER_SET = "SpecificCharacterSet"
 STUDY_KEYS = (
     "AccessionNumber",
     "StudyInstanceUID",
@@ -30,12 +31,24 @@ STUDY_KEYS = (
     "IssuerOfPatientID",
     "PatientName",
     "PatientBirthDate",
+    "PatientSex",
     "StudyDate",
     "StudyDescription",
     "ModalitiesInStudy",
+    "NumberOfStudyRelatedInstances",
 )
 MOST_ANSWERS = 100_000
+LONGEST_UID, SHOWN = 64, 80
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+SPACES = f"{PADDING}\n"
 UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
+
+
+Answer = Mapping[str, str]  # the values of an answer, as texts, by their keywords
+
+
+class QueryRefused(PacsRejected):
+    """The association came about, and the query has no answer that can be used."""
 
 
 @dataclass(frozen=True)
@@ -48,72 +61,95 @@ class Finder:
     directory: Path
     check: Callable[[], None] = lambda: None
 
-    def studies(self, accession: str) -> list[Dataset]:
+    def studies(self, accession: str) -> list[Answer]:
         """The answers at STUDY level with exactly this accession number: archives match loosely.
 
+        Behind them others about the same studies, which tell of further patients.
         Raises PacsUnreachable, PacsRejected, PacsTimeout; an empty list means that it knows none.
         """
-        keys = tuple(f"{key}={accession}" if key == "AccessionNumber" else key for key in STUDY_KEYS)
-        answers = self._datasets(("QueryRetrieveLevel=STUDY", *keys))
-        return [answer for answer in answers if _accession(answer) == accession]
+        answers = self._answers("STUDY", *_asking(STUDY_KEYS, AccessionNumber=accession))
+        exact = [one for one in answers if one["AccessionNumber"] == accession]
+        uids = {one["StudyInstanceUID"] for one in exact}
+        return exact + [
+            one for one in answers if one["AccessionNumber"] != accession and one["StudyInstanceUID"] in uids
+        ]
 
     def modalities(self, study_uid: str) -> set[str]:
         """The modalities of a study's series, for an archive that leaves ModalitiesInStudy empty."""
-        return {str(one.get("Modality") or "") for one in self._series(study_uid)} - {""}
+        return {one["Modality"] for one in self._series(study_uid)} - {""}
 
     def instances(self, study_uid: str, by_series: bool = False) -> dict[str, str]:
-        """The SOP Instance UIDs that the archive holds of a study, each with its Series Instance UID.
+        """The SOP Instance UIDs that the archive lists of a study, each with what its series is called.
 
-        Asked at once, which an archive need not answer: then series by series (PS3.4 C.4.1.3.1.1).
-        Raises as `studies`, and PacsRejected where an answer's UIDs are none.
+        Asked at once, which an archive need not answer: then, as where the answers repeat a UID, series
+        by series, too (PS3.4 C.4.1.3.1.1); what either lists counts, and counts once. Only the SOP Instance
+        UIDs are checked. Raises as `studies`, and PacsRejected where one of them cannot be used.
         """
-        if by_series:
-            return self._series_by_series(study_uid)
         try:
-            found = self._instances(study_uid)
-        except PacsRejected:
-            found = {}
-        return found or self._series_by_series(study_uid)
-
-    def _series_by_series(self, study_uid: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for series in self._series(study_uid):
-            series_uid = str(series.get("SeriesInstanceUID") or "")
-            if not UID.fullmatch(series_uid):
-                raise PacsRejected("The PACS answered with a series that has no valid Series Instance UID.")
-            found |= self._instances(study_uid, f"={series_uid}")
+            answers = self._instances(study_uid)
+        except QueryRefused:
+            answers = []
+        found = dict(answers)
+        is_suspect = len(found) < len(answers)
+        if by_series or is_suspect or not found:
+            try:
+                for sop, series in self._series_by_series(study_uid, bool(answers)):
+                    found.setdefault(sop, series)
+            except (QueryRefused, PacsTimeout):
+                if not answers:
+                    raise
         return found
 
-    def _series(self, study_uid: str) -> list[Dataset]:
-        keys = ("QueryRetrieveLevel=SERIES", f"StudyInstanceUID={study_uid}", "SeriesInstanceUID", "Modality")
-        return list(self._datasets(keys))
+    def _series_by_series(self, study_uid: str, is_listed_at_once: bool) -> Iterator[tuple[str, str]]:
+        for series_uid in dict.fromkeys(one["SeriesInstanceUID"] for one in self._series(study_uid)):
+            why = uid_fault(series_uid)
+            if why is None:
+                yield from self._instances(study_uid, series_uid)
+            elif not is_listed_at_once:
+                raise QueryRefused(
+                    f"The PACS {self.pacs} does not list the instances of a study at once, and cannot be asked for"
+                    f" those of one of its series: the Series Instance UID {named(series_uid)} {why}."
+                    " Have the PACS correct it."
+                )
 
-    def _instances(self, study_uid: str, series: str = "") -> dict[str, str]:
-        answers = self.directory / "instances.xml"
-        of_study = ("QueryRetrieveLevel=IMAGE", f"StudyInstanceUID={study_uid}")
-        keys = (*of_study, f"SeriesInstanceUID{series}", "SOPInstanceUID")
-        pending = self._ask(keys, ("-Xs", answers.name))
-        found = instance_uids(answers.read_bytes(), study_uid) if pending else []
-        answers.unlink(missing_ok=True)
-        if len(found) != pending:  # findscu leaves answers out whose character set it cannot turn into UTF-8
-            found = [uids for answer in self._datasets(keys) if (uids := _uids(answer, study_uid))]
-        if len(found) != pending:
-            raise PacsRejected(
-                f"{pending - len(found)} of {pending} answers of the PACS at IMAGE level have no valid UIDs."
-            )
-        return dict(found)
+    def _series(self, study_uid: str) -> list[Answer]:
+        return self._answers("SERIES", f"StudyInstanceUID={study_uid}", "SeriesInstanceUID", "Modality")
 
-    def _datasets(self, keys: tuple[str, ...]) -> Iterator[Dataset]:
-        """The answers, each as its file is read; all are to be taken before the next query."""
-        pending = self._ask(keys, ("-X",))
+    def _instances(self, study_uid: str, series_uid: str = "") -> list[tuple[str, str]]:
+        """SOP Instance UID and series of each answer."""
+        file = self.directory / "instances.xml"
+        of_series = f"SeriesInstanceUID={series_uid}" if series_uid else "SeriesInstanceUID"
+        keys = (f"StudyInstanceUID={study_uid}", of_series, "SOPInstanceUID")
+        pending = self._ask(_of_level("IMAGE", keys), ("-Xs", file.name))
+        answers = listed(file.read_bytes()) if pending else []
+        file.unlink(missing_ok=True)
+        if len(answers) != pending or fault(answers, study_uid):  # findscu leaves out what it cannot turn into UTF-8
+            answers = self._answers("IMAGE", *keys)
+        if why := fault(answers, study_uid):
+            raise QueryRefused(f"{why} Have the PACS {self.pacs} correct it: what is asked for and proven is named so.")
+        return [(one["SOPInstanceUID"], one["SeriesInstanceUID"][:LONGEST_UID]) for one in answers]
+
+    def _answers(self, level: str, *keys: str) -> list[Answer]:
+        """The answers, each read from a file as a data set."""
+        pending = self._ask(_of_level(level, keys), ("-X",))
         files = sorted(self.directory.glob("rsp*.dcm"))
         if len(files) != pending:
-            raise PacsRejected(f"{pending} answers of the PACS came, and {len(files)} of them could be read.")
-        for file in files:
-            self.check()
-            answer = dcmread(file)
-            file.unlink()
-            yield answer
+            raise QueryRefused(
+                f"{pending} answers of the PACS {self.pacs} at {level} level came, and {len(files)} of them could be"
+                " read. The others are no data sets: its own log tells how it encodes them."
+            )
+        return [self._answer(file, keys) for file in files]
+
+    def _answer(self, file: Path, keys: Sequence[str]) -> Answer:
+        self.check()
+        content = file.read_bytes()
+        file.unlink()
+        try:
+            return texts(read(content), (key.partition("=")[0] for key in keys))
+        except Unreadable as error:
+            raise QueryRefused(
+                f"An answer of the PACS {self.pacs} cannot be read ({error}). Its own log tells how it encodes it."
+            ) from error
 
     def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
         argv = find_argv(self.dcmtk_dir, self.pacs, self.timeout, keys, (*output, "-od", str(self.directory)))
@@ -159,7 +195,7 @@ def answered(pacs: Peer, timeout: float, stderr: str) -> int:
     if TIMED_OUT.search(stderr):
         raise _too_late(pacs, timeout)
     why = final[1] if final else words(stderr)
-    raise PacsRejected(
+    raise QueryRefused(
         f"The PACS {pacs} did not answer the query: {why}."
         f" Its own log tells why; check that {pacs.calling} may query it."
     )
@@ -170,26 +206,51 @@ def _answers_by_now(stderr: str) -> int:
     return max(map(int, PENDING.findall(stderr)), default=0)
 
 
-def _accession(answer: Dataset) -> str:
-    return str(answer.get("AccessionNumber") or "").strip(" \0")
+def _of_level(level: str, keys: Iterable[str]) -> tuple[str, ...]:
+    return (CHARACTER_SET, f"QueryRetrieveLevel={level}", *keys)
 
 
-def instance_uids(xml: bytes, study_uid: str) -> list[tuple[str, str]]:
-    """(SOP Instance UID, Series Instance UID) of each answer that holds valid UIDs and is of that study."""
+def _asking(keys: Iterable[str], **values: str) -> Iterator[str]:
+    return (f"{key}={values[key]}" if key in values else key for key in keys)
+
+
+def listed(xml: bytes) -> list[Answer]:
+    """The answers in findscu's list; none where it is not well-formed, which is by what the archive answered."""
     try:
         answers = list(ElementTree.fromstring(xml))  # noqa: S314  (written by findscu; expat refuses entity bombs)
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, LookupError, ValueError):
         return []
-    values = [{element.get("name", ""): element.text for element in answer} for answer in answers]
-    return [uids for value in values if (uids := _uids(value, study_uid))]
+    values = [{element.get("name"): (element.text or "").strip(SPACES) for element in answer} for answer in answers]
+    return [{key: value.get(key, "") for key in UIDS} for value in values]
 
 
-def _uids(answer: Dataset | Mapping[str, str | None], study_uid: str) -> tuple[str, str] | None:
-    study, sop, series = (
-        str(answer.get(key) or "").strip(" \0\n") for key in ("StudyInstanceUID", "SOPInstanceUID", "SeriesInstanceUID")
-    )
-    valid = UID.fullmatch(sop) and UID.fullmatch(series) and study in ("", study_uid)
-    return (sop, series) if valid else None
+def fault(answers: Sequence[Answer], study_uid: str) -> str | None:
+    """Why these answers are no list of a study's instances; None where they are one, of whichever series."""
+    for answer in answers:
+        sop, study = answer["SOPInstanceUID"], answer["StudyInstanceUID"]
+        if why := uid_fault(sop):
+            return f"The PACS lists an instance whose SOP Instance UID {named(sop)} {why}."
+        if study not in ("", study_uid):
+            return f"The PACS, asked for the study {study_uid}, lists an instance of another: {named(study)}."
+    return None
+
+
+def uid_fault(uid: str) -> str | None:
+    """Why it is no UID (PS3.5 9.1) to ask for, or to name a file after; None where it is one."""
+    if UID.fullmatch(uid):
+        return None
+    if not uid:
+        return "is empty"
+    if len(uid) > LONGEST_UID:
+        return f"has {len(uid)} characters, and {LONGEST_UID} are allowed"
+    if wrong := "".join(dict.fromkeys(re.sub(r"[0-9.]", "", uid))):
+        return f"has {wrong!a} in it, and only digits and full stops are allowed"
+    return "has a full stop without a number before or behind it"
+
+
+def named(uid: str) -> str:
+    """A UID that may be none, as an error's text can hold it."""
+    return ascii(uid if len(uid) <= SHOWN else f"{uid[:SHOWN]}…")
 
 
 def _too_late(pacs: Peer, timeout: float) -> PacsTimeout:

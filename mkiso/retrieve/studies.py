@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydicom import Dataset
-from pydicom.multival import MultiValue
-
-from mkiso.dcmtk.findscu import UID, Finder
+from mkiso.dcmtk.findscu import Answer, Finder, named, uid_fault
 from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
-from mkiso.names import display_name
+from mkiso.names import display_name, plain_name
 from mkiso.retrieve.instances import Key
+
+MOST_COUNTED = 9  # digits
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient as an answer of the archive names one (PS3.3 C.7.1.1)."""
+
+    patient_id: str
+    issuer: str = ""
+    name: str = ""
+    birth_date: str = ""
+    sex: str = ""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells a patient from others: the Patient ID, or without one the name, the birth date and the sex."""
+        return (self.patient_id,) if self.patient_id else (plain_name(self.name), self.birth_date, self.sex)
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as the archive's C-FIND describes it; `instances` maps SOP to Series Instance UIDs.
+    """A study as the archive's C-FIND describes it; `instances` maps SOP Instance UIDs to what their series are called.
 
-    Where `series_uid` is set, only that series is wanted, and the instances are those of it.
+    That is mostly a Series Instance UID, and is not checked. Where `series_uid` is set, only that series is wanted, and
+    the instances are those of it. `counted` is how many instances the archive says that it has of the study, where it
+    does. `others` are patients whom further answers name for the same study.
     """
 
     accession_number: str
@@ -34,6 +51,14 @@ class Study:
     instances: Mapping[str, str]
     series_uid: str | None = None
     birth_date: str = ""
+    sex: str = ""
+    counted: int | None = None
+    others: tuple[Patient, ...] = ()
+
+    @property
+    def patients(self) -> tuple[Patient, ...]:
+        """Whom all answers about the study name."""
+        return (Patient(self.patient_id, self.issuer, self.patient_name, self.birth_date, self.sex), *self.others)
 
     def public(self) -> dict[str, Any]:
         """The study as `/api/studies` and the ledger show it."""
@@ -68,20 +93,30 @@ def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
                 f"The PACS knows no study with the accession number {accession}. Check the number.",
                 accession=accession,
             )
-        studies |= {study.study_uid: study for study in found if study.study_uid not in studies}
+        _add(studies, found)
     return list(studies.values())
 
 
 def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Study:
-    """The study with the instances that the archive holds of it now."""
-    return replace(study, instances=finder.instances(study.study_uid, by_series))
+    """The study with the instances that the archive lists of it now; asked series by series, too, where it counts more.
+
+    That count is no proof: some archives count what they neither list nor send.
+    """
+    instances = finder.instances(study.study_uid, by_series)
+    if not by_series and study.counted is not None and study.counted > len(instances):
+        instances = finder.instances(study.study_uid, by_series=True) | instances
+    return replace(study, instances=instances)
 
 
 def of_one_series(study: Study) -> Study:
-    """The study's series of the fewest instances, as if that were all of it; a study without instances as it is."""
-    if not study.instances:
+    """The study's series of the fewest instances, as if that were all of it.
+
+    A study as it is where it has no series with a UID that can be asked for.
+    """
+    series = Counter(one for one in study.instances.values() if uid_fault(one) is None)
+    if not series:
         return study
-    series_uid, _ = min(Counter(study.instances.values()).items(), key=lambda one: (one[1], one[0]))
+    series_uid, _ = min(series.items(), key=lambda one: (one[1], one[0]))
     instances = {sop: series for sop, series in study.instances.items() if series == series_uid}
     return replace(study, instances=instances, series_uid=series_uid)
 
@@ -91,16 +126,26 @@ def with_modalities(finder: Finder, study: Study) -> Study:
     return replace(study, modalities=study.modalities or tuple(sorted(finder.modalities(study.study_uid))))
 
 
-def count_patients(studies: Collection[Study]) -> int:
-    """How many patients the studies belong to: Patient IDs, and of each the issuers that are given.
+def by_patient(studies: Iterable[Study]) -> list[tuple[Patient, list[Study]]]:
+    """Each patient whom the archive's answers name, in their order, and the studies for which they do.
 
-    Studies without a Patient ID are told apart by the patient's name.
+    Each Patient ID is one, and of one ID each issuer; where an answer gives none, it is the first that another gives.
     """
-    issuers: dict[tuple[str, str], set[str]] = {}
-    for study in studies:
-        patient = (study.patient_id, "" if study.patient_id else study.patient_name)
-        issuers.setdefault(patient, set()).update({study.issuer} - {""})
-    return sum(max(1, len(given)) for given in issuers.values())
+    told = [(patient, study) for study in studies for patient in study.patients]
+    issuers: dict[tuple[str, ...], str] = {}
+    for patient, _ in told:
+        if patient.patient_id and patient.issuer:
+            issuers.setdefault(patient.identity, patient.issuer)
+    found: dict[tuple[str, ...], tuple[Patient, list[Study]]] = {}
+    for patient, study in told:
+        issuer = patient.issuer if patient.patient_id and patient.issuer else issuers.get(patient.identity, "")
+        found.setdefault((*patient.identity, issuer), (patient, []))[1].append(study)
+    return list(found.values())
+
+
+def count_patients(studies: Iterable[Study]) -> int:
+    """How many patients the archive's answers about the studies name."""
+    return len(by_patient(studies))
 
 
 def require_one_patient(studies: Collection[Study]) -> None:
@@ -126,29 +171,41 @@ def require_instances(studies: Collection[Study]) -> None:
 
 
 def studies_of(finder: Finder, accession: str) -> list[Study]:
-    """The studies of one accession number, their instances not yet looked up; none where the archive knows none."""
-    return [_study(answer) for answer in finder.studies(accession)]
+    """The studies of one accession number, their instances not yet looked up; none where the archive knows none.
+
+    An archive may answer several times about one study: once for each of its patients.
+    """
+    studies: dict[str, Study] = {}
+    _add(studies, map(_study, finder.studies(accession)))
+    return list(studies.values())
 
 
-def _study(answer: Dataset) -> Study:
-    study_uid = _text(answer, "StudyInstanceUID")
-    if not UID.fullmatch(study_uid):
-        raise PacsRejected("The PACS answered with a study that has no valid Study Instance UID.")
+def _add(studies: dict[str, Study], found: Iterable[Study]) -> None:
+    for study in found:
+        known = studies.setdefault(study.study_uid, study)
+        further = tuple(one for one in dict.fromkeys(study.patients) if one not in known.patients)
+        counted = max((one.counted for one in (known, study) if one.counted is not None), default=None)
+        studies[study.study_uid] = replace(known, others=known.others + further, counted=counted)
+
+
+def _study(answer: Answer) -> Study:
+    study_uid = answer["StudyInstanceUID"]
+    if why := uid_fault(study_uid):
+        raise PacsRejected(
+            f"The PACS lists a study whose Study Instance UID {named(study_uid)} {why}. Have the PACS correct it."
+        )
+    counted = answer["NumberOfStudyRelatedInstances"]
     return Study(
-        accession_number=_text(answer, "AccessionNumber"),
+        accession_number=answer["AccessionNumber"],
         study_uid=study_uid,
-        patient_id=_text(answer, "PatientID"),
-        issuer=_text(answer, "IssuerOfPatientID"),
-        patient_name=_text(answer, "PatientName"),
-        study_date=_text(answer, "StudyDate"),
-        description=_text(answer, "StudyDescription"),
-        modalities=tuple(part for part in _text(answer, "ModalitiesInStudy").split("\\") if part),
+        patient_id=answer["PatientID"],
+        issuer=answer["IssuerOfPatientID"],
+        patient_name=answer["PatientName"],
+        study_date=answer["StudyDate"],
+        description=answer["StudyDescription"],
+        modalities=tuple(part for one in answer["ModalitiesInStudy"].split("\\") if (part := one.strip())),
         instances={},
-        birth_date=_text(answer, "PatientBirthDate"),
+        birth_date=answer["PatientBirthDate"],
+        sex=answer["PatientSex"],
+        counted=int(counted) if counted.isascii() and counted.isdecimal() and len(counted) <= MOST_COUNTED else None,
     )
-
-
-def _text(answer: Dataset, keyword: str) -> str:
-    value = answer.get(keyword, "")
-    parts = value if isinstance(value, MultiValue) else [value or ""]
-    return "\\".join(str(part).strip(" \0") for part in parts)

@@ -11,18 +11,20 @@ from pytest_subprocess import FakeProcess
 
 from mkiso.dcmtk import findscu
 from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.findscu import Finder, answered, find_argv, instance_uids
+from mkiso.dcmtk.findscu import Finder, answered, fault, find_argv, listed, uid_fault
 from mkiso.errors import PacsRejected, PacsTimeout, PacsUnreachable
 from mkiso.process import QUERY_DICTIONARY, ToolTimeout
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 BIN = Path("/opt/dcmtk")
+CHARSET = "SpecificCharacterSet"
 STUDY_KEYS = (
-    *("QueryRetrieveLevel=STUDY", "AccessionNumber=MR.001", "StudyInstanceUID", "PatientID", "IssuerOfPatientID"),
-    *("PatientName", "PatientBirthDate", "StudyDate", "StudyDescription", "ModalitiesInStudy"),
+    *(CHARSET, "QueryRetrieveLevel=STUDY", "AccessionNumber=MR.001", "StudyInstanceUID", "PatientID"),
+    *("IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyDescription"),
+    *("ModalitiesInStudy", "NumberOfStudyRelatedInstances"),
 )
-SERIES_KEYS = ("QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "Modality")
-IMAGE_KEYS = ("QueryRetrieveLevel=IMAGE", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "SOPInstanceUID")
+SERIES_KEYS = (CHARSET, "QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "Modality")
+IMAGE_KEYS = (CHARSET, "QueryRetrieveLevel=IMAGE", "StudyInstanceUID=1.2.3", "SeriesInstanceUID", "SOPInstanceUID")
 
 
 def said(answers: int) -> str:
@@ -46,7 +48,7 @@ def xml(*uids: tuple[str, str, str]) -> str:
 
 
 def of_series(series: str) -> tuple[str, ...]:
-    return (*IMAGE_KEYS[:2], f"SeriesInstanceUID={series}", *IMAGE_KEYS[3:])
+    return (*IMAGE_KEYS[:3], f"SeriesInstanceUID={series}", *IMAGE_KEYS[4:])
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_studies_are_asked_for_by_accession_number_and_read_in_their_character_s
 ) -> None:
     one = answer(SpecificCharacterSet="ISO_IR 192", PatientName="山田^太郎", AccessionNumber="MR.001")
     archive(STUDY_KEYS, one, answer(PatientName="DOE^JOHN", AccessionNumber=" MR.001 "))
-    assert [str(found.PatientName) for found in finder.studies("MR.001")] == ["山田^太郎", "DOE^JOHN"]
+    assert [found["PatientName"] for found in finder.studies("MR.001")] == ["山田^太郎", "DOE^JOHN"]
     assert list(finder.directory.iterdir()) == []
 
 
@@ -146,10 +148,12 @@ def test_a_study_is_asked_for_series_by_series_where_it_is_not_answered_at_once(
     assert finder.instances("1.2.3") == {"1.5": "1.4", "1.8": "1.7"}
 
 
-def test_a_series_without_a_valid_uid_is_not_asked_for(finder: Finder, archive: Callable[..., None]) -> None:
+def test_a_series_that_cannot_be_asked_for_is_named_where_the_study_is_not_listed_at_once(
+    finder: Finder, archive: Callable[..., None]
+) -> None:
     archive(IMAGE_KEYS, stderr=said(0), listed=xml())
-    archive(SERIES_KEYS, answer(SeriesInstanceUID=""))
-    with pytest.raises(PacsRejected):
+    archive(SERIES_KEYS, answer(SeriesInstanceUID="LOCALIZER1.2"))
+    with pytest.raises(PacsRejected, match=r"Series Instance UID 'LOCALIZER1\.2' has 'LOCAIZER' in it"):
         finder.instances("1.2.3")
 
 
@@ -175,18 +179,54 @@ def test_an_instance_without_a_valid_uid_is_not_dropped_in_silence(
 
 
 @pytest.mark.parametrize(
-    ("listed", "found"),
+    ("written", "of_study"),
     [
-        (xml(("1.2.3", "1.4", " 1.5 ")), [("1.5", "1.4")]),
-        (xml(("", "1.4", "1.5")), [("1.5", "1.4")]),
-        (xml(("1.2.9", "1.4", "1.5")), []),
-        (xml(("1.2.3", "", "1.5")), []),
-        ('<!DOCTYPE d [<!ENTITY a "b">]><responses><data-set/></responses>', []),
-        ("<responses>", []),
+        (xml(("1.2.3", "1.4", " 1.5 ")), True),
+        (xml(("", "1.4", "1.5")), True),
+        (xml(("1.2.3", "", "1.5")), True),
+        (xml(("1.2.3", "LOCALIZER1.2", "1.5")), True),
+        (xml(("1.2.9", "1.4", "1.5")), False),
+        (xml(("1.2.3", "1.4", "")), False),
     ],
 )
-def test_a_list_counts_only_valid_uids_of_the_study(listed: str, found: list[tuple[str, str]]) -> None:
-    assert instance_uids(listed.encode(), "1.2.3") == found
+def test_a_list_is_of_the_study_where_its_study_and_instances_are(written: str, of_study: bool) -> None:
+    answers = listed(written.encode())
+    assert len(answers) == 1
+    assert (fault(answers, "1.2.3") is None) is of_study
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b'<!DOCTYPE d [<!ENTITY a "b">]><responses><data-set>&a;&c;</data-set></responses>',
+        b"<responses>",
+        b'<?xml version="1.0" encoding="KLINGON"?><responses/>',
+        b'<?xml version="1.0" encoding="utf-7"?><responses/>',
+        b"\0\xff",
+        b"",
+    ],
+)
+def test_a_list_that_is_no_xml_has_no_answers(written: bytes) -> None:
+    assert listed(written) == []
+
+
+@pytest.mark.parametrize(
+    ("uid", "why"),
+    [
+        ("1.2.3", None),
+        ("1.02.003", None),
+        ("1" * 64, None),
+        ("", "is empty"),
+        ("1" * 65, "has 65 characters, and 64 are allowed"),
+        ("1.2.x y", "has 'x y' in it, and only digits and full stops are allowed"),
+        ("1.\xe4", "has '\\xe4' in it, and only digits and full stops are allowed"),
+        ("1..2", "has a full stop without a number before or behind it"),
+        (".1", "has a full stop without a number before or behind it"),
+        ("1.2\n", "has '\\n' in it, and only digits and full stops are allowed"),
+    ],
+)
+def test_why_a_uid_cannot_be_used(uid: str, why: str | None) -> None:
+    assert uid_fault(uid) == why
 
 
 @pytest.mark.parametrize(

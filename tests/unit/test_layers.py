@@ -22,6 +22,7 @@ LAYERS = (
         "addresses",
         "certificates",
         "cancellation",
+        "datasets",
         "names",
         "log",
         "locks",

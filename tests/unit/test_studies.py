@@ -3,8 +3,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from pydicom import Dataset
 
+from mkiso.dcmtk.findscu import STUDY_KEYS, Answer
 from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
 from mkiso.retrieve.studies import (
     Study,
@@ -22,25 +22,22 @@ from mkiso.retrieve.studies import (
 class Archive:
     """A Finder over invented answers, by accession number and by Study Instance UID."""
 
-    answers: Mapping[str, Sequence[Dataset]]
+    answers: Mapping[str, Sequence[Answer]]
     images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    by_series: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    def studies(self, accession: str) -> list[Dataset]:
+    def studies(self, accession: str) -> list[Answer]:
         return list(self.answers.get(accession, []))
 
-    def instances(self, study_uid: str) -> dict[str, str]:
-        return dict(self.images.get(study_uid, {}))
+    def instances(self, study_uid: str, by_series: bool = False) -> dict[str, str]:
+        return dict((self.by_series if by_series else self.images).get(study_uid, {}))
 
     def modalities(self, study_uid: str) -> set[str]:
         return {"SR", f"of {study_uid}"}
 
 
-def answer(accession: str, study_uid: str, **values: object) -> Dataset:
-    made = Dataset()
-    made.AccessionNumber, made.StudyInstanceUID = accession, study_uid
-    for keyword, value in values.items():
-        setattr(made, keyword, value)
-    return made
+def answer(accession: str, study_uid: str, **values: str) -> Answer:
+    return dict.fromkeys(STUDY_KEYS, "") | {"AccessionNumber": accession, "StudyInstanceUID": study_uid} | values
 
 
 def study(**values: Any) -> Study:
@@ -54,10 +51,16 @@ def uids(found: list[Study]) -> list[str]:
 
 
 def test_a_study_is_as_the_archive_describes_it() -> None:
-    told = answer("A ", "1.2", PatientID="P ", PatientName="DOE^JOHN", StudyDate="20240301")
-    told.StudyDescription, told.ModalitiesInStudy, told.IssuerOfPatientID = "Head", ["CT", "SR"], "HOSPITAL"
-    found = find_studies(Archive({"A": [told]}), ["A"])
-    assert found == [study(modalities=("CT", "SR"), issuer="HOSPITAL", instances={})]
+    told = answer("A", "1.2", PatientID="P", PatientName="DOE^JOHN", StudyDate="20240301", PatientSex="M")
+    more = {"StudyDescription": "Head", "ModalitiesInStudy": "CT \\SR", "IssuerOfPatientID": "HOSPITAL"}
+    found = find_studies(Archive({"A": [told | more | {"NumberOfStudyRelatedInstances": "12"}]}), ["A"])
+    assert found == [study(modalities=("CT", "SR"), issuer="HOSPITAL", instances={}, sex="M", counted=12)]
+
+
+@pytest.mark.parametrize("number", ["", "many", "-1", "1.5", "9" * 400, "²", "7\\8"])
+def test_a_count_that_is_no_number_says_nothing(number: str) -> None:
+    (found,) = find_studies(Archive({"A": [answer("A", "1.2", NumberOfStudyRelatedInstances=number)]}), ["A"])
+    assert found.counted is None
 
 
 def test_the_instances_of_a_study_are_those_that_the_archive_holds_now() -> None:
@@ -67,7 +70,7 @@ def test_the_instances_of_a_study_are_those_that_the_archive_holds_now() -> None
 
 def test_a_study_of_which_the_archive_tells_little_is_found_too() -> None:
     empty = study(patient_id="", patient_name="", study_date="", description="", modalities=(), instances={})
-    assert find_studies(Archive({"A": [answer("A", "1.2", PatientName=None)]}), ["A"]) == [empty]
+    assert find_studies(Archive({"A": [answer("A", "1.2")]}), ["A"]) == [empty]
 
 
 def test_the_number_that_is_not_known_is_named() -> None:
@@ -82,7 +85,6 @@ def test_several_studies_come_in_the_order_asked_for_and_each_once() -> None:
 
 
 @pytest.mark.parametrize("uid", ["", "*", "1.2\\1.3", "../x"])
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_study_without_a_valid_uid_is_refused(uid: str) -> None:
     with pytest.raises(PacsRejected):
         find_studies(Archive({"A": [answer("A", uid)]}), ["A"])
@@ -139,7 +141,14 @@ def test_the_api_shows_a_study_with_the_contracts_fields() -> None:
 
 
 def test_of_a_study_the_smallest_series_is_taken_alone() -> None:
-    made = study(instances={"1.1": "S", "1.2": "S", "2.1": "T", "3.1": "U", "3.2": "U"})
+    made = study(instances={"1.1": "1", "1.2": "1", "2.1": "2", "3.1": "3", "3.2": "3"})
     narrowed = of_one_series(made)
-    assert (narrowed.series_uid, narrowed.instances) == ("T", {"2.1": "T"})
+    assert (narrowed.series_uid, narrowed.instances) == ("2", {"2.1": "2"})
     assert of_one_series(study(instances={})).series_uid is None
+
+
+@pytest.mark.parametrize("series", ["", "LOCALIZER1.2", "1" * 64 + "\\2", "*", "1\\2"])
+def test_a_series_that_cannot_be_asked_for_is_not_taken_alone(series: str) -> None:
+    made = study(instances={"1.1": "1", "1.2": "1", "2.1": series})
+    assert of_one_series(made).series_uid == "1"
+    assert of_one_series(study(instances={"2.1": series})) == study(instances={"2.1": series})
