@@ -15,7 +15,7 @@ from typing import Any
 from mkiso.cancellation import Cancellation
 from mkiso.clock import Stopwatch
 from mkiso.config import Config
-from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts
 from mkiso.dcmtk.movescu import Ending, Outcome, move_argv, outcome
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
@@ -105,9 +105,13 @@ class Retrieval:
         study_uid, series_uid, limit = study.study_uid, study.series_uid, retrieve.move_timeout
         argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study_uid, limit, series_uid)
         log_file = self.workspace.path / f"movescu-{study.study_uid}.log"
-        self._inbox.quiet = Stopwatch()
-        with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
-            self._watch(receiver, mover, moving)
+        for _ in attempts(self.pacs, lambda: self._tick(receiver)):
+            log_file.unlink(missing_ok=True)
+            self._inbox.quiet = Stopwatch()
+            with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
+                self._watch(receiver, mover, moving)
+            if association_failure(said(log_file)) is not Failure.BUSY:
+                break
         return outcome(self.pacs, destination, said(log_file))
 
     def _watch(self, receiver: RunningReceiver, mover: Child, moving: Stopwatch) -> None:
