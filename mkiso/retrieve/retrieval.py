@@ -16,7 +16,7 @@ from typing import Any
 from mkiso.cancellation import Cancellation
 from mkiso.clock import Stopwatch
 from mkiso.config import Config
-from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts
 from mkiso.dcmtk.movescu import Ending, Outcome, move_argv, outcome
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
@@ -109,7 +109,7 @@ class Retrieval:
             log.warning(what, extra={"fields": fields})
 
     def _agreed(self, study: Study) -> Study:
-        """The study itself, or as it is listed now, where more came, was counted or was still to come than was listed."""
+        """The study itself, or as it is listed now, where more seems to be sent, or to be still to come."""
         evidence = self._evidence(study)
         doubtful = evidence or self._ended[study.study_uid].broke_off
         if not doubtful or evidence == self._judged.get(study.study_uid):
@@ -155,9 +155,13 @@ class Retrieval:
         study_uid, series_uid, limit = study.study_uid, study.series_uid, retrieve.move_timeout
         argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study_uid, limit, series_uid)
         log_file = self.workspace.path / f"movescu-{study.study_uid}.log"
-        self._inbox.quiet = Stopwatch()
-        with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
-            self._watch(receiver, mover, study, moving)
+        for _ in attempts(self.pacs, lambda: self._tick(receiver)):
+            log_file.unlink(missing_ok=True)
+            self._inbox.quiet = Stopwatch()
+            with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
+                self._watch(receiver, mover, study, moving)
+            if association_failure(said(log_file)) is not Failure.BUSY:
+                break
         return outcome(self.pacs, destination, said(log_file))
 
     def _watch(self, receiver: RunningReceiver, mover: Child, study: Study, moving: Stopwatch) -> None:
@@ -245,8 +249,8 @@ class Retrieval:
             )
         torn = f" {self._inbox.damaged} arrived damaged." if self._inbox.damaged else ""
         return Incomplete(
-            f"{len(missing)} of {expected} instances for {accession} did not arrive whole: {_named(missing)}.{torn}{why}"
-            " Try again; if it stays so, check these instances in the PACS.",
+            f"{len(missing)} of {expected} instances for {accession} did not arrive whole: {_named(missing)}."
+            f"{torn}{why} Try again; if it stays so, check these instances in the PACS.",
             **numbers,
             failed=ended.failed,
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.movescu import Ending, Outcome, move_argv, outcome
+from mkiso.dcmtk.movescu import Ending, move_argv, outcome
 from mkiso.errors import PacsRejected, PacsUnreachable
 
 WARNING = "Warning: Sub-operations complete - One or more failures or warnings"
@@ -85,9 +85,7 @@ def test_output_that_was_cut_is_no_success(end: str, captured: Callable[[str], s
 @pytest.mark.parametrize(
     ("name", "said"), [("movescu-a801", "A801"), ("movescu-c001", "C001"), ("movescu-no-receiver", "A702")]
 )
-def test_a_failure_status_is_told_with_advice(
-    name: str, said: str, captured: Callable[[str], str], pacs: Peer
-) -> None:
+def test_a_failure_status_is_told_with_advice(name: str, said: str, captured: Callable[[str], str], pacs: Peer) -> None:
     ended = outcome(pacs, "RECEIVER", captured(name))
     assert ended.ending is Ending.FAILURE
     assert said in ended.said
