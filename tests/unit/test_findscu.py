@@ -12,6 +12,7 @@ from pytest_subprocess import FakeProcess
 from mkiso.dcmtk import findscu
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder, answered, find_argv, instance_uids
+from mkiso.dcmtk.pacs import PacsBusy
 from mkiso.errors import PacsRejected, PacsTimeout, PacsUnreachable
 from mkiso.process import QUERY_DICTIONARY, ToolTimeout
 
@@ -144,6 +145,16 @@ def test_a_study_is_asked_for_series_by_series_where_it_is_not_answered_at_once(
     for series, instance in {"1.4": "1.5", "1.7": "1.8"}.items():
         archive(of_series(series), stderr=said(1), listed=xml(("1.2.3", series, instance)))
     assert finder.instances("1.2.3") == {"1.5": "1.4", "1.8": "1.7"}
+
+
+def test_a_busy_archive_is_not_asked_for_the_series_of_a_study(
+    finder: Finder, archive: Callable[..., None], captured: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(findscu, "attempts", lambda *_: range(2))
+    for _ in range(2):
+        archive(IMAGE_KEYS, stderr=captured("findscu-busy"), listed="")
+    with pytest.raises(PacsBusy):
+        finder.instances("1.2.3")
 
 
 def test_a_series_without_a_valid_uid_is_not_asked_for(finder: Finder, archive: Callable[..., None]) -> None:
