@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mkiso.clock import Stopwatch
 from mkiso.config import Config
 from mkiso.dcmtk import decompressors
-from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.association import Peer, attempts
 from mkiso.dcmtk.echoscu import echo
 from mkiso.errors import DiskFull, MkisoError
 from mkiso.ledger.ledger import Ledger
@@ -112,7 +112,11 @@ def pacs_answers(config: Config, pacs: Peer) -> Check:
 
 
 def peer_answers(config: Config, peer: Peer, seconds: float | None = None) -> str:
-    """That a peer answers a C-ECHO, within so many seconds where they are given; raises Wrong."""
+    """That a peer answers a C-ECHO; raises Wrong.
+
+    One that has as many associations as it takes is asked again, or, where `seconds` are given that the
+    caller can wait, is known to be there.
+    """
     waited = Stopwatch()
 
     def check() -> None:
@@ -120,9 +124,15 @@ def peer_answers(config: Config, peer: Peer, seconds: float | None = None) -> st
             raise Wrong(f"{peer}: no answer in {seconds:g} s")
 
     asked = replace(peer, connect_timeout=min(seconds or peer.connect_timeout, peer.connect_timeout))
-    if failure := echo(config.tools.dcmtk_dir, asked, check):
-        raise Wrong(f"{peer}: {failure}")
-    return f"{peer} answers"
+    for _ in attempts(asked, check):
+        failure = echo(config.tools.dcmtk_dir, asked, check)
+        if failure is None:
+            return f"{peer} answers"
+        if not failure.busy:
+            raise Wrong(f"{peer}: {failure}")
+        if seconds is not None:
+            return f"{peer} answers, and is busy ({failure})"
+    raise Wrong(f"{peer}: it has as many associations as it takes ({failure}). Try again later.")
 
 
 def readable(count: int) -> str:

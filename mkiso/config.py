@@ -138,6 +138,7 @@ class Retrieve(Section):
     queue_timeout: Seconds = 300
     max_accessions: Annotated[int, Field(ge=1, le=1000)] = 20
     verify_patient: bool = True
+    unlisted: Literal["fail", "leave_out"] = "fail"
 
 
 class Destination(Section):

@@ -248,13 +248,13 @@ class Job:
             self.record,
             self.cancellation,
             wanted,
-            look_up_again=lambda study: self._wanted(finder, study),
+            look_up_again=lambda study: self._wanted(finder, study, by_series=True),
             with_all_patients=lambda study: with_all_patients(finder, study),
         )
 
-    def _wanted(self, finder: Finder, study: Study) -> Study:
+    def _wanted(self, finder: Finder, study: Study, by_series: bool = False) -> Study:
         """The study with the instances that are to arrive."""
-        return with_instances(finder, study)
+        return with_instances(finder, study, by_series)
 
 
 class Disc:

@@ -36,6 +36,7 @@ OWNER = "MKISO_JOB_DIRECTORY"
 PRIVATE = 0o077
 SLICE = 0.05
 KEPT_OF_LOG = 1 << 16
+LONGEST_LINE = 1 << 16
 NICE = 10
 
 
@@ -235,6 +236,26 @@ def said(log: Path) -> str:
             text += b"\n"
         file.seek(-min(behind, KEPT_OF_LOG), os.SEEK_END)
         return _text(text + file.read())
+
+
+class GrowingLog:
+    """A program's log, read while the program writes it: each byte once, and each line when it is whole."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._position, self._begun = file, 0, b""
+
+    def new_lines(self) -> Iterator[str]:
+        """The lines that were ended since the last call, without their ends; all of them are to be taken.
+
+        Of a line longer than LONGEST_LINE bytes the beginning is told.
+        """
+        with self._file.open("rb") as file:
+            file.seek(self._position)
+            while block := file.read(LONGEST_LINE):
+                self._position += len(block)
+                *ended, begun = (self._begun + block).split(b"\n")
+                self._begun = begun[:LONGEST_LINE]
+                yield from (_text(line[:LONGEST_LINE]) for line in ended)
 
 
 def _text(output: bytes) -> str:

@@ -9,25 +9,26 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mkiso.cancellation import Cancellation
 from mkiso.clock import Stopwatch
 from mkiso.config import Destination, Retrieve
 from mkiso.dcmtk import dcmsend, storescu
-from mkiso.dcmtk.association import Failure, Peer, association_failure, words
+from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts, busy, words
 from mkiso.dcmtk.echoscu import echo
-from mkiso.dcmtk.sent import Outcome, Report, Sent, arrived
-from mkiso.errors import DestinationUnreachable, MkisoError, RelayFailed
-from mkiso.process import Child, spawned
+from mkiso.dcmtk.sent import Outcome, Progress, Sent
+from mkiso.errors import Cancelled, DestinationUnreachable, MkisoError, RelayFailed
+from mkiso.process import Child, GrowingLog, said, spawned
 from mkiso.retrieve.instances import Instance
 from mkiso.workspace import Workspace
 
 POLL = 0.02
 PROGRESS_INTERVAL = 0.5
 NAMED = 10
-ACCEPTED = "I: Association Accepted"
 AGAIN = "Sending again is safe: the instances keep their UIDs."
 
 
@@ -42,17 +43,11 @@ Outcomes = dict[str, Sent]
 
 @dataclass(frozen=True)
 class Round:
-    """One run of a program over a directory of files that are named by SOP Instance UID."""
+    """One run of a program over a directory of files that are named by SOP Instance UID, and how its log is read."""
 
     directory: Path
     argv: tuple[str, ...]
-    report: Callable[[str, Iterable[Path]], Report]
-
-    def outcomes(self, log: str) -> Outcomes:
-        files = list(self.directory.iterdir())
-        if association_failure(log) is Failure.NO_CONTEXT:
-            return {file.name: Sent(Outcome.NOT_NEGOTIATED) for file in files}
-        return {file.name: sent for file, sent in self.report(log, files).items()}
+    progress: Callable[[Iterable[Path]], Progress]
 
 
 @dataclass(frozen=True)
@@ -106,20 +101,43 @@ class Relay:
         outcomes: Outcomes = {one.sop_instance_uid: Sent(Outcome.NOT_TRIED) for one in instances}
         rounds = self._dcmsend_rounds if self.destination.tool == "dcmsend" else self._storescu_rounds
         for going in rounds(instances, outcomes):
-            log = going.directory.with_suffix(".log")
-            before = sum(one.arrived for one in outcomes.values())
-            with spawned(going.argv, cwd=self.workspace.path, log=log) as sender:
-                ended = self._watch(sender, log, before)
-            said = log.read_text(errors="replace")
-            outcomes |= going.outcomes(said)
-            failure = association_failure(said)
-            if failure not in (None, Failure.NO_CONTEXT):
-                return Delivery(outcomes, failure, words(said))
-            if self.cancellation.reason:
-                return Delivery(outcomes, said="cancelled")
-            if not ended:
-                known = None if ACCEPTED in said else Failure.UNREACHABLE
-                return Delivery(outcomes, known, f"no progress for {self.destination.timeout:g} s")
+            delivery = self._send(going, outcomes)
+            if delivery.said:
+                return delivery
+        return Delivery(outcomes)
+
+    def _send(self, going: Round, outcomes: Outcomes) -> Delivery:
+        """Send what a directory has; what the peer takes no association for at first is tried again."""
+        with suppress(Cancelled):  # what has been sent until then is told all the same
+            for _ in attempts(self.peer, self.cancellation.check):
+                delivery = self._attempt(going, outcomes)
+                if delivery.failure is not Failure.BUSY:
+                    break
+            return delivery
+        return Delivery(outcomes, said="cancelled")
+
+    def _attempt(self, going: Round, outcomes: Outcomes) -> Delivery:
+        """Send what of a directory has not been sent; `said` where this ends the delivery, for whatever reason."""
+        files, log = _unsent(going.directory, outcomes), going.directory.with_suffix(".log")
+        log.unlink(missing_ok=True)
+        before = sum(one.arrived for one in outcomes.values())
+        with spawned(going.argv, cwd=self.workspace.path, log=log) as sender:
+            progress, lines = going.progress(files), GrowingLog(log)
+            ended = self._watch(sender, log, lambda: self.on_progress(before + _taken(progress, lines)))
+        _taken(progress, lines)
+        log_text = said(log)
+        failure = association_failure(log_text)
+        for file, one in progress.report().items():
+            refused = failure is Failure.NO_CONTEXT and not one.arrived
+            outcomes[file.name] = Sent(Outcome.NOT_NEGOTIATED) if refused else one
+        if failure not in (None, Failure.NO_CONTEXT):
+            why = busy(self.peer, log_text) if failure is Failure.BUSY else words(log_text)
+            return Delivery(outcomes, failure, why)
+        if self.cancellation.reason:
+            return Delivery(outcomes, said="cancelled")
+        if not ended:
+            known = None if progress.associated else Failure.UNREACHABLE
+            return Delivery(outcomes, known, f"no progress for {self.destination.timeout:g} s")
         return Delivery(outcomes)
 
     def require_all(self, delivery: Delivery) -> None:
@@ -137,7 +155,7 @@ class Relay:
             profile = directory.with_suffix(".cfg")
             profile.write_text(storescu.association_profile(batch))
             argv = storescu.store_argv(self.dcmtk_dir, self.peer, profile, directory, self._patience)
-            yield Round(directory, argv, storescu.report)
+            yield Round(directory, argv, storescu.Sending)
 
     def _dcmsend_rounds(self, instances: Sequence[Instance], outcomes: Outcomes) -> Iterator[Round]:
         """Everything as it is; then what the peer did not take so, decompressed."""
@@ -152,10 +170,7 @@ class Relay:
         told = directory.with_suffix(".txt")
         argv = dcmsend.send_argv(self.dcmtk_dir, self.peer, decompress, told, directory, self._patience)
 
-        def report(log: str, files: Iterable[Path]) -> Report:
-            return dcmsend.report(told.read_text(errors="replace") if told.exists() else "", log, files)
-
-        return Round(directory, argv, report)
+        return Round(directory, argv, partial(dcmsend.Sending, report_file=told))
 
     def _stage(self, number: int, files: dict[str, Path]) -> Path:
         """A directory with these files, named by SOP Instance UID."""
@@ -170,7 +185,7 @@ class Relay:
         """The program's own timeout lies behind ours: it would go on with the next instance."""
         return 2 * self.destination.timeout
 
-    def _watch(self, sender: Child, log: Path, before: int) -> bool:
+    def _watch(self, sender: Child, log: Path, tell: Callable[[], None]) -> bool:
         """Wait for the program's end while its log grows and nobody cancels; whether it came to its end."""
         size, quiet, told = 0, Stopwatch(), time.monotonic()
         while not sender.ends_within(POLL):
@@ -178,7 +193,7 @@ class Relay:
                 size, quiet = now, Stopwatch()
             if time.monotonic() - told > PROGRESS_INTERVAL:
                 told = time.monotonic()
-                self.on_progress(before + arrived(log.read_text(errors="replace")))
+                tell()
             if self.cancellation.reason or quiet.seconds() > self.destination.timeout:
                 return False
         return True
@@ -211,3 +226,18 @@ class Relay:
         if Outcome.NOT_NEGOTIATED.value in counts and self.destination.tool == "storescu":
             why += f"A peer that takes only uncompressed data needs destinations.{self.name}.tool: dcmsend. "
         return why
+
+
+def _taken(progress: Progress, lines: GrowingLog) -> int:
+    """How many instances have arrived, what is new in the log included."""
+    for line in lines.new_lines():
+        progress.take(line)
+    return progress.arrived
+
+
+def _unsent(directory: Path, outcomes: Outcomes) -> list[Path]:
+    """The directory's files that have not arrived; the others are removed, so that none is sent twice."""
+    for file in list(directory.iterdir()):
+        if outcomes[file.name].arrived:
+            file.unlink()
+    return list(directory.iterdir())

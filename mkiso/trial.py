@@ -30,8 +30,14 @@ class Trial(Job):
             require_one_patient(studies)
         return [with_instances(finder, study) for study in studies]
 
+    def unlisted(self, studies: list[Study]) -> int:
+        """How many instances the archive lists series by series, and not where it is asked for a study at once."""
+        finder = self._installation.finder(self._workspace, self.cancellation)
+        by_series = [with_instances(finder, study, by_series=True) for study in studies]
+        return sum(len(one.instances.keys() - finder.instances(one.study_uid).keys()) for one in by_series)
+
     def move(self, studies: list[Study]) -> list[Instance]:
-        """The smallest series of the first study that has any, retrieved and proven."""
+        """The largest series of the first study that has any, retrieved and proven: where lists are cut, it shows."""
         holding = [study for study in studies if study.instances] or studies
         return self.retrieve(holding[:1])
 
@@ -39,5 +45,5 @@ class Trial(Job):
         """The disc of these instances: its size, its first bytes, which go nowhere."""
         return self.master(self.decompress(instances))
 
-    def _wanted(self, finder: Finder, study: Study) -> Study:
-        return of_one_series(with_instances(finder, study))
+    def _wanted(self, finder: Finder, study: Study, by_series: bool = False) -> Study:
+        return of_one_series(with_instances(finder, study, by_series), study.series_uid)

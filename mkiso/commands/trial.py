@@ -25,7 +25,7 @@ def trial(config: Config, accession: str) -> Iterator[Check]:
     """A check for each step of the trial; what fails keeps none from being told."""
     with ExitStack() as held:
         steps = _Steps(config, accession, held)
-        for name in ("begin", "patient_source", "query", "move", "disc"):
+        for name in ("begin", "patient_source", "query", "lists", "move", "disc"):
             yield checked(f"trial {name.replace('_', ' ')}", getattr(steps, name))
     yield checked("trial end", steps.end)
 
@@ -55,12 +55,23 @@ class _Steps:
         who = display_name(self._studies[0].patient_name) or "without a name"
         return f"studies: {len(self._studies)}, series: {len(series)}, instances: {instances}, of {who}"
 
+    def lists(self) -> str:
+        """An archive that cuts its lists costs each larger study a second look, or its disc."""
+        if unlisted := self._begun().unlisted(self._found()):
+            raise Wrong(
+                f"series by series the PACS lists {unlisted} instances more than at once: its lists are cut. Have the"
+                " limit on the answers to one C-FIND raised or taken away in the PACS."
+            )
+        counted = sum(study.counted or 0 for study in self._studies)
+        listed = sum(len(study.instances) for study in self._studies)
+        more = f"; the PACS itself counts {counted}, and may hide some" if counted > listed else ""
+        return f"at once as many instances as series by series: {listed}{more}"
+
     def move(self) -> str:
-        if not self._studies:
-            raise Wrong("not tried, for the query found nothing")
+        self._found()
         moving = Stopwatch()
         self._instances = self._begun().move(self._studies)
-        return f"the smallest series came whole in {moving.seconds():.1f} s, instances: {len(self._instances)}"
+        return f"the largest series came whole in {moving.seconds():.1f} s, instances: {len(self._instances)}"
 
     def disc(self) -> str:
         if not self._instances:
@@ -74,6 +85,11 @@ class _Steps:
         if list(self._config.storage.work_dir.glob(f"{PREFIX}{self._order.job_id}")):
             raise Wrong(f"its directory is left in {self._config.storage.work_dir}. Run mkiso sweep.")
         return "nothing was handed out, nothing is left"
+
+    def _found(self) -> list[Study]:
+        if not self._studies:
+            raise Wrong("not tried, for the query found nothing")
+        return self._studies
 
     def _begun(self) -> Trial:
         if self._trial is None:

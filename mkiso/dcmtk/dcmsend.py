@@ -1,6 +1,7 @@
 """dcmsend: C-STORE of every file of a directory, decompressed where the peer takes no other (PS3.4 B).
 
-Its report tells what became of each file. One that is absent from it, or from which it is absent, failed.
+Its debug output tells each C-STORE's status as it comes, and its report what became of each file in the end:
+one that is absent from the report failed.
 """
 
 from __future__ import annotations
@@ -10,17 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mkiso.dcmtk.association import Peer, association_argv
-from mkiso.dcmtk.sent import Outcome, Report, Sent, answered
+from mkiso.dcmtk.sent import Outcome, Progress, Report, Sent, answered
 
-RESPONSE = re.compile(
-    r"^D: Message Type +: C-STORE RSP$(?:\nD: .*)*?"
-    r"\nD: Affected SOP Instance UID +: (?P<uid>[0-9.]+)$(?:\nD: .*)*?"
-    r"\nD: DIMSE Status +: 0x[0-9a-f]{4}: (?P<status>.*)$",
-    re.M,
+MESSAGE = re.compile(
+    r"D: Message Type +: (?P<type>C-STORE R\w+)"
+    r"|D: Affected SOP Instance UID +: (?P<uid>[0-9.]+)"
+    r"|D: DIMSE Status +: 0x[0-9a-f]{4}: (?P<status>.*)"
+    r"|E: .*?(?P<error>[0-9a-f]{4}:[0-9a-f]{4}) "
 )
 ENTRY = re.compile(r"^Filename +: (?P<file>[^\n]*)$.*?^DIMSE Status +: (?P<status>[^\n]*)$", re.M | re.S)
 STATUS = re.compile(r"0x[0-9a-f]{4} \((.*)\)")
-ERRORS = re.compile(r"^E: .*?([0-9a-f]{4}:[0-9a-f]{4}) ", re.M)
 BAD_CONTEXT = "0006:0101"
 NO_CONTEXT = "<no acceptable presentation context>"
 
@@ -48,19 +48,39 @@ def send_argv(
     )
 
 
-def report(text: str, log: str, files: Iterable[Path]) -> Report:
-    """What became of each file, named by its SOP Instance UID, from dcmsend's report.
+class Sending(Progress):
+    """What has become of each file, named by its SOP Instance UID.
 
-    Where it was ended before it wrote one (`text` is empty), from the responses in its debug output.
+    From dcmsend's debug output, in which a response follows its request, and need not name the instance (PS3.7
+    9.3.1.2); in the end from its report, which it does not write where it was ended.
     """
-    told: Report = {file: Sent(Outcome.NOT_TRIED) for file in files}
-    by_uid = {file.name: file for file in told}
-    responses = ((by_uid.get(response["uid"]), response["status"]) for response in RESPONSE.finditer(log))
-    told |= {file: answered(status.partition(":")[0]) for file, status in responses if file}
-    refused = ERRORS.findall(log)
-    no_context = bool(refused) and set(refused) == {BAD_CONTEXT}
-    told |= {Path(entry["file"]): _sent(entry["status"].strip(), no_context) for entry in ENTRY.finditer(text)}
-    return told
+
+    def __init__(self, files: Iterable[Path], report_file: Path) -> None:
+        super().__init__(files)
+        self._report_file = report_file
+        self._by_uid = {file.name: file for file in self.told}
+        self._requesting, self._uid = False, ""
+        self._errors: set[str] = set()
+
+    def take(self, line: str) -> None:
+        super().take(line)
+        said = MESSAGE.match(line)
+        if said is None:
+            return
+        if said["type"]:
+            self._requesting = said["type"] == "C-STORE RQ"
+        elif said["uid"] and self._requesting:
+            self._uid = said["uid"]
+        elif said["error"]:
+            self._errors.add(said["error"])
+        elif said["status"] and (file := self._by_uid.get(self._uid)):
+            self.told[file] = answered(said["status"])
+
+    def report(self) -> Report:
+        text = self._report_file.read_text(errors="replace") if self._report_file.exists() else ""
+        no_context = self._errors == {BAD_CONTEXT}
+        entries = {Path(entry["file"]): _sent(entry["status"].strip(), no_context) for entry in ENTRY.finditer(text)}
+        return self.told | entries
 
 
 def _sent(status: str, no_context: bool) -> Sent:

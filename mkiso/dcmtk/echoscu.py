@@ -25,10 +25,11 @@ def echo_argv(dcmtk_dir: Path, peer: Peer) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class EchoFailure:
-    """Why a C-ECHO did not succeed; `reached` where the peer was heard of, though it refused."""
+    """Why a C-ECHO did not succeed; `reached` where the peer was heard of, `busy` where it may answer the next."""
 
     said: str
     reached: bool
+    busy: bool = False
 
     def __str__(self) -> str:
         return self.said
@@ -42,5 +43,6 @@ def echo(dcmtk_dir: Path, peer: Peer, check: Callable[[], None] = lambda: None) 
         return EchoFailure(str(late), reached=False)
     if ACCEPTED in stderr:
         return None
-    refused = association_failure(stderr) in (Failure.REJECTED, Failure.NO_CONTEXT)
-    return EchoFailure(words(stderr), reached=refused or ANSWERED in stderr)
+    failure = association_failure(stderr)
+    reached = ANSWERED in stderr or failure not in (None, Failure.UNREACHABLE)
+    return EchoFailure(words(stderr), reached, busy=failure is Failure.BUSY)

@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mkiso.datasets import PADDING, Unreadable, read, texts
-from mkiso.dcmtk.association import Peer, association_argv, words
+from mkiso.dcmtk.association import Failure, Peer, association_argv, association_failure, attempts, words
 from mkiso.dcmtk.pacs import association_error, silent_error
 from mkiso.errors import PacsRejected, PacsTimeout
 from mkiso.process import ToolTimeout, run, said
@@ -158,16 +158,22 @@ class Finder:
 
     def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
         argv = find_argv(self.dcmtk_dir, self.pacs, self.timeout, keys, (*output, "-od", str(self.directory)))
+        for _ in attempts(self.pacs, self.check):
+            stderr = self._run(argv)
+            if association_failure(stderr) is not Failure.BUSY:
+                break
+        return answered(self.pacs, self.timeout, stderr)
+
+    def _run(self, argv: tuple[str, ...]) -> str:
         log, limit = self.directory / "findscu.log", self.pacs.connect_timeout + self.timeout
         try:
-            stderr = run(argv, timeout=limit, cwd=self.directory, log=log, check=lambda: self._check(log)).stderr
+            return run(argv, timeout=limit, cwd=self.directory, log=log, check=lambda: self._check(log)).stderr
         except ToolTimeout:
             if "I: Association Accepted" not in said(log):
                 raise silent_error(self.pacs) from None
             raise _too_late(self.pacs, self.timeout) from None
         finally:
             log.unlink(missing_ok=True)
-        return answered(self.pacs, self.timeout, stderr)
 
     def _check(self, log: Path) -> None:
         self.check()

@@ -1,6 +1,6 @@
 """movescu: C-MOVE of one study, or of one series of it, in the Study Root model (PS3.4 C.4.2).
 
-Its exit status is 0 for timeouts and aborts too; the final response in its debug output is read instead.
+Its exit status is 0 for timeouts and aborts too; the responses in its debug output are read instead.
 """
 
 from __future__ import annotations
@@ -12,26 +12,48 @@ from pathlib import Path
 
 from mkiso.dcmtk.association import Peer, association_argv, words
 from mkiso.dcmtk.pacs import association_error
-from mkiso.errors import PacsRejected
 
 STATUS = re.compile(r"^D: DIMSE Status +: 0x([0-9a-f]{4})(?:: (.*\S))?", re.M)
-FAILED = re.compile(r"^D: Failed Suboperations +: (\d+)", re.M)
+COUNTS = re.compile(r"^D: (Completed|Failed|Warning) Suboperations +: (\d+)", re.M)
+REMAINING = re.compile(r"^D: Remaining Suboperations +: (\d+)", re.M)
+FAILED_UIDS = re.compile(r"^D: \(0008,0058\) UI \[([0-9.\\]*)", re.M)
 FINAL = "I: Received Final Move Response"
+CANCELLED = "fe00"
 
 
 class Ending(Enum):
     """How a C-MOVE ended; whether everything arrived is another question."""
 
     SUCCESS = "success"
-    WARNING = "some sub-operations failed"
-    LOST = "the association ended without a final response"
+    WARNING = "a warning: some sub-operations failed, or something else that the archive thinks odd"
+    FAILURE = "a failure status"
+    LOST = "no final response, or that of a C-CANCEL that nobody sent"
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """What the archive said of a C-MOVE: its ending, and how many sub-operations it counted (PS3.4 C.4.2.1.6).
+
+    `said` is its own explanation; of a failure, with what to do.
+    """
+
     ending: Ending
+    completed: int = 0
     failed: int = 0
+    warning: int = 0
+    failed_uids: frozenset[str] = frozenset()
     said: str = ""
+    remaining: int = 0
+
+    @property
+    def counted(self) -> int:
+        """The sub-operations that the archive has tried."""
+        return self.completed + self.failed + self.warning
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether the archive still had something to send when the C-MOVE was lost or ended."""
+        return self.ending is Ending.LOST and self.remaining > 0
 
 
 def move_argv(
@@ -57,23 +79,34 @@ def move_argv(
 
 
 def outcome(pacs: Peer, move_destination: str, log: str) -> Outcome:
-    """How the C-MOVE ended, from movescu's debug output (PS3.4 C.4.2.1.5).
+    """How the C-MOVE ended, from movescu's debug output (PS3.4 C.4.2.1.5); the counts are the highest of any response.
 
-    Raises PacsUnreachable, PacsRejected (no association, or any failure status).
+    Raises PacsUnreachable or PacsRejected where there was no association.
     """
     if error := association_error(pacs, log):
         raise error
+    ending, said = _ending(pacs, move_destination, log)
+    counts = {"Completed": 0, "Failed": 0, "Warning": 0}
+    for name, number in COUNTS.findall(log):
+        counts[name] = max(counts[name], int(number))
+    named = frozenset(uid for uids in FAILED_UIDS.findall(log) for uid in uids.split("\\") if uid)
+    remaining = int(REMAINING.findall(log)[-1]) if REMAINING.search(log) else 0
+    return Outcome(ending, counts["Completed"], counts["Failed"], counts["Warning"], named, said, remaining)
+
+
+def _ending(pacs: Peer, move_destination: str, log: str) -> tuple[Ending, str]:
     _, final, response = log.rpartition(FINAL)
     status = STATUS.search(response) if final else None
     if status is None:
-        return Outcome(Ending.LOST, said=words(log))
-    code = status[1]
+        return Ending.LOST, words(log)
+    code, text = status[1], status[2] or ""
     if code == "0000":
-        return Outcome(Ending.SUCCESS)
-    if code == "b000":
-        failed = FAILED.search(response)
-        return Outcome(Ending.WARNING, int(failed[1]) if failed else 0, status[2] or "")
-    raise PacsRejected(_advice(pacs, move_destination, code, status[2] or "no text"))
+        return Ending.SUCCESS, ""
+    if code.startswith("b"):
+        return Ending.WARNING, text or f"status {code.upper()}"
+    if code == CANCELLED:
+        return Ending.LOST, f"status {code.upper()}, though nothing was cancelled"
+    return Ending.FAILURE, _advice(pacs, move_destination, code, text or "no text")
 
 
 def _advice(pacs: Peer, move_destination: str, code: str, text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mkiso.dcmtk.association import Failure, Peer, association_failure, words
+from mkiso.dcmtk.association import LIMIT_REACHED, Failure, Peer, association_failure, busy, words
 from mkiso.errors import MkisoError, PacsRejected, PacsUnreachable
 
 
@@ -13,10 +13,12 @@ def association_error(pacs: Peer, stderr: str) -> MkisoError | None:
         return None
     if failure is Failure.UNREACHABLE:
         return PacsUnreachable(f"No association with the PACS {pacs}: {words(stderr)}. Check that it runs, and pacs.*.")
-    return PacsRejected(
-        f"The PACS {pacs} refused the association: {words(stderr)}."
-        f" Check the AE titles: it must know {pacs.calling} and answer to {pacs.called}."
-    )
+    if failure is Failure.BUSY:
+        return PacsRejected(f"The PACS {pacs} is busy: {busy(pacs, stderr)}.")
+    refused = f"The PACS {pacs} refused the association: {words(stderr)}."
+    if LIMIT_REACHED.search(stderr):
+        return PacsRejected(f"{refused} It has as many associations as it takes. Try again later.")
+    return PacsRejected(f"{refused} Check the AE titles: it must know {pacs.calling} and answer to {pacs.called}.")
 
 
 def silent_error(pacs: Peer) -> PacsUnreachable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -33,12 +34,28 @@ class Sent:
 
 
 Report = dict[Path, Sent]
-ARRIVED = re.compile(r"^I: Received (?:Store|C-STORE) Response \((?:Success|Warning)", re.M)
+ACCEPTED = "I: Association Accepted"
 
 
-def arrived(log: str) -> int:
-    """How many instances the peer has acknowledged by now, from either program's verbose output."""
-    return len(ARRIVED.findall(log))
+class Progress:
+    """What has become of each file by now, as a program's log tells it line by line."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.told: Report = {file: Sent(Outcome.NOT_TRIED) for file in files}
+        self.associated = False
+
+    @property
+    def arrived(self) -> int:
+        """How many instances the peer has acknowledged."""
+        return sum(one.arrived for one in self.told.values())
+
+    def take(self, line: str) -> None:
+        """One further line of the log."""
+        self.associated = self.associated or line.startswith(ACCEPTED)
+
+    def report(self) -> Report:
+        """What became of each file; the program has ended, and its log was taken to its end."""
+        return self.told
 
 
 def answered(text: str) -> Sent:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from mkiso.dcmtk.association import Peer, association_argv
-from mkiso.dcmtk.sent import Outcome, Report, Sent, answered
+from mkiso.dcmtk.sent import Outcome, Progress, Sent, answered
 
 Context = tuple[str, str]
 MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
@@ -25,8 +25,7 @@ EVENT = re.compile(
     r"|^I: Converting transfer syntax: (?P<given>.*) -> (?P<taken>.*)$"
     r"|^I: Received Store Response \((?P<status>.*)\)$"
     r"|^E: (?P<no_context>No presentation context for: .*)$"
-    r"|^E: (?P<lost>[0-9a-f]{4}:[0-9a-f]{4} .*)$",
-    re.M,
+    r"|^E: (?P<lost>[0-9a-f]{4}:[0-9a-f]{4} .*)$"
 )
 NOT_SENT = "0006:020e"
 
@@ -86,23 +85,29 @@ def association_profile(contexts: Iterable[Context]) -> str:
     )
 
 
-def report(log: str, files: Iterable[Path]) -> Report:
-    """What became of each file, from storescu's verbose output."""
-    told: Report = {file: Sent(Outcome.NOT_TRIED) for file in files}
-    file, compressed_to_plain = Path(), False
-    for event in EVENT.finditer(log):
+class Sending(Progress):
+    """What has become of each file, from storescu's verbose output."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        super().__init__(files)
+        self._file, self._compressed_to_plain = Path(), False
+
+    def take(self, line: str) -> None:
+        super().take(line)
+        event = EVENT.match(line)
+        if event is None:
+            return
         if event["file"] is not None:
-            file, compressed_to_plain = Path(event["file"]), False
-            told[file] = Sent(Outcome.UNANSWERED)
+            self._file, self._compressed_to_plain = Path(event["file"]), False
+            self.told[self._file] = Sent(Outcome.UNANSWERED)
         elif event["given"] is not None:
-            compressed_to_plain = event["given"] != event["taken"]
+            self._compressed_to_plain = event["given"] != event["taken"]
         elif event["status"] is not None:
-            told[file] = answered(event["status"])
+            self.told[self._file] = answered(event["status"])
         elif event["no_context"] is not None:
-            told[file] = Sent(Outcome.NOT_NEGOTIATED, event["no_context"])
-        elif told.get(file) == Sent(Outcome.UNANSWERED):
-            told[file] = _lost(event["lost"], compressed_to_plain)
-    return told
+            self.told[self._file] = Sent(Outcome.NOT_NEGOTIATED, event["no_context"])
+        elif self.told.get(self._file) == Sent(Outcome.UNANSWERED):
+            self.told[self._file] = _lost(event["lost"], self._compressed_to_plain)
 
 
 def _lost(said: str, compressed_to_plain: bool) -> Sent:

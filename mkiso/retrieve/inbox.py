@@ -12,7 +12,7 @@ from collections.abc import Collection, Set
 from pathlib import Path
 
 from mkiso.clock import Stopwatch
-from mkiso.retrieve.instances import Instance, Key, claimed_uid, read_whole, version_of
+from mkiso.retrieve.instances import Instance, Key, claimed_key, read_whole, version_of
 
 
 class Inbox:
@@ -20,13 +20,14 @@ class Inbox:
 
     def __init__(self, directory: Path, wanted: Set[Key]) -> None:
         self._directory = directory
-        self._wanted = wanted
-        self._wanted_uids = {sop for _, sop in wanted}
+        self._wanted: set[Key] = set()
+        self._uids: set[str] = set()  # of the expected instances, and of their studies
         self._files: dict[str, Instance] = {}
         self._torn: dict[str, tuple[int, int]] = {}
         self.keys: set[Key] = set()
         self.received = self.bytes = 0  # how many of the expected ones are there, and how much
-        self.quiet = Stopwatch()
+        self.quiet = Stopwatch()  # since the last instance of an expected study
+        self.expect(wanted)
 
     @property
     def arrivals(self) -> dict[Key, list[Instance]]:
@@ -48,8 +49,14 @@ class Inbox:
                 self._read(name)
 
     def of_expected(self, names: Collection[str]) -> set[str]:
-        """Which of these files hold an expected instance, or are on the way to."""
+        """Which of these files hold an instance that is expected, or another of its study, or are on the way to."""
         return {name for name in names if self._is_expected(name)}
+
+    def expect(self, keys: Set[Key]) -> None:
+        """These are expected, too, as it turned out."""
+        self._wanted |= keys
+        self._uids |= {uid for key in keys for uid in key}
+        self.forget(())
 
     def forget(self, names: Collection[str]) -> None:
         """Count these files no longer, whatever they hold."""
@@ -69,9 +76,8 @@ class Inbox:
         self.look()
 
     def _is_expected(self, name: str) -> bool:
-        if name in self._files:
-            return self._files[name].key in self._wanted
-        return claimed_uid(self._directory / name) in self._wanted_uids
+        key = self._files[name].key if name in self._files else claimed_key(self._directory / name)
+        return not self._uids.isdisjoint(key)
 
     def _read(self, name: str) -> None:
         path = self._directory / name
@@ -84,8 +90,13 @@ class Inbox:
             return
         self._torn.pop(name, None)
         self._files[name] = instance
-        if instance.key in self._wanted and instance.key not in self.keys:
+        if instance.key not in self.keys:
+            self._count(instance)
+        self.keys.add(instance.key)
+
+    def _count(self, instance: Instance) -> None:
+        if instance.study_uid in self._uids:
             self.quiet = Stopwatch()
+        if instance.key in self._wanted:
             self.received += 1
             self.bytes += instance.bytes
-        self.keys.add(instance.key)

@@ -85,14 +85,12 @@ def whole_within(path: Path, descriptor: int, begin: int, version: tuple[int, in
         return None
 
 
-def claimed_uid(path: Path) -> str | None:
-    """The Media Storage SOP Instance UID at the head of a file that may be torn (PS3.10 7.1); None without."""
+def claimed_key(path: Path) -> Key:
+    """The Study and SOP Instance UIDs that the head of a file tells, which may be torn; "" where it does not."""
     found: dict[int, bytes] = {}
-    with suppress(Unwalkable, FileNotFoundError, IsADirectoryError), path.open("rb") as file:
-        _meta(FileBytes(file.fileno(), os.fstat(file.fileno()).st_size), found)
-    with suppress(Unwalkable, UnicodeDecodeError):
-        return _uid(found, encoding.MEDIA_SOP_INSTANCE)
-    return None
+    with suppress(Unwalkable, UnicodeDecodeError, FileNotFoundError, IsADirectoryError), path.open("rb") as file:
+        _walk(FileBytes(file.fileno(), os.fstat(file.fileno()).st_size), found)
+    return _text(found, encoding.STUDY), _text(found, encoding.MEDIA_SOP_INSTANCE)
 
 
 def same_data_set(one: Instance, other: Instance) -> bool:
@@ -119,17 +117,24 @@ def version_of(path: Path) -> tuple[int, int] | None:
 
 def _walked(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
     found: dict[int, bytes] = {}
+    data_set_at = _walk(file, found)
+    syntax = _uid(found, encoding.TRANSFER_SYNTAX)
+    sop, sop_class, series, study = [_uid(found, tag) for tag in UIDS]
+    numbers = [_text(found, tag) for tag in (encoding.SERIES_NUMBER, encoding.INSTANCE_NUMBER)]
+    return Instance(
+        path, sop, sop_class, series, study, syntax, version[0], version, patient_id(found), data_set_at, *numbers
+    )
+
+
+def _walk(file: FileBytes, found: dict[int, bytes]) -> int:
+    """Walk all of a file; tell where its data set begins."""
     data_set_at = _meta(file, found)
     syntax = _uid(found, encoding.TRANSFER_SYNTAX)
     if syntax == DeflatedExplicitVRLittleEndian:
         walk_data_set(Inflated(file, data_set_at), 0, syntax, found)
     else:
         walk_data_set(file, data_set_at, syntax, found)
-    sop, sop_class, series, study = [_uid(found, tag) for tag in UIDS]
-    numbers = [_text(found, tag) for tag in (encoding.SERIES_NUMBER, encoding.INSTANCE_NUMBER)]
-    return Instance(
-        path, sop, sop_class, series, study, syntax, version[0], version, patient_id(found), data_set_at, *numbers
-    )
+    return data_set_at
 
 
 def _meta(file: Source, found: dict[int, bytes]) -> int:

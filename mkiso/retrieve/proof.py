@@ -5,13 +5,50 @@ Whoever reaches the receiver's port while a job runs can send an instance under 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
+from mkiso.dcmtk.movescu import Outcome
 from mkiso.errors import ConflictingInstances, WrongPatient
 from mkiso.retrieve.instances import Instance, Key, same_data_set
 from mkiso.retrieve.studies import Study, keys_of, require_one_patient
 
 Arrivals = Mapping[Key, Sequence[Instance]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What tells that the archive holds more of a study than it lists: false where nothing does.
+
+    `unlisted` are whole instances that came and are not listed; `uncounted` is how many more sub-operations the
+    archive counts, or names as failed, than its list and what came explain.
+    """
+
+    unlisted: frozenset[str] = frozenset()
+    uncounted: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.unlisted or self.uncounted)
+
+
+def evidence_against(study: Study, asked: Set[str], arrivals: Arrivals, ended: Outcome) -> Evidence:
+    """What the C-MOVE of a study says of its list (PS3.4 C.4.2.1.6); `asked` are the UIDs of all studies of the job.
+
+    A further copy explains a sub-operation. An instance of a study that nobody asked for explains one that was
+    completed, and none that failed: a stranger may have sent it.
+    """
+    came = {sop: copies for (study_uid, sop), copies in arrivals.items() if study_uid == study.study_uid}
+    unlisted = {
+        sop
+        for sop, (first, *_) in came.items()
+        if sop not in study.instances and study.series_uid in (None, first.series_uid)
+    }
+    known = came.keys() | study.instances.keys()
+    explained = len(known) + sum(len(copies) - 1 for copies in came.values())
+    foreign = sum(len(copies) for (study_uid, _), copies in arrivals.items() if study_uid not in asked)
+    sent = ended.completed + ended.warning
+    explained += min(foreign, max(0, sent - explained))
+    return Evidence(frozenset(unlisted), max(0, ended.counted - explained, len(ended.failed_uids - known)))
 
 
 def require_patient(

@@ -1,28 +1,29 @@
 """The retrieval and its proof: C-MOVE each study, wait for the very instances that the archive holds of it.
 
-An archive may answer before it has sent, send too little, too much, or another study's images. Only
-the set of whole instances on disk counts.
+An archive may answer before it has sent, or never; list too little, send too little, too much, or another study's
+images. The set of whole instances on disk decides, and what the archive itself counts and sends beyond its own list
+is evidence that the list was cut.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 from typing import Any
 
 from mkiso.cancellation import Cancellation
 from mkiso.clock import Stopwatch
 from mkiso.config import Config
-from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts
 from mkiso.dcmtk.movescu import Ending, Outcome, move_argv, outcome
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, said, spawned
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.instances import Instance, Key
-from mkiso.retrieve.proof import require_agreement, require_patient
+from mkiso.retrieve.proof import Evidence, evidence_against, require_agreement, require_patient
 from mkiso.retrieve.receiver import RunningReceiver
 from mkiso.retrieve.studies import Study, keys_of
 from mkiso.workspace import Workspace, require_space
@@ -35,8 +36,9 @@ log = logging.getLogger("mkiso.retrieve.retrieval")
 
 @dataclass
 class Retrieval:
-    """One job's retrieval into its workspace. `look_up_again` is a study as the archive holds it now.
+    """One job's retrieval into its workspace. `look_up_again` is a study as the archive lists it now, series by series.
 
+    `studies` are what it has been found to hold: a list that was cut is put right while they come.
     `with_all_patients` is one with whom the archive names for it under any accession number.
     """
 
@@ -45,13 +47,15 @@ class Retrieval:
     workspace: Workspace
     record: JobRecord
     cancellation: Cancellation
-    studies: Sequence[Study]
+    studies: list[Study]
     look_up_again: Callable[[Study], Study]
     with_all_patients: Callable[[Study], Study]
 
     def __post_init__(self) -> None:
         self._inbox = Inbox(self.workspace.received, {key for study in self.studies for key in keys_of(study)})
         self._moving: dict[str, Stopwatch] = {}
+        self._ended: dict[str, Outcome] = {}
+        self._judged: dict[str, Evidence] = {}
 
     def receive(self, receiver: RunningReceiver) -> None:
         """C-MOVE every study to the receiver, until the expected instances are there and whole.
@@ -60,11 +64,14 @@ class Retrieval:
         NoDicomData, Incomplete, DiskFull, ReceiverUnavailable, Cancelled.
         """
         try:
-            for study in self.studies:
+            for study in list(self.studies):
                 moving = self._moving.setdefault(study.accession_number, Stopwatch())
-                ended = self._move(receiver, study, moving)
-                self._settle(receiver, study, ended, moving)
-                self._let_files_close(receiver, moving)
+                self._ended[study.study_uid] = self._move(receiver, study, moving)
+                self._settle(receiver, study, moving)
+                listed = self._agreed(study)
+                if listed is not study:
+                    self._settle(receiver, listed, moving)
+                    self._require_no_evidence(listed)
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
             if receiver.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
@@ -74,34 +81,76 @@ class Retrieval:
     def proven(self) -> list[Instance]:
         """The instances that are handed out: exactly those that the archive holds; the receiver has ended.
 
-        Instances of the studies that came beside the expected ones are looked up again. Those of
-        other studies are left where they are, and reported. Raises Incomplete, WrongPatient,
-        SeveralPatients, ConflictingInstances.
+        Those of other studies are left where they are, and reported; so are those that the archive sends and does not
+        list, where `retrieve.unlisted` says so. Raises Incomplete, WrongPatient, SeveralPatients,
+        ConflictingInstances.
         """
         self._inbox.forget_changed()
+        for study in [self._agreed(study) for study in list(self.studies)]:
+            self._require_all(study)
+            self._require_no_evidence(study)
         arrivals = self._inbox.arrivals
-        studies = [self._refreshed(study, arrivals) for study in self.studies]
-        for study in studies:
-            self._require_all(study, Outcome(Ending.SUCCESS))
         if not self.config.patients.allow_mixed:
-            require_patient(studies, arrivals, self.config.retrieve.verify_patient, self.with_all_patients)
-        require_agreement(studies, arrivals, self.cancellation.check)
-        wanted = {key for study in studies for key in keys_of(study)}
+            require_patient(self.studies, arrivals, self.config.retrieve.verify_patient, self.with_all_patients)
+        require_agreement(self.studies, arrivals, self.cancellation.check)
+        wanted = {key for study in self.studies for key in keys_of(study)}
         self._report(arrivals.keys() - wanted)
         self.record.note(expected=len(wanted))
         self.record.progress(len(wanted), self._inbox.bytes)
         return [arrivals[key][0] for key in sorted(wanted)]
 
-    def _report(self, foreign: Set[Key]) -> None:
-        if foreign:
-            named = sorted(sop for _, sop in foreign)[:NAMED]
-            fields = {"job": self.record.job_id, "count": len(foreign), "instances": named}
-            log.warning("the receiver got instances that were not asked for", extra={"fields": fields})
+    def _report(self, left_out: Set[Key]) -> None:
+        asked = {study.study_uid for study in self.studies}
+        unlisted = {sop for study, sop in left_out if study in asked}
+        foreign = {sop for study, sop in left_out if study not in asked}
+        self._warn("instances that the PACS sends and does not list are left out", unlisted)
+        self._warn("the receiver got instances that were not asked for", foreign)
 
-    def _refreshed(self, study: Study, arrived: Collection[Key]) -> Study:
-        known = keys_of(study)
-        news = any(key[0] == study.study_uid and key not in known for key in arrived)
-        return self.look_up_again(study) if news else study
+    def _warn(self, what: str, instances: Set[str]) -> None:
+        if instances:
+            fields = {"job": self.record.job_id, "count": len(instances), "instances": sorted(instances)[:NAMED]}
+            log.warning(what, extra={"fields": fields})
+
+    def _agreed(self, study: Study) -> Study:
+        """The study itself, or as it is listed now, where more seems to be sent, or to be still to come."""
+        evidence = self._evidence(study)
+        doubtful = evidence or self._ended[study.study_uid].broke_off
+        if not doubtful or evidence == self._judged.get(study.study_uid):
+            return study
+        listed = self.look_up_again(study)
+        self.studies[self.studies.index(study)] = listed
+        self._inbox.expect(keys_of(listed))
+        self._judged[study.study_uid] = self._evidence(listed)
+        self.record.note(expected=sum(len(one.instances) for one in self.studies))
+        return listed
+
+    def _evidence(self, study: Study) -> Evidence:
+        asked = {one.study_uid for one in self.studies}
+        return evidence_against(study, asked, self._inbox.arrivals, self._ended[study.study_uid])
+
+    def _require_no_evidence(self, study: Study) -> None:
+        """Raise Incomplete where the archive's list still lacks what it sends or counts."""
+        evidence = self._evidence(study)
+        unlisted = evidence.unlisted if self.config.retrieve.unlisted == "fail" else frozenset()
+        if unlisted or evidence.uncounted:
+            raise self._cut(study, unlisted, evidence.uncounted)
+
+    def _cut(self, study: Study, unlisted: Set[str], uncounted: int) -> Incomplete:
+        listed, accession = len(study.instances), study.accession_number
+        if unlisted:
+            what = f"and sent {len(unlisted)} more that it does not list: {_named(unlisted)}"
+            hides = " Where it hides rejected images on purpose, retrieve.unlisted: leave_out leaves them out."
+        else:
+            what, hides = f"and counted {listed + uncounted} when it sent them", ""
+        return Incomplete(
+            f"The PACS lists {listed} instances for {accession}, {what}. Its list is cut: have the limit on the answers"
+            " to one C-FIND raised or taken away in the PACS; mkiso check --accession looks at its lists. If new images"
+            f" come in now, try again.{hides}",
+            accession=accession,
+            expected=listed + (0 if unlisted else uncounted),
+            received=listed - len(self._missing(study)) + len(unlisted),
+            failed=self._ended[study.study_uid].failed,
+        )
 
     def _move(self, receiver: RunningReceiver, study: Study, moving: Stopwatch) -> Outcome:
         retrieve = self.config.retrieve
@@ -109,16 +158,27 @@ class Retrieval:
         study_uid, series_uid, limit = study.study_uid, study.series_uid, retrieve.move_timeout
         argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study_uid, limit, series_uid)
         log_file = self.workspace.path / f"movescu-{study.study_uid}.log"
-        self._inbox.quiet = Stopwatch()
-        with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
-            self._watch(receiver, mover, moving)
+        for _ in attempts(self.pacs, lambda: self._tick(receiver)):
+            log_file.unlink(missing_ok=True)
+            self._inbox.quiet = Stopwatch()
+            with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
+                self._watch(receiver, mover, study, moving)
+            if association_failure(said(log_file)) is not Failure.BUSY:
+                break
         return outcome(self.pacs, destination, said(log_file))
 
-    def _watch(self, receiver: RunningReceiver, mover: Child, moving: Stopwatch) -> None:
-        retrieve = self.config.retrieve
+    def _watch(self, receiver: RunningReceiver, mover: Child, study: Study, moving: Stopwatch) -> None:
+        """Until the C-MOVE ends, or goes on although everything is there and nothing further comes."""
+        retrieve, wanted = self.config.retrieve, keys_of(study)
         while not mover.ends_within(max(WATCH, self._tick(receiver))):
+            quiet = self._inbox.quiet.seconds()
+            if wanted <= self._inbox.keys:
+                still = quiet > retrieve.settle_timeout and not self._unfinished(receiver)
+                if still or moving.seconds() > retrieve.move_timeout:
+                    return
+                continue
             self._require_time(moving)
-            if self._inbox.quiet.seconds() > retrieve.stall_timeout:
+            if quiet > retrieve.stall_timeout:
                 raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
 
     def _require_time(self, moving: Stopwatch) -> None:
@@ -126,29 +186,39 @@ class Retrieval:
         if moving.seconds() > limit:
             raise self._late(f"the C-MOVE did not end in {limit:g} s (retrieve.move_timeout)")
 
-    def _settle(self, receiver: RunningReceiver, study: Study, ended: Outcome, moving: Stopwatch) -> None:
+    def _settle(self, receiver: RunningReceiver, study: Study, moving: Stopwatch) -> None:
         """Wait for what an archive sends after it has answered; raise where something does not come."""
         self._inbox.quiet = Stopwatch()
         self._inbox.look()
         while missing := self._missing(study):
-            told_so = ended.ending is Ending.WARNING and ended.failed >= len(missing)
-            if told_so or self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
+            gave_up = self._gave_up(receiver, self._ended[study.study_uid], len(missing))
+            if gave_up or self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
                 self._inbox.recheck()
                 break
             self._require_time(moving)
             time.sleep(self._tick(receiver))
-        self._require_all(study, ended)
+        self._require_all(study)
+        self._let_files_close(receiver, moving)
+
+    def _gave_up(self, receiver: RunningReceiver, ended: Outcome, missing: int) -> bool:
+        """Whether the archive itself says that what is missing will not come."""
+        if ended.ending is Ending.FAILURE:
+            return not self._unfinished(receiver)
+        return ended.ending is Ending.WARNING and ended.failed >= missing
 
     def _let_files_close(self, receiver: RunningReceiver, moving: Stopwatch) -> None:
         """A file of which each element is whole may still grow while it is open; others hold nothing up."""
         self._inbox.quiet = Stopwatch()
-        while unfinished := self._inbox.of_expected(receiver.files_being_written()):
+        while unfinished := self._unfinished(receiver):
             if self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
                 break
             self._require_time(moving)
             time.sleep(self._tick(receiver))
         self._inbox.recheck()
         self._inbox.forget(unfinished)
+
+    def _unfinished(self, receiver: RunningReceiver) -> set[str]:
+        return self._inbox.of_expected(receiver.files_being_written())
 
     def _tick(self, receiver: RunningReceiver) -> float:
         """Look at everything once; the seconds until it is worth to look again."""
@@ -163,12 +233,14 @@ class Retrieval:
     def _missing(self, study: Study) -> list[str]:
         return sorted(sop for _, sop in keys_of(study) - self._inbox.keys)
 
-    def _require_all(self, study: Study, ended: Outcome) -> None:
-        missing = self._missing(study)
-        if missing:
-            raise self._incomplete(study, missing, ended)
+    def _require_all(self, study: Study) -> None:
+        """Raise PacsRejected, NoDicomData or Incomplete where an instance of the list is missing."""
+        if missing := self._missing(study):
+            raise self._incomplete(study, missing, self._ended[study.study_uid])
 
     def _incomplete(self, study: Study, missing: list[str], ended: Outcome) -> MkisoError:
+        if ended.ending is Ending.FAILURE:
+            return PacsRejected(ended.said)
         expected, accession = len(study.instances), study.accession_number
         numbers: dict[str, Any] = {"accession": accession, "expected": expected, "received": expected - len(missing)}
         why = f" The PACS said: {ended.said}." if ended.said else ""
@@ -178,14 +250,19 @@ class Retrieval:
                 " this host's receivers, and try again.",
                 **numbers,
             )
-        named = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
         torn = f" {self._inbox.damaged} arrived damaged." if self._inbox.damaged else ""
         return Incomplete(
-            f"{len(missing)} of {expected} instances for {accession} did not arrive whole: {named}.{torn}{why}"
-            " Try again; if it stays so, check these instances in the PACS.",
+            f"{len(missing)} of {expected} instances for {accession} did not arrive whole: {_named(missing)}."
+            f"{torn}{why} Try again; if it stays so, check these instances in the PACS.",
             **numbers,
             failed=ended.failed,
         )
 
     def _late(self, what: str) -> PacsTimeout:
         return PacsTimeout(f"The PACS {self.pacs} was too slow: {what}. Try again, or raise the limit.")
+
+
+def _named(uids: Collection[str]) -> str:
+    """The first few of these UIDs, and how many more there are."""
+    more = f" and {len(uids) - NAMED} more" if len(uids) > NAMED else ""
+    return ", ".join(sorted(uids)[:NAMED]) + more

@@ -120,17 +120,17 @@ def with_all_patients(finder: Finder, study: Study) -> Study:
     return studies[study.study_uid]
 
 
-def of_one_series(study: Study) -> Study:
-    """The study's series of the fewest instances, as if that were all of it.
+def of_one_series(study: Study, series_uid: str | None = None) -> Study:
+    """This series of the study, or else that of the most instances, as if that were all of it.
 
     A study as it is where it has no series with a UID that can be asked for.
     """
     series = Counter(one for one in study.instances.values() if uid_fault(one) is None)
     if not series:
         return study
-    series_uid, _ = min(series.items(), key=lambda one: (one[1], one[0]))
-    instances = {sop: series for sop, series in study.instances.items() if series == series_uid}
-    return replace(study, instances=instances, series_uid=series_uid)
+    chosen = series_uid or max(series.items(), key=lambda one: (one[1], one[0]))[0]
+    instances = {sop: series for sop, series in study.instances.items() if series == chosen}
+    return replace(study, instances=instances, series_uid=chosen)
 
 
 def with_modalities(finder: Finder, study: Study) -> Study:

@@ -94,10 +94,58 @@ def before(held: Held, tmp_path: Path) -> Start:
         "any-accession",
         "refuses-whole-studies",
         "ignores-whole-studies",
+        "cut-whole-studies",
+        "cut-and-early",
+        "resent",
+        "pending-for-ever",
+        "never-answers",
+        "odd-warning",
+        "odd-cancel",
+        "fails-in-the-end",
     ],
 )
 def test_a_disc_is_whole_and_holds_that_study_alone(behaviour: str, before: Start, held: Held) -> None:
     with before(behaviour) as it:
+        assert it.disc() == instances_of([held.six])
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected", "received", "failed"),
+    [("cut", 3, 6, 0), ("cut-and-never-answers", 3, 6, 0), ("cut-and-failed", 6, 3, 3), ("cut-and-kept", 6, 3, 0)],
+)
+def test_a_list_that_was_cut_fails_the_disc_and_is_explained(
+    behaviour: str, expected: int, received: int, failed: int, before: Start
+) -> None:
+    with before(behaviour, n=3) as it:
+        error = it.refusal(errors.Incomplete)
+        assert error.fields == {"accession": SIX, "expected": expected, "received": received, "failed": failed}
+        assert "list is cut" in error.detail
+
+
+def test_what_an_archive_sends_and_does_not_list_is_left_out_where_that_is_set(
+    before: Start, held: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    with before("cut", n=4, retrieve={"unlisted": "leave_out"}) as it:
+        found = it.disc()
+        assert len(found) == 4
+        assert found.items() <= instances_of([held.six]).items()
+        assert [record.levelname for record in caplog.records if "does not list" in record.message] == ["WARNING"]
+
+
+@pytest.mark.parametrize("behaviour", ["cut-and-failed", "cut-and-kept"])
+def test_what_was_counted_and_did_not_come_is_never_left_out(behaviour: str, before: Start) -> None:
+    with before(behaviour, n=3, retrieve={"unlisted": "leave_out"}) as it:
+        it.refusal(errors.Incomplete)
+
+
+def test_an_instance_that_came_into_the_archive_and_failed_fails_the_disc(before: Start) -> None:
+    with before("new-one-fails") as it:
+        error = it.refusal(errors.Incomplete)
+        assert (error.fields["expected"], error.fields["received"], error.fields["failed"]) == (7, 6, 1)
+
+
+def test_a_move_that_goes_on_though_all_is_there_is_not_waited_for(before: Start, held: Held) -> None:
+    with before("never-answers", retrieve={"settle_timeout": 0.5, "move_timeout": 3600, "stall_timeout": 3600}) as it:
         assert it.disc() == instances_of([held.six])
 
 

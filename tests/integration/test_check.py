@@ -151,7 +151,7 @@ def test_a_trial_does_everything_and_leaves_nothing(site: Site, http: dict[str, 
     file = written(tmp_path, site.settings(destinations={"relay": peer}, server=http, media={"layout": "pdi"}))
     status, found = checked(file, "--accession", "TWO.001")
     assert status == 0, found
-    for name in ("patient source", "query", "move", "disc", "end"):
+    for name in ("patient source", "query", "lists", "move", "disc", "end"):
         assert found[f"trial {name}"][0] == "ok"
     assert found["destination relay"][0] == "ok"
     assert "dcmdjpeg" not in found  # without media.uncompressed no disc needs it
@@ -161,7 +161,7 @@ def test_a_trial_does_everything_and_leaves_nothing(site: Site, http: dict[str, 
     assert list(tmp_path.glob("work/dicomdir_*")) == []
 
 
-def test_a_trial_moves_the_smallest_series_alone(http: dict[str, str], tmp_path: Path) -> None:
+def test_a_trial_moves_the_largest_series_alone(http: dict[str, str], tmp_path: Path) -> None:
     port, receiver = free_ports(2)
     study = mixed_study(tmp_path / "held")
     file = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver}, destinations={}, server=http))
@@ -169,7 +169,23 @@ def test_a_trial_moves_the_smallest_series_alone(http: dict[str, str], tmp_path:
         done = mkiso("check", "--config", file, "--accession", "MIXED.001")
     assert (done.returncode, done.stderr) == (0, b""), done.stdout  # nothing came that was not asked for
     assert f"series: 4, instances: {len(study.files)}, of " in done.stdout.decode()
-    assert re.search(r"trial move: .* instances: 1$", done.stdout.decode(), re.M)
+    assert re.search(rf"trial move: .* instances: {len(study.files) - 3}$", done.stdout.decode(), re.M)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "step", "told"),
+    [("cut-whole-studies", "trial lists", "3 instances more than at once"), ("cut", "trial move", "Its list is cut")],
+)
+def test_a_trial_tells_of_an_archive_that_cuts_its_lists(
+    behaviour: str, step: str, told: str, http: dict[str, str], tmp_path: Path
+) -> None:
+    port, receiver = free_ports(2)
+    ct_study(tmp_path / "held", RICHARD, "SIX.001", count=6)
+    file = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver}, destinations={}, server=http))
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", behaviour, n=3):
+        status, found = checked(file, "--accession", "SIX.001")
+    assert (status, next(name for name, (state, _) in found.items() if state == "FAIL")) == (1, step)
+    assert told in found[step][1]
 
 
 def test_a_trial_that_fails_says_where_and_tries_the_rest(site: Site, http: dict[str, str], tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """Relays: everything arrives, unchanged, or the caller is told what did not."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import dcmread
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from mkiso import errors
 from mkiso.cancellation import Cancellation
@@ -20,6 +22,7 @@ from tests.support.destination import running_destination
 from tests.support.ports import free_ports
 from tests.support.service import data_set, elements, instances_of, settings
 from tests.support.studies import RICHARD, Study, ct_study, mixed_study
+from tests.support.tools import wait_until
 
 SIX, MIXED = "SIX.001", "MIXED.001"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
@@ -35,12 +38,14 @@ class Route:
         self._settings = settings(directory, archive, {"RECEIVER": receiver})
         self._ledger = self._settings["storage"]["ledger"]
 
-    def send(self, accession: str, name: str = "relay", **destination: Any) -> Relayed:
+    def send(
+        self, accession: str, name: str = "relay", cancellation: Cancellation | None = None, **destination: Any
+    ) -> Relayed:
         peer = {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": self.port, "timeout": 2, **destination}
         self._settings["destinations"] = {name: peer}
         installation = Installation(parse(self._settings))
         try:
-            return relay(installation, Order((accession,), "test"), name, Cancellation())
+            return relay(installation, Order((accession,), "test"), name, cancellation or Cancellation())
         finally:
             self.job = installation.ledger.list_jobs(limit=1)[0]
             installation.ledger.close()
@@ -54,12 +59,17 @@ class Route:
 
     def outcomes(self) -> list[str]:
         """What the ledger says became of each instance of the last job."""
+        query = "SELECT outcome FROM instances WHERE job_id = :job ORDER BY outcome"
+        return [outcome for (outcome,) in self.read(query, job=self.job["id"])]
+
+    def read(self, query: str, **values: str) -> list[Any]:
+        """Rows of the ledger."""
         engine = create_engine(self._ledger)
-        with engine.connect() as connection:
-            query = text("SELECT outcome FROM instances WHERE job_id = :job ORDER BY outcome")
-            rows = connection.execute(query, {"job": self.job["id"]}).scalars().all()
-        engine.dispose()
-        return list(rows)
+        try:
+            with engine.connect() as connection:
+                return [tuple(row) for row in connection.execute(text(query), values)]
+        finally:
+            engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +166,28 @@ def test_a_peer_that_is_lost_in_the_middle_fails_the_relay(behaviour: str, tool:
     assert (error.fields["files_sent"], error.fields["files_failed"]) == (2, 4)
     assert (route.job["files_sent"], route.job["files_failed"]) == (2, 4)
     assert route.outcomes().count("acknowledged") == 2
+
+
+@pytest.mark.parametrize("tool", ["storescu", "dcmsend"])
+def test_the_ledger_tells_how_many_have_been_sent_while_others_are(tool: str, route: Route) -> None:
+    cancellation, told = Cancellation(), []
+
+    def watch() -> None:
+        wait_until(lambda: _tells_of_sent(route, told), 20, lambda: "no progress was told")
+        cancellation.cancel("enough")
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    with running_destination(route.port, "silent"), pytest.raises(errors.Cancelled):
+        route.send(SIX, cancellation=cancellation, tool=tool, timeout=60)
+    watching.join()
+    assert told == [("sending", 2)]
+
+
+def _tells_of_sent(route: Route, told: list[tuple[str, int]]) -> bool:
+    with suppress(OperationalError):  # the job opens the ledger that is read here
+        told += route.read("SELECT state, files_sent FROM jobs WHERE files_sent > 0")
+    return bool(told)
 
 
 @pytest.mark.parametrize("tool", ["storescu", "dcmsend"])

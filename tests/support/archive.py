@@ -22,8 +22,8 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from tests.support import tools
-from tests.support.behaviours import BEHAVIOURS, Answers, Behaviour
+from tests.support import behaviours, lists, tools
+from tests.support.behaviours import Answers, Behaviour
 from tests.support.holdings import Holdings
 from tests.support.moves import (
     CANNOT_PERFORM,
@@ -35,6 +35,8 @@ from tests.support.moves import (
     send_at_once,
 )
 from tests.support.tools import LOCALHOST
+
+BEHAVIOURS = behaviours.BEHAVIOURS | lists.BEHAVIOURS
 
 
 @dataclass(frozen=True)

@@ -34,18 +34,18 @@ def _send(move: Move, sender: Association, instances: Sequence[Instance], unsent
         move.answer(PENDING, len(instances) - number + unsent)
 
 
-def _send_all(move: Move, instances: Sequence[Instance], unsent: int = 0, delay: float = 0) -> None:
+def send_all(move: Move, instances: Sequence[Instance], unsent: int = 0, delay: float = 0) -> None:
     if instances:
         with move.receiver(instances) as sender:
             _send(move, sender, instances, unsent, delay)
 
 
 def _normal(move: Move) -> None:
-    _send_all(move, move.instances)
+    send_all(move, move.instances)
     move.finish()
 
 
-def _early(move: Move) -> None:
+def early(move: Move) -> None:
     instances = move.instances
     move.completed = len(instances)
     move.finish()
@@ -63,7 +63,7 @@ def _foreign(move: Move) -> None:
     asked = move.instances
     studies = {instance.study_uid for instance in asked}
     others = [one for one in move.archive.holdings.instances if one.study_uid not in studies]
-    _send_all(move, [*asked, *others[:1]])
+    send_all(move, [*asked, *others[:1]])
     move.finish()
 
 
@@ -83,20 +83,20 @@ def _send_late_pixels(move: Move, instances: Sequence[Instance]) -> None:
 
 def _withhold(move: Move) -> None:
     *sent, _ = move.instances
-    _send_all(move, sent, unsent=1)
+    send_all(move, sent, unsent=1)
     move.completed += 1
     move.finish()
 
 
 def _extra(move: Move) -> None:
     first, *_ = asked = move.instances
-    added = _new_instance(first, len(asked) + 1, move.archive.scratch)
+    added = new_instance(first, len(asked) + 1, move.archive.scratch)
     if added.sop_instance_uid not in {instance.sop_instance_uid for instance in asked}:
         move.archive.holdings.add(added)
     _normal(move)
 
 
-def _new_instance(like: Instance, number: int, directory: Path) -> Instance:
+def new_instance(like: Instance, number: int, directory: Path) -> Instance:
     dataset = dcmread(like.path)
     dataset.SOPInstanceUID = datasets.uid(like.study_uid, "arrived during the C-MOVE")
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
@@ -115,7 +115,7 @@ def _stall(move: Move) -> None:
 
 def _abort(move: Move) -> None:
     instances, n = move.instances, move.options.n
-    _send_all(move, instances[:n], unsent=len(instances[n:]))
+    send_all(move, instances[:n], unsent=len(instances[n:]))
     move.association.abort(block=False)
 
 
@@ -124,7 +124,7 @@ def _status(move: Move) -> None:
 
 
 def _duplicate(move: Move) -> None:
-    _send_all(move, [instance for instance in move.instances for _ in range(2)])
+    send_all(move, [instance for instance in move.instances for _ in range(2)])
     move.finish()
 
 
@@ -166,38 +166,38 @@ def _hold_open(move: Move) -> None:
     _normal(move)
 
 
-def _partial(move: Move) -> None:
+def partial(move: Move) -> None:
     instances, failing = move.instances, min(move.options.n, len(move.instances))
     sent = instances[: len(instances) - failing]
-    _send_all(move, sent, unsent=failing)
+    send_all(move, sent, unsent=failing)
     move.failed += [instance.sop_instance_uid for instance in instances[len(sent) :]]
     move.finish()
 
 
 def _slow(move: Move) -> None:
-    _send_all(move, move.instances, delay=move.options.delay)
+    send_all(move, move.instances, delay=move.options.delay)
     move.finish()
 
 
-def _found(archive: Archive, query: Dataset, ignored: Sequence[str] = ()) -> Answers:
+def found(archive: Archive, query: Dataset, ignored: Sequence[str] = ()) -> Answers:
     for answer in archive.holdings.answers(query, ignored):
         yield PENDING, answer
 
 
 def _any_accession(archive: Archive, query: Dataset) -> Answers:
-    return _found(archive, query, ["AccessionNumber"])
+    return found(archive, query, ["AccessionNumber"])
 
 
 def _older_patient_id(archive: Archive, query: Dataset) -> Answers:
     """The patient was given another ID since the files were written."""
-    for status, answer in _found(archive, query):
+    for status, answer in found(archive, query):
         if answer is not None and "PatientID" in answer:
             answer.PatientID = "NEW001"
         yield status, answer
 
 
 def _no_patient_id(archive: Archive, query: Dataset) -> Answers:
-    for status, answer in _found(archive, query):
+    for status, answer in found(archive, query):
         if answer is not None and "PatientID" in answer:
             answer.PatientID = ""
         yield status, answer
@@ -207,9 +207,9 @@ def _endless_answers(level: str) -> Callable[[Archive, Dataset], Answers]:
     """The same answers at one level again and again, until nobody listens."""
 
     def find(archive: Archive, query: Dataset) -> Answers:
-        yield from _found(archive, query)
+        yield from found(archive, query)
         while query.QueryRetrieveLevel == level:
-            yield from _found(archive, query)
+            yield from found(archive, query)
 
     return find
 
@@ -222,14 +222,14 @@ def _refuses_whole_studies(archive: Archive, query: Dataset) -> Answers:
     if query.QueryRetrieveLevel == "IMAGE" and not query.SeriesInstanceUID:
         yield 0xA900, None
     else:
-        yield from _found(archive, query)
+        yield from found(archive, query)
 
 
 def _ignores_whole_studies(archive: Archive, query: Dataset) -> Answers:
     if query.QueryRetrieveLevel == "IMAGE" and not query.SeriesInstanceUID:
         yield SUCCESS, None
     else:
-        yield from _found(archive, query)
+        yield from found(archive, query)
 
 
 def _hang_find(_archive: Archive, _query: Dataset) -> Answers:
@@ -242,14 +242,14 @@ class Behaviour:
     """What the archive does with each kind of request; by default, what is right."""
 
     move: Callable[[Move], None] = _normal
-    find: Callable[[Archive, Dataset], Answers] = _found
+    find: Callable[[Archive, Dataset], Answers] = found
     rejects: bool = False
     associates: bool = True
 
 
 BEHAVIOURS = {
     "normal": Behaviour(),
-    "early": Behaviour(_early),
+    "early": Behaviour(early),
     "foreign": Behaviour(_foreign),
     "late-pixels": Behaviour(_late_pixels),
     "withhold": Behaviour(_withhold),
@@ -273,7 +273,7 @@ BEHAVIOURS = {
     "two-associations": Behaviour(_two_associations),
     "truncate": Behaviour(_truncate),
     "hold-open": Behaviour(_hold_open),
-    "partial": Behaviour(_partial),
+    "partial": Behaviour(partial),
     "slow": Behaviour(_slow),
     "none": Behaviour(Move.finish),
 }

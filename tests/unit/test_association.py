@@ -1,8 +1,18 @@
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from mkiso.dcmtk.association import Failure, Peer, association_argv, association_failure, whole_seconds, words
+from mkiso.dcmtk.association import (
+    Failure,
+    Peer,
+    association_argv,
+    association_failure,
+    attempts,
+    whole_seconds,
+    words,
+)
 from mkiso.dcmtk.pacs import association_error, silent_error
 
 TEXTS = {
@@ -13,6 +23,16 @@ TEXTS = {
     "movescu-rejected": Failure.REJECTED,
     "echoscu-rejected": Failure.REJECTED,
     "movescu-no-context": Failure.NO_CONTEXT,
+    "storescu-rejected": Failure.REJECTED,
+    "dcmsend-rejected": Failure.REJECTED,
+    "findscu-limit-for-good": Failure.REJECTED,
+    "findscu-busy": Failure.BUSY,
+    "findscu-busy-congestion": Failure.BUSY,
+    "findscu-busy-no-reason": Failure.BUSY,
+    "movescu-busy": Failure.BUSY,
+    "echoscu-busy": Failure.BUSY,
+    "storescu-busy": Failure.BUSY,
+    "dcmsend-busy": Failure.BUSY,
     "movescu-success": None,
     "findscu-success": None,
     "movescu-abort": None,
@@ -45,6 +65,61 @@ def test_an_association_that_failed_is_an_error_that_names_the_peer(
     assert "ABPACS at pacs.example:11112" in error.detail
 
 
+@pytest.mark.parametrize("name", ["findscu-busy", "findscu-busy-congestion", "movescu-busy", "findscu-limit-for-good"])
+def test_a_busy_archive_is_told_as_such_and_without_advice_on_ae_titles(
+    name: str, captured: Callable[[str], str], pacs: Peer
+) -> None:
+    error = association_error(pacs, captured(name))
+    assert error is not None
+    assert (error.code, "AE title" in error.detail) == ("pacs_rejected", False)
+    assert "as many associations as it takes" in error.detail
+    assert "Try again later" in error.detail
+
+
+class Clock:
+    """Time that passes only where somebody sleeps, and is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock.monotonic)
+    monkeypatch.setattr("time.sleep", clock.sleep)
+    return clock
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1, 10, 60])
+def test_a_busy_peer_is_asked_at_once_ever_more_rarely_and_once_more_when_its_time_is_over(
+    seconds: float, clock: Clock, pacs: Peer
+) -> None:
+    turns = [clock.now for _ in attempts(replace(pacs, connect_timeout=seconds), lambda: None)]
+    pauses = [after - before for before, after in pairwise(turns)]
+    assert turns[0] == 0
+    assert turns[-1] == pytest.approx(seconds, abs=0.3)
+    assert pauses[0] < 0.2
+    assert max(pauses) < 2.2
+    assert sum(pause < 1 for pause in pauses[:-1]) < 5
+
+
+def test_who_waits_for_a_busy_peer_can_be_called_away(clock: Clock, pacs: Peer) -> None:
+    def check() -> None:
+        if clock.now > 0.2:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        list(attempts(pacs, check))
+    assert clock.now < 0.4
+
+
 def test_silence_is_unreachable(pacs: Peer) -> None:
     assert silent_error(pacs).code == "pacs_unreachable"
 
@@ -60,6 +135,11 @@ def test_silence_is_unreachable(pacs: Peer) -> None:
             " Reason: Called AE Title Not Recognized",
         ),
         ("storescp-port-in-use", "cannot create network: TCP Initialization Error: Address already in use"),
+        (
+            "dcmsend-rejected",
+            "Result: Rejected Permanent, Source: Service User; Reason: Called AE Title Not Recognized;"
+            " cannot negotiate network association: DUL Association Rejected",
+        ),
         ("movescu-success", "it said nothing"),
     ],
 )

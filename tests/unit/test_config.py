@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "retrieve.queue_timeout": 300,
     "retrieve.max_accessions": 20,
     "retrieve.verify_patient": True,
+    "retrieve.unlisted": "fail",
     "destinations": {},
     "patients.sql.steps": [],
     "media.layout": "pdi",

@@ -148,6 +148,16 @@ def test_a_study_is_asked_for_series_by_series_where_it_is_not_answered_at_once(
     assert finder.instances("1.2.3") == {"1.5": "1.4", "1.8": "1.7"}
 
 
+def test_a_busy_archive_is_not_asked_for_the_series_of_a_study(
+    finder: Finder, archive: Callable[..., None], captured: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(findscu, "attempts", lambda *_: range(2))
+    for _ in range(2):
+        archive(IMAGE_KEYS, stderr=captured("findscu-busy"), listed="")
+    with pytest.raises(PacsRejected, match="as many associations"):
+        finder.instances("1.2.3")
+
+
 def test_a_series_that_cannot_be_asked_for_is_named_where_the_study_is_not_listed_at_once(
     finder: Finder, archive: Callable[..., None]
 ) -> None:

@@ -13,8 +13,10 @@ from tests.unit.test_instances import IDENTITY, data_set, encoded
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., None]:
-    def written(name: str, sop_instance_uid: str, end: int | None = None) -> None:
-        content = encoded(data_set(ExplicitVRLittleEndian, sop_instance_uid), ExplicitVRLittleEndian)
+    def written(name: str, sop_instance_uid: str, end: int | None = None, study: str = IDENTITY[3]) -> None:
+        made = data_set(ExplicitVRLittleEndian, sop_instance_uid)
+        made.StudyInstanceUID = study
+        content = encoded(made, ExplicitVRLittleEndian)
         (tmp_path / name).write_bytes(content[:end])
 
     return written
@@ -44,9 +46,30 @@ def test_only_what_is_expected_and_new_is_progress(tmp_path: Path, write: Callab
     inbox.look()
     began = inbox.quiet
     write("CT.again", "1.1")
-    write("CT.foreign", "1.9")
+    write("CT.foreign", "1.9", study="1.999")
     inbox.look()
     assert (inbox.quiet, inbox.received) == (began, 1)
+
+
+def test_an_instance_that_the_study_has_beyond_its_list_is_waited_for_and_not_counted(
+    tmp_path: Path, write: Callable
+) -> None:
+    inbox = inbox_of(tmp_path, "1.1")
+    began = inbox.quiet
+    write("CT.unlisted", "1.9")
+    inbox.look()
+    assert inbox.quiet is not began
+    assert inbox.received == 0
+
+
+def test_what_is_expected_later_counts_though_it_came_before(tmp_path: Path, write: Callable) -> None:
+    inbox = inbox_of(tmp_path, "1.1")
+    for number in (1, 2):
+        write(f"CT.{number}", f"1.{number}")
+    inbox.look()
+    assert inbox.received == 1
+    inbox.expect({(IDENTITY[3], "1.2")})
+    assert inbox.received == 2
 
 
 def test_what_came_is_known_by_study_and_instance_as_often_as_it_came(tmp_path: Path, write: Callable) -> None:
@@ -63,12 +86,13 @@ def test_what_came_is_known_by_study_and_instance_as_often_as_it_came(tmp_path: 
 def test_files_of_expected_instances_are_known_whole_or_torn(tmp_path: Path, write: Callable) -> None:
     write("CT.1", "1.1")
     write("CT.torn", "1.2", -1)
-    write("CT.foreign", "1.9")
-    write("CT.foreign.torn", "1.9", -1)
+    write("CT.foreign", "1.9", study="1.999")
+    write("CT.foreign.torn", "1.9", -1, study="1.999")
+    write("CT.unlisted", "1.9", -1)
     write("CT.begun", "1.2", 100)
     inbox = inbox_of(tmp_path, "1.1", "1.2")
     inbox.look()
-    assert inbox.of_expected([file.name for file in tmp_path.iterdir()]) == {"CT.1", "CT.torn"}
+    assert inbox.of_expected([file.name for file in tmp_path.iterdir()]) == {"CT.1", "CT.torn", "CT.unlisted"}
 
 
 def rewritten_torn(_tmp_path: Path, write: Callable) -> None:

@@ -24,7 +24,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mkiso.retrieve.instances import Instance, claimed_uid, read_whole, same_data_set
+from mkiso.retrieve.instances import Instance, claimed_key, read_whole, same_data_set
 
 SYNTAXES = {
     "explicit": ExplicitVRLittleEndian,
@@ -271,7 +271,7 @@ def test_a_nested_identifier_is_not_the_files(tmp_path: Path) -> None:
 
 def test_a_directory_is_no_instance(tmp_path: Path) -> None:
     assert read_whole(tmp_path) is None
-    assert claimed_uid(tmp_path) is None
+    assert claimed_key(tmp_path) == ("", "")
 
 
 def test_a_file_that_cannot_be_read_is_not_called_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +295,7 @@ def test_no_file_is_left_open(tmp_path: Path) -> None:
     before = descriptors()
     is_whole(tmp_path, b"torn")
     is_whole(tmp_path, one.path.read_bytes()[:-1])
-    claimed_uid(one.path)
+    claimed_key(one.path)
     same_data_set(one, one)
     assert descriptors() == before
 
@@ -308,15 +308,18 @@ def test_a_growing_file_claims_its_instance_as_soon_as_that_is_there(syntax: UID
     file = tmp_path / "growing"
     for end in range(len(content)):
         file.write_bytes(content[:end])
-        assert claimed_uid(file) == (IDENTITY[0] if end >= there else None), end
+        study, sop = claimed_key(file)
+        assert sop == (IDENTITY[0] if end >= there else ""), end
+        assert study in {"", IDENTITY[3]}, end
+    assert study == IDENTITY[3] or syntax == DeflatedExplicitVRLittleEndian
 
 
 def test_what_claims_nothing(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    assert claimed_uid(file) is None
-    for content in (b"", b"text" * 99, bytes(128) + b"DICM" + bytes(99), bytes(128) + b"DICM\2\0\3\0UI\2\0\xff\xff"):
+    assert claimed_key(file) == ("", "")
+    for content in (b"", b"text" * 99, bytes(128) + b"DICM" + bytes(99)):
         file.write_bytes(content)
-        assert claimed_uid(file) is None
+        assert claimed_key(file) == ("", "")
 
 
 def differing(directory: Path, change: Callable[[Dataset], None]) -> bool:

@@ -1,6 +1,8 @@
+import io
 import os
 import resource
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -9,7 +11,19 @@ import psutil
 import pytest
 
 from mkiso.errors import Internal
-from mkiso.process import KEPT_OF_LOG, NICE, QUERY_DICTIONARY, Child, ToolTimeout, remove_tree, run, said, spawned
+from mkiso.process import (
+    KEPT_OF_LOG,
+    LONGEST_LINE,
+    NICE,
+    QUERY_DICTIONARY,
+    Child,
+    GrowingLog,
+    ToolTimeout,
+    remove_tree,
+    run,
+    said,
+    spawned,
+)
 
 Wait = Callable[[Callable[[], object]], None]
 FOREVER = 60.0
@@ -207,6 +221,53 @@ def test_of_a_long_log_its_beginning_and_its_end_are_told(tmp_path: Path) -> Non
     assert told.startswith("first line\n")
     assert told.endswith("last line\n")
     assert len(told) == 2 * KEPT_OF_LOG + 1
+
+
+def test_a_growing_log_tells_each_line_once_and_when_it_is_whole(tmp_path: Path) -> None:
+    log = GrowingLog(tmp_path / "log")
+    with (tmp_path / "log").open("w") as program:
+        told = []
+        for written in ("one\ntw", "", "o\n\nthr", "ee\nno end"):
+            program.write(written)
+            program.flush()
+            told.append(list(log.new_lines()))
+    assert told == [["one"], [], ["two", ""], ["three"]]
+
+
+def test_of_a_growing_log_no_byte_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+    opened = Path.open
+
+    class Counting(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes | None:
+            nonlocal read
+            block = super().read(size)
+            read += len(block or b"")
+            return block
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Counting(path) if mode == "rb" else opened(path, mode))
+    log, lines = GrowingLog(tmp_path / "log"), 0
+    for _ in range(50):
+        with (tmp_path / "log").open("ab") as program:
+            program.write(b"D: a line of a log\n" * 5000 + b"D: begun")
+        lines += len(list(log.new_lines()))
+    assert lines == 50 * 5000
+    assert read == (tmp_path / "log").stat().st_size
+
+
+def test_a_line_without_an_end_costs_no_memory(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as program:
+        program.write(b"x" * LONGEST_LINE)
+        program.truncate(200 << 20)
+        program.seek(0, os.SEEK_END)
+        program.write(b"\nlast\n")
+    tracemalloc.start()
+    try:
+        first, last = GrowingLog(tmp_path / "log").new_lines()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert (first, last) == ("x" * LONGEST_LINE, "last")
 
 
 def test_a_tree_is_removed_also_without_a_descriptor_left(tmp_path: Path) -> None:

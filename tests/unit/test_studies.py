@@ -140,10 +140,11 @@ def test_the_api_shows_a_study_with_the_contracts_fields() -> None:
     }
 
 
-def test_of_a_study_the_smallest_series_is_taken_alone() -> None:
-    made = study(instances={"1.1": "1", "1.2": "1", "2.1": "2", "3.1": "3", "3.2": "3"})
+def test_of_a_study_the_largest_series_is_taken_alone_or_one_that_is_named() -> None:
+    made = study(instances={"1.1": "1", "2.1": "2", "2.2": "2", "3.1": "3"})
     narrowed = of_one_series(made)
-    assert (narrowed.series_uid, narrowed.instances) == ("2", {"2.1": "2"})
+    assert (narrowed.series_uid, narrowed.instances) == ("2", {"2.1": "2", "2.2": "2"})
+    assert of_one_series(made, "3").instances == {"3.1": "3"}
     assert of_one_series(study(instances={})).series_uid is None
 
 

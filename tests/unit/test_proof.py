@@ -1,0 +1,69 @@
+"""What a C-MOVE's counts and arrivals say of the archive's list."""
+
+from pathlib import Path
+
+import pytest
+
+from mkiso.dcmtk.movescu import Ending, Outcome
+from mkiso.retrieve.instances import Instance, Key
+from mkiso.retrieve.proof import Evidence, evidence_against
+from tests.unit.test_studies import study
+
+ASKED = {"1.2"}
+LISTED = {"1.5.1": "1.4", "1.5.2": "1.4", "1.5.3": "1.4"}
+
+
+def came(*uids: str, study_uid: str = "1.2", series_uid: str = "1.4") -> dict[Key, list[Instance]]:
+    """One file for each UID."""
+    found: dict[Key, list[Instance]] = {}
+    for sop in uids:
+        found.setdefault((study_uid, sop), []).append(
+            Instance(Path(sop), sop, "1.9", series_uid, study_uid, "1.2.840.10008.1.2", 1, (1, 1))
+        )
+    return found
+
+
+def ended(completed: int, failed: int = 0, warning: int = 0, *uids: str) -> Outcome:
+    return Outcome(Ending.WARNING, completed, failed, warning, frozenset(uids))
+
+
+@pytest.mark.parametrize(
+    ("arrived", "outcome"),
+    [
+        (came(*LISTED), ended(3)),
+        (came(*LISTED), ended(0)),
+        (came(*LISTED), ended(2, 1, 0, "1.5.3")),
+        (came(*LISTED), ended(0, 0, 3)),
+        (came(*LISTED, *LISTED), ended(6)),
+        (came(*LISTED) | came("1.8", study_uid="1.3"), ended(4)),
+        ({}, ended(3)),
+    ],
+    ids=["counted", "not counted", "failed and came", "warnings", "each twice", "a foreign one", "not there yet"],
+)
+def test_what_list_and_arrivals_explain_is_no_evidence(arrived: dict[Key, list[Instance]], outcome: Outcome) -> None:
+    assert not evidence_against(study(instances=LISTED), ASKED, arrived, outcome)
+
+
+@pytest.mark.parametrize(
+    ("arrived", "outcome", "uncounted"),
+    [
+        (came(*LISTED), ended(4), 1),
+        (came(*LISTED), ended(3, 1), 1),
+        (came(*LISTED), ended(3, 0, 2), 2),
+        (came(*LISTED), ended(0, 0, 0, "1.5.9"), 1),
+        (came(*LISTED) | came("1.8", study_uid="1.3"), ended(3, 1), 1),
+        (came("1.5.1", "1.5.1", "1.5.2", "1.5.3"), ended(5), 1),
+    ],
+    ids=["completed", "failed", "warnings", "named as failed", "failed beside a stranger's", "beyond a second copy"],
+)
+def test_what_they_do_not_explain_is_counted(
+    arrived: dict[Key, list[Instance]], outcome: Outcome, uncounted: int
+) -> None:
+    assert evidence_against(study(instances=LISTED), ASKED, arrived, outcome) == Evidence(frozenset(), uncounted)
+
+
+def test_what_came_and_is_not_listed_is_named() -> None:
+    arrived = came(*LISTED, "1.5.4") | came("1.5.5", series_uid="1.7")
+    assert evidence_against(study(instances=LISTED), ASKED, arrived, ended(5)).unlisted == {"1.5.4", "1.5.5"}
+    of_series = study(instances=LISTED, series_uid="1.4")
+    assert evidence_against(of_series, ASKED, arrived, ended(5)) == Evidence(frozenset({"1.5.4"}), 0)
