@@ -11,15 +11,22 @@ END = "</html>"
 
 
 class Reading(Enum):
-    """How strictly a report is read: by the rules, against them, or without what cannot be read."""
+    """How strictly a report is read."""
 
-    STRICT = ()
-    TOLERANT = ("-Er", "-Ev", "-Ec", "-Ee")
-    SKIPPING = ("-Ei",)
+    STRICT = "by the rules"
+    TOLERANT = "against the rules"
+    SKIPPING = "without what cannot be read"
+
+
+OPTIONS: dict[Reading, tuple[str, ...]] = {
+    Reading.STRICT: (),
+    Reading.TOLERANT: ("-Er", "-Ev", "-Ec", "-Ee"),
+    Reading.SKIPPING: ("-Ei",),
+}
 
 
 def report_argv(dcmtk_dir: Path, instance: Path, page: Path, reading: Reading) -> tuple[str, ...]:
-    return (str(dcmtk_dir / "dsr2html"), "-q", "+X1", "+U8", *reading.value, str(instance), str(page))
+    return (str(dcmtk_dir / "dsr2html"), "-q", "+X1", "+U8", *OPTIONS[reading], str(instance), str(page))
 
 
 def make_report(converter: Converter, instance: Path, page: Path, reading: Reading) -> str | None:

@@ -74,6 +74,14 @@ def test_a_disc_of_every_study_holds_its_instances_and_passes_every_check(
     assert (told["layout"], told["not_indexed"], told["medium"]) == ("pdi", 0, "CD")
 
 
+def test_a_structured_report_is_on_the_disc_and_on_a_page_of_it(service: Service, site: Site, tmp_path: Path) -> None:
+    disc = read_disc(fetched(service, "/mkiso.php?accession_number=SR.001", tmp_path / "disc.iso"), tmp_path / "disc")
+    assert instances_on(disc) == instances_of(site.pacs.of("SR.001"))
+    pages = [file.read_text() for path, file in disc.items() if path.startswith("ihe_pdi/")]
+    assert "A synthetic finding." in "".join(pages)
+    assert "A synthetic finding." in disc["PHONE.HTM"].read_text()
+
+
 def test_several_studies_share_a_disc_that_others_read(service: Service, site: Site, tmp_path: Path) -> None:
     iso = fetched(service, SEVERAL, tmp_path / "disc.iso")
     disc = read_disc(iso, tmp_path / "disc")

@@ -1,7 +1,9 @@
 """The house's order: who may import whom, and how long things may be."""
 
 import ast
+import importlib
 from collections.abc import Iterator
+from enum import Enum
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -98,3 +100,18 @@ def test_no_function_exceeds_40_lines() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
     assert [f"{name}: {one.name}" for name, one in functions if (one.end_lineno or 0) - one.lineno >= 40] == []
+
+
+def test_the_value_of_an_enum_is_a_word_or_a_number() -> None:
+    """A tuple's items are arguments of the class; Python 3.11.2 makes of an empty one a bare object()."""
+    for name in (name for name in FILES if "enum" in imports(TREES[name])):
+        importlib.import_module("mkiso." + name.removesuffix(".py").replace("/", "."))
+    members = [member for one in enums(Enum) if one.__module__.startswith("mkiso.") for member in one]
+    assert len(members) > 10
+    assert [member for member in members if not isinstance(member.value, str | int)] == []
+
+
+def enums(base: type[Enum]) -> Iterator[type[Enum]]:
+    for one in base.__subclasses__():
+        yield one
+        yield from enums(one)
