@@ -160,5 +160,5 @@ def patient_id(found: Mapping[int, bytes]) -> str:
     try:
         text = decode_bytes(value, convert_encodings([name.strip("\0 ") for name in names]), DELIMITERS)
     except (LookupError, ValueError):  # a name that is one of Python's, not of DICOM's
-        text = value.decode("latin-1")
-    return text.strip("\0 ")
+        text = ""
+    return text.strip("\0 ") or value.decode("latin-1").strip("\0 ")  # punycode reads nothing where there is something

@@ -1,11 +1,14 @@
-"""An index where everything has a later release: an empty wheel of version 9999 of each package that a lock names."""
+"""An index where everything has a later release: an empty wheel of version 9999 of each package that a lock names.
+
+Runs with Python alone: `python3 -m tests.support.newer DIRECTORY` makes it before anything is installed.
+"""
 
 import re
+import sys
 import zipfile
 from pathlib import Path
 
-from tests.support.tools import ROOT
-
+ROOT = Path(__file__).resolve().parents[2]
 LATER = "9999"
 LOCKED = re.compile(r"^([\w.-]+)==(\S+)(?: ; (.+?))? \\$", re.M)
 
@@ -36,3 +39,7 @@ def later_releases(directory: Path) -> Path:
             for file, text in described.items():
                 wheel.writestr(f"{stem}.dist-info/{file}", text)
     return directory
+
+
+if __name__ == "__main__":
+    print(later_releases(Path(sys.argv[1])))
