@@ -85,10 +85,10 @@ def decoded(value: bytes, character_set: str, delimiters: set[int] = DELIMITERS)
         return readable(value.decode("ascii").strip(PADDING))
     names = [name.strip(PADDING) for name in character_set.split("\\")]
     try:
-        text = decode_bytes(value, convert_encodings(names), delimiters)
+        text = decode_bytes(value, convert_encodings(names), delimiters).strip(PADDING)
     except Exception:  # as above
-        text = value.decode("latin-1")
-    return readable(text.strip(PADDING))
+        text = ""
+    return readable(text or value.decode("latin-1").strip(PADDING))  # punycode reads nothing where there is something
 
 
 def readable(text: str) -> str:
