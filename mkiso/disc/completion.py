@@ -14,9 +14,9 @@ from datetime import date
 from itertools import count
 from pathlib import Path
 
-from pydicom import dcmread
 from pydicom.datadict import keyword_for_tag
 
+from mkiso.disc.keys import read_keys
 from mkiso.disc.records import Record, flat
 from mkiso.retrieve.encoding import INSTANCE_NUMBER, PATIENT_ID, SERIES_NUMBER
 
@@ -46,12 +46,11 @@ class Completed:
 
 def own_values(file: Path) -> Own | None:
     """What an instance itself has of these keys; None where its header cannot be read."""
-    try:
-        header = dcmread(file, stop_before_pixels=True, specific_tags=list(READ))
-        values = {tag: bytes(header.get_item(tag).value or b"") for tag in READ if tag in header}
-    except Exception:  # whatever a stranger's header makes of pydicom: no disc fails for it
+    keys = read_keys(file, READ)
+    if keys is None:
         return None
-    return {tag: value.strip(b"\0 ") for tag, value in values.items() if len(value) <= LONGEST}
+    values = {tag: keys.value(tag) for tag in keys.elements}
+    return {tag: value for tag, value in values.items() if len(value) <= LONGEST}
 
 
 def take_out(record: Record) -> None:
