@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support.tools import LOCALHOST, Finished, listening, run
 
 AE_TITLE = "PIXELMED"
-# The jar names those that it needs. Little memory, the compiler that starts soonest, and multicast DNS on loopback alone.
+# The jar names those that it needs. Little memory, the compiler that starts soonest, multicast DNS on loopback alone.
 _JAVA = (
     "java",
     "-Xmx256m",

@@ -1,5 +1,6 @@
 """Files stored at an archive by C-STORE, as they are."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from unittest.mock import patch
@@ -12,21 +13,27 @@ from tests.support.tools import LOCALHOST
 
 
 def store(port: int, called: str, files: Iterable[Path]) -> list[Path]:
-    """Store each file on an association of its own, in its own transfer syntax; those that the archive took."""
+    """Store each file in its own transfer syntax, an association for each kind; those that the archive took."""
+    kinds = defaultdict(list)
+    for instance in map(read, files):
+        kinds[instance.sop_class, instance.transfer_syntax].append(instance)
     # pynetdicom would encode the data sets anew.
     with patch.object(_config, "STORE_SEND_CHUNKED_DATASET", True):
-        return [file for file in files if _is_taken(port, called, read(file))]
+        return [file for instances in kinds.values() for file in _taken(port, called, instances)]
 
 
-def _is_taken(port: int, called: str, instance: Instance) -> bool:
+def _taken(port: int, called: str, instances: list[Instance]) -> list[Path]:
+    """Of one SOP class and transfer syntax, because some archives accept one of each association."""
     association = AE("TESTS").associate(
         LOCALHOST,
         port,
-        [build_context(instance.sop_class, instance.transfer_syntax)],
+        [build_context(instances[0].sop_class, instances[0].transfer_syntax)],
         ae_title=called,
         evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)],
     )
+    if not association.is_established:
+        return []
     try:
-        return bool(association.accepted_contexts) and association.send_c_store(instance.path).get("Status") == SUCCESS
+        return [one.path for one in instances if association.send_c_store(one.path).get("Status") == SUCCESS]
     finally:
         association.release()
