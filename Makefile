@@ -2,7 +2,8 @@
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
 TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools iproute2 libarchive-tools libgdcm-tools mariadb-server nftables \
-    nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip
+    libpixelmed-java nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip \
+    $(if $(shell command -v java),,default-jre-headless) $(if $(shell command -v npm),,npm)
 PACKAGE_SYSTEM = debootstrap
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
@@ -49,6 +50,13 @@ setup-demo: setup
 
 setup-tests: .venv/developed
 	@bin/apt-missing $(TEST_SYSTEM)
+	@$(MAKE) --no-print-directory build/node/installed
+
+# What the tests' archive in JavaScript is made of, as its lock file names it.
+build/node/installed: $(wildcard tests/support/node/package*.json)
+	mkdir -p build/node && cp $^ build/node
+	npm ci --prefix build/node --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
 
 demo: setup-demo
 	@$(PYTHON) -m tests.demo
