@@ -26,11 +26,11 @@ def became(file: StrangeFile, number: int, port: int, receiver: tuple[str, int],
     try:
         iso = b"".join(make_disc(installation, Order((file.accession,), "test", "pdi"), Cancellation()))
         return ON_DISC if file.data_set in iso else "a disc without it"
-    except errors.Internal as error:
-        return f"internal: {error.detail}"
     except errors.MkisoError as error:
-        named = "refused by name" if file.sop_instance_uid in error.detail else "refused without its name"
-        return f"{named}: {error.code}: {error.detail}"
+        is_told = file.sop_instance_uid in error.detail and not isinstance(error, errors.Internal)
+        return f"{'refused by name' if is_told else 'failed'}: {error.code}: {error.detail}"
+    except Exception as error:
+        return f"internal: {error!r}"
     finally:
         installation.ledger.close()
 
