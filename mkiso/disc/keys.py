@@ -50,7 +50,7 @@ KEYS = frozenset(
 )
 BEHIND, DELIMITERS = 0x50000000, 0xFFFE0000  # from the first group that has none of them
 LONGEST = 0xFFFE  # bytes of a value: what a short VR may have
-MOST_READ, MOST_INFLATED = 1 << 17, 1 << 20  # pydicom makes some 200 bytes of each that it reads
+MOST_READ, MOST_INFLATED = 1 << 18, 1 << 20  # of each byte that it reads, pydicom may make 50
 NUMBERS = frozenset({"FD", "FL", "SL", "SS", "UL", "US"})
 
 
