@@ -88,7 +88,7 @@ def test_an_element_of_unknown_vr_has_that_of_the_dictionary(instead: bytes, tmp
 
 
 def test_a_value_that_is_too_long_for_a_key_is_left_out(tmp_path: Path) -> None:
-    sequence = odd.element(odd.IMAGES, b"SQ", odd.referenced() * 1000)
+    sequence = odd.element(odd.IMAGES, b"SQ", odd.referenced() * 2000)
     long = {DESCRIPTION: odd.element(DESCRIPTION, b"UT", b"x" * (LONGEST + 2)), odd.IMAGES: sequence}
     found = keys_of(tmp_path, odd.changed(encoded(image()), long))
     assert not found.elements.keys() & long
