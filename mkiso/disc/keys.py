@@ -50,7 +50,7 @@ KEYS = frozenset(
 )
 BEHIND, DELIMITERS = 0x50000000, 0xFFFE0000  # from the first group that has none of them
 LONGEST = 0xFFFE  # bytes of a value: what a short VR may have
-MOST_READ, MOST_INFLATED = 1 << 17, 1 << 20  # pydicom makes some 200 bytes of each that it reads
+MOST_READ, MOST_INFLATED = 1 << 18, 1 << 20  # of each byte that it reads, pydicom may make 50
 NUMBERS = frozenset({"FD", "FL", "SL", "SS", "UL", "US"})
 
 
@@ -128,16 +128,21 @@ def _readable(elements: Iterator[RawDataElement | DataElement]) -> Iterator[RawD
 
 
 def _encoded(one: RawDataElement | DataElement | None, little: bool) -> bytes | None:
-    """An element in explicit little endian; None where it is private, cut off, or too long to be a key."""
-    if one is None or one.tag.is_private:
+    """An element in explicit little endian; None where it is private, cut off, too long, or cannot be read."""
+    with suppress(Exception):  # as above
+        if one is not None and not one.tag.is_private:
+            return _of_vr(one, dictionary_VR(one.tag), little)
+    return None
+
+
+def _of_vr(one: RawDataElement | DataElement, vr: str, little: bool) -> bytes | None:
+    content = b"" if isinstance(one, DataElement) else one.value or b""
+    if isinstance(one, RawDataElement) and not len(content) == one.length <= LONGEST:
         return None
-    vr = dictionary_VR(one.tag)
     if vr == "SQ":
         return element(one.tag, b"SQ", b"".join(_items(one, little)))
-    if isinstance(one, DataElement) or not (vr in STR_VR or (little and vr in NUMBERS)):
-        return None
-    content = one.value or b""
-    return element(one.tag, vr.encode(), content) if len(content) == one.length else None
+    is_readable = isinstance(one, RawDataElement) and (vr in STR_VR or (little and vr in NUMBERS))
+    return element(one.tag, vr.encode(), content) if is_readable else None
 
 
 def _items(sequence: RawDataElement | DataElement, little: bool) -> Iterator[bytes]:

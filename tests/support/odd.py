@@ -6,10 +6,11 @@ study and series: a reader who stops there has not seen them.
 """
 
 import struct
+import zlib
 from collections.abc import Callable
 from functools import partial
 
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
 
 Odd = Callable[[bytes], bytes]
 
@@ -17,7 +18,7 @@ META_LENGTH, SYNTAX, PIXEL_DATA = 0x00020000, 0x00020010, 0x7FE00010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 IMAGES, MODEL, CREATOR, PRIVATE = 0x00081140, 0x00081090, 0x00090010, 0x00091001
 UNDEFINED = 0xFFFFFFFF
-BEFORE_META = 132
+BEFORE_META, BEHIND_META = 132, 0x00030000
 LONG_VRS = (b"OB", b"OW", b"SQ", b"UN", b"UT")
 
 
@@ -45,10 +46,23 @@ def elements(file: bytes) -> dict[int, bytes]:
 
 def changed(file: bytes, changes: dict[int, bytes]) -> bytes:
     """The file with these elements in their places, whatever their bytes are; the length of its meta as it must be."""
-    parts = elements(file) | changes
-    meta = b"".join(parts[one] for one in sorted(parts) if META_LENGTH < one < 0x00030000)
-    parts[META_LENGTH] = element(META_LENGTH, b"UL", struct.pack("<L", len(meta)))
-    return file[:BEFORE_META] + b"".join(parts[one] for one in sorted(parts))
+    return joined(elements(file) | changes)
+
+
+def joined(parts: dict[int, bytes]) -> bytes:
+    """A file of these elements."""
+    meta = b"".join(parts[one] for one in sorted(parts) if META_LENGTH < one < BEHIND_META)
+    length = element(META_LENGTH, b"UL", struct.pack("<L", len(meta)))
+    return bytes(128) + b"DICM" + length + meta + b"".join(parts[one] for one in sorted(parts) if one >= BEHIND_META)
+
+
+def deflated(file: bytes) -> bytes:
+    """The same data set in the transfer syntax that compresses it (PS3.5 A.5)."""
+    begin = BEFORE_META + 12 + struct.unpack_from("<L", file, BEFORE_META + 8)[0]
+    syntax = element(SYNTAX, b"UI", DeflatedExplicitVRLittleEndian.encode())
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    data_set = deflate.compress(file[begin:]) + deflate.flush()
+    return changed(file[:begin], {SYNTAX: syntax}) + data_set + b"\0" * (len(data_set) % 2)
 
 
 def referenced(length: int | None = None) -> bytes:
