@@ -21,6 +21,7 @@ from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.locks import held
 from mkiso.retrieve.slots import lock_file
+from mkiso.web.server import serve
 from tests.integration.conftest import Site
 from tests.support import service
 from tests.support.archive import running_archive
@@ -153,7 +154,7 @@ def covering(tmp_path: Path) -> dict[str, str]:
 
 def test_a_viewer_that_covers_a_file_of_ours_stops_the_start(site: Site, covering: dict[str, str]) -> None:
     with pytest.raises(errors.ConfigurationError, match=r"index\.htm"):
-        Installation(site.config(media={"layout": "pdi", **covering}))
+        serve(site.config(media={"layout": "pdi", **covering}))
 
 
 def test_a_layout_that_the_viewer_would_cover_is_refused(site: Site, covering: dict[str, str]) -> None:
