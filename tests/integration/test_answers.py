@@ -34,12 +34,8 @@ class Held:
 def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
     root = tmp_path_factory.mktemp("held")
     umlaut = Patient("ÄÖ-7", "MÜLLER^JÖRG")
-    for accession, birth_date, sex in (
-        ("UNK.1", "19500101", "M"),
-        ("UNK.2", "19900101", "M"),
-        ("UNK.3", "19500101", "F"),
-    ):
-        ct_study(root, Patient("", "UNKNOWN^UNKNOWN", birth_date, sex), accession)
+    for number, (born, sex) in enumerate((("19500101", "M"), ("19900101", "M"), ("19500101", "F")), 1):
+        ct_study(root, Patient("", "UNKNOWN^UNKNOWN", born, sex), f"UNK.{number}")
     return Held(root, ct_study(root, RICHARD, SIX, count=6), ct_study(root, umlaut, UMLAUT))
 
 

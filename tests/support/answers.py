@@ -91,13 +91,6 @@ def _counts(archive: Archive, query: Dataset) -> Answers:
         yield PENDING, answer
 
 
-def _refuses_the_character_set(archive: Archive, query: Dataset) -> Answers:
-    if "SpecificCharacterSet" in query:
-        yield REFUSED, None
-    else:
-        yield from found(archive, query)
-
-
 def _put(keyword: str, *values: str) -> Callable[[Dataset, int], object]:
     """In turn these values, as they are."""
 
@@ -119,7 +112,6 @@ LATIN, NAME = b"ISO_IR 100", b"ROE^RICHARD"
 LONG = "1.2." + "3" * 80
 BEHAVIOURS = {
     "charset-if-asked": Behaviour(find=_only_if_asked),
-    "refuses-charset": Behaviour(find=_refuses_the_character_set),
     "repeats": Behaviour(find=_repeats),
     "each-twice": Behaviour(find=_each_twice),
     "each-twice-no-series": Behaviour(find=_no_series(_each_twice)),
