@@ -19,6 +19,7 @@ PADDING = " \0"
 # Behind each of these the first character set is valid again (PS3.5 6.1.2.5.3).
 DELIMITERS = set(map(ord, "\n\r\t\f\\"))
 OF_NAMES = DELIMITERS | set(map(ord, "^="))
+REPLACEMENT = "\ufffd"  # of pydicom, for what it could not decode
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 # The Specific Character Set, explicit or implicit, and the length of its value.
 NAMED = re.compile(rb"\x08\0\x05\0(?:CS(..)|(..)\0\0)", re.DOTALL)
@@ -87,13 +88,15 @@ def decoded(value: bytes, character_set: str, delimiters: set[int] = DELIMITERS)
     try:
         text = decode_bytes(value, convert_encodings(names), delimiters)
     except Exception:  # as above
+        text = REPLACEMENT
+    if REPLACEMENT in text and REPLACEMENT.encode() not in value:
         text = value.decode("latin-1")
     return readable(text.strip(PADDING))
 
 
 def readable(text: str) -> str:
     """A text that pages, databases and files can hold: no control characters but those of lines, no half surrogates."""
-    return CONTROLS.sub("\ufffd", text).encode("utf-8", "replace").decode("utf-8")
+    return CONTROLS.sub(REPLACEMENT, text).encode("utf-8", "replace").decode("utf-8")
 
 
 def write_in_utf8(source: Path, target: Path) -> None:
