@@ -75,7 +75,7 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset:
 
 def raw(dataset: Dataset, keyword: str | int) -> bytes:
     """A value as it was sent; empty where there is none, or pydicom has read it already."""
-    element = dataset.get_item(keyword)
+    element = dataset.get_item(keyword, keep_deferred=True)
     value = None if element is None else element.value
     return value if isinstance(value, bytes) else b""
 
@@ -101,16 +101,15 @@ def readable(text: str) -> str:
 
 def write_in_utf8(source: Path, target: Path) -> None:
     """The data set with its texts in UTF-8. Raises as `read`."""
-    dataset = read(source)
+    dataset, written = read(source), BytesIO()
     try:
         dataset.decode()
         dataset.walk(_says_nothing_of_characters)
         dataset.SpecificCharacterSet = UTF8
-        dataset.save_as(target)
-    except OSError:
-        raise
-    except Exception as error:  # as above
+        dataset.save_as(written)
+    except Exception as error:  # as above; of a torn sequence it says OSError, too
         raise Unreadable(f"{type(error).__name__} in its texts") from error
+    target.write_bytes(written.getbuffer())
 
 
 def _says_nothing_of_characters(dataset: Dataset, element: DataElement) -> None:

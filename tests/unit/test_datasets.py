@@ -173,6 +173,7 @@ XML = (
 @example(study=NUL, further=NUL, xml=b"")
 @example(study=ANSWERS[0], further=NUL, xml=b"")
 @example(study=ANSWERS[0], further=ANSWERS[1], xml=XML)
+@example(study=ANSWERS[0].replace(b"PN\x0c\0", b"B\0\0\0"), further=NUL, xml=XML)
 def test_answers_of_which_bytes_are_others_are_studies_or_are_refused(
     study: bytes, further: bytes, xml: bytes, tmp_path: Path
 ) -> None:
@@ -199,6 +200,8 @@ REPORT = encoded(datasets.report(datasets.study(JOHN, "SR.001"), 1, 1))
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(content=st.sampled_from([CT, REPORT]).flatmap(flipped))
+@example(content=REPORT[: REPORT.rindex(b"\xfe\xff\x00\xe0") + 5])
+@example(content=REPORT[: REPORT.rindex(b"\xfe\xff\x00\xe0") + 5])
 def test_headers_and_reports_of_which_bytes_are_others_raise_nothing_else(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "one"
     file.write_bytes(content)
