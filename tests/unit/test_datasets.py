@@ -201,7 +201,6 @@ REPORT = encoded(datasets.report(datasets.study(JOHN, "SR.001"), 1, 1))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(content=st.sampled_from([CT, REPORT]).flatmap(flipped))
 @example(content=REPORT[: REPORT.rindex(b"\xfe\xff\x00\xe0") + 5])
-@example(content=REPORT[: REPORT.rindex(b"\xfe\xff\x00\xe0") + 5])
 def test_headers_and_reports_of_which_bytes_are_others_raise_nothing_else(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "one"
     file.write_bytes(content)
