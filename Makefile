@@ -6,43 +6,58 @@ TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools iproute2 libarchive-tools libg
 PACKAGE_SYSTEM = debootstrap
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
-PYTHON3 = python3
+PYTHON3 ?= python3
+CHECK = $(PIP) check || { echo 'The lock files lack what setup.cfg asks for: run `make lock`' >&2; exit 1; }
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP = .venv/bin/pip --quiet --disable-pip-version-check
 LOCK = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE) setup.cfg
+    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: setup setup-demo setup-tests lock demo test smoke-test deb test-package serve lint bench screenshots clean
+.PHONY: setup setup-demo setup-tests lock demo test coverage smoke-test deb test-package serve lint bench screenshots clean
 
 setup: .venv/installed
 	@bin/apt-missing $(SYSTEM)
 
-.venv/installed: setup.cfg pyproject.toml requirements-dev.lock
+# What a host needs that runs mkiso.
+.venv/installed: setup.cfg pyproject.toml requirements.lock requirements-build.lock
 	@bin/apt-missing python3-venv
 	umask 022 && $(PYTHON3) -m venv --clear .venv
-	umask 022 && $(PIP) install --no-deps --require-hashes --requirement requirements-dev.lock
+	bin/install-locked $(PYTHON) requirements-build.lock
+	bin/install-locked $(PYTHON) requirements.lock
 	umask 022 && $(PIP) install --no-deps --no-build-isolation --editable .
-	@$(PIP) check || { echo 'The lock files lack what setup.cfg asks for: run `make lock`' >&2; exit 1; }
+	@$(CHECK)
 	@touch $@
 	@bin/who-can-run
 
-# The lock files anew: what the package installs, and with the tools of developers. UPGRADE=--upgrade takes the newest.
+# And the tools of developers, beside it. Where their lock file changes, all is made anew: what it no longer names has to go.
+.venv/installed: $(if $(wildcard .venv/developed),requirements-dev.lock)
+.venv/developed: .venv/installed requirements-dev.lock
+	bin/install-locked $(PYTHON) requirements-dev.lock
+	@$(CHECK)
+	@touch $@
+
+# The lock files anew: what a host installs, with the tools of developers, and what builds. UPGRADE=--upgrade takes the newest.
 lock:
 	@bin/apt-missing python3-venv
 	$(PYTHON3) -m venv --clear build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv
-	$(LOCK) --extra mysql --extra postgresql --output-file requirements.lock
-	$(LOCK) --all-extras --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --extra mysql --extra postgresql --output-file requirements.lock setup.cfg
+	$(LOCK) --all-extras --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
+	echo setuptools | $(LOCK) --constraint requirements-dev.lock --output-file requirements-build.lock -
 
 setup-demo: setup
 	@bin/apt-missing $(DEMO_SYSTEM)
 
-setup-tests: setup
+setup-tests: .venv/developed
 	@bin/apt-missing $(TEST_SYSTEM)
 
 demo: setup-demo
 	@$(PYTHON) -m tests.demo
 
 test: setup-tests
+	$(PYTHON) -m pytest --numprocesses=auto --dist=loadfile
+
+# Every test once more, traced: which takes a good deal longer.
+coverage: setup-tests
 	$(PYTHON) -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 smoke-test: setup-tests
@@ -58,7 +73,7 @@ test-package: deb setup-tests
 serve: setup
 	bin/mkiso serve
 
-lint: setup
+lint: .venv/developed
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy

@@ -19,7 +19,7 @@ PADDING = " \0"
 # Behind each of these the first character set is valid again (PS3.5 6.1.2.5.3).
 DELIMITERS = set(map(ord, "\n\r\t\f\\"))
 OF_NAMES = DELIMITERS | set(map(ord, "^="))
-REPLACEMENT = "\ufffd"  # of pydicom, for what it could not decode
+REPLACEMENT = "\ufffd"
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 # The Specific Character Set, explicit or implicit, and the length of its value.
 NAMED = re.compile(rb"\x08\0\x05\0(?:CS(..)|(..)\0\0)", re.DOTALL)
@@ -73,23 +73,17 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset:
     return item if isinstance(item, Dataset) else Dataset()
 
 
-def raw(dataset: Dataset, keyword: str | int) -> bytes:
-    """A value as it was sent; empty where there is none, or pydicom has read it already."""
-    element = dataset.get_item(keyword, keep_deferred=True)
-    value = None if element is None else element.value
-    return value if isinstance(value, bytes) else b""
-
-
 def decoded(value: bytes, character_set: str, delimiters: set[int] = DELIMITERS) -> str:
     """A text, its padding trimmed, by the Specific Character Set (PS3.5 6.1.2): in the default one where that fails."""
     if value.isascii() and b"\x1b" not in value:
         return readable(value.decode("ascii").strip(PADDING))
     names = [name.strip(PADDING) for name in character_set.split("\\")]
     try:
-        text = decode_bytes(value, convert_encodings(names), delimiters)
+        text = decode_bytes(value, convert_encodings(names), delimiters).strip(PADDING)
     except Exception:  # as above
-        text = REPLACEMENT
-    if REPLACEMENT in text and REPLACEMENT.encode() not in value:
+        text = ""
+    # pydicom marks what it could not decode, and reads nothing at all in the encodings that Python has besides.
+    if not text or (REPLACEMENT in text and REPLACEMENT.encode() not in value):
         text = value.decode("latin-1")
     return readable(text.strip(PADDING))
 
@@ -119,7 +113,14 @@ def _says_nothing_of_characters(dataset: Dataset, element: DataElement) -> None:
 
 
 def _text(dataset: Dataset, keyword: str, character_set: str) -> str:
-    return decoded(raw(dataset, keyword), character_set, OF_NAMES if keyword.endswith("Name") else DELIMITERS)
+    return decoded(_raw(dataset, keyword), character_set, OF_NAMES if keyword.endswith("Name") else DELIMITERS)
+
+
+def _raw(dataset: Dataset, keyword: str | int) -> bytes:
+    """A value as it was sent; empty where there is none, or pydicom has read it already."""
+    element = dataset.get_item(keyword, keep_deferred=True)
+    value = None if element is None else element.value
+    return value if isinstance(value, bytes) else b""
 
 
 def _character_set(dataset: Dataset) -> str:

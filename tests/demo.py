@@ -1,4 +1,7 @@
-"""`make demo`: a disc from an embedded PACS, fetched by curl, and what is on it."""
+"""`make demo`: a disc from an embedded PACS, fetched by curl, and what is on it.
+
+It runs with what a host of mkiso has: none of it needs the libraries of developers.
+"""
 
 import subprocess
 import sys
@@ -6,12 +9,14 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import yaml
+
 from tests.support.ports import free_ports
-from tests.support.service import mkiso, running_service, settings
 from tests.support.testpacs import running_testpacs
-from tests.support.tools import ROOT
+from tests.support.tools import LOCALHOST, ROOT, listening
 
 ACCESSION = "CT.001"
+MKISO = ROOT / "bin" / "mkiso"
 say = partial(print, flush=True)  # in order with curl's own output
 
 
@@ -25,14 +30,22 @@ def main() -> int:
         say(f"Starting a PACS with synthetic studies on port {pacs_port} …")
         with running_testpacs(directory / "pacs", pacs_port, {"CDRECORD": receiver}):
             say(f"Starting mkiso on port {port} …")
-            configuration = settings(directory, pacs_port, {"CDRECORD": receiver}, media={"layout": "pdi"})
-            with running_service(directory, port, configuration) as service:
-                fetched = _fetch(f"{service.url}/mkiso.php?accession_number={ACCESSION}", iso)
-    if not fetched:
-        return 1
-    say(f"\nOn the disc:\n{_listing(iso)}\n$ bin/mkiso verify {iso}\n{mkiso('verify', iso).stdout.decode()}")
-    say(f"The disc is {iso} ({iso.stat().st_size} bytes).")
-    return 0
+            serve = (MKISO, "serve", "--config", _configuration(directory, pacs_port, receiver, port))
+            with listening(serve, port, directory / "service.log"):
+                fetched = _fetch(f"http://{LOCALHOST}:{port}/mkiso.php?accession_number={ACCESSION}", iso)
+    return _show(iso) if fetched else 1
+
+
+def _configuration(directory: Path, pacs_port: int, receiver: int, port: int) -> Path:
+    configuration = {
+        "pacs": {"port": pacs_port},
+        "receivers": [{"ae_title": "CDRECORD", "port": receiver}],
+        "storage": {"work_dir": f"{directory}/work", "ledger": f"sqlite:///{directory}/ledger.db", "min_free": "1MB"},
+        "server": {"bind": f"{LOCALHOST}:{port}"},
+    }
+    file = directory / "mkiso.yaml"
+    file.write_text(yaml.safe_dump(configuration))
+    return file
 
 
 def _fetch(url: str, iso: Path) -> bool:
@@ -40,8 +53,13 @@ def _fetch(url: str, iso: Path) -> bool:
     return subprocess.run(("curl", "--fail-with-body", "-o", iso, url), check=False).returncode == 0
 
 
-def _listing(iso: Path) -> str:
-    return subprocess.run(("isoinfo", "-R", "-f", "-i", iso), capture_output=True, text=True, check=True).stdout
+def _show(iso: Path) -> int:
+    say("\nOn the disc:")
+    subprocess.run(("isoinfo", "-R", "-f", "-i", iso), check=True)
+    say(f"\n$ bin/mkiso verify {iso}")
+    status = subprocess.run((MKISO, "verify", iso), check=False).returncode
+    say(f"\nThe disc is {iso} ({iso.stat().st_size} bytes).")
+    return status
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from mkiso.errors import Internal
 from mkiso.process import run
 
 NO_GOOD_FILES = "E: no good files"
+NO_RECORD = "invalid SOP class"  # said of one for which PS3.3 F.4 has no record
 LIMIT = 600.0  # for a chunk; an instance of 4 GB is read in half a minute
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydicom.datadict import keyword_for_tag
 
-from mkiso.datasets import Unreadable, raw, read
+from mkiso.disc.keys import read_keys
 from mkiso.disc.records import Record, flat
 from mkiso.retrieve.encoding import INSTANCE_NUMBER, PATIENT_ID, SERIES_NUMBER
 
@@ -46,12 +46,11 @@ class Completed:
 
 def own_values(file: Path) -> Own | None:
     """What an instance itself has of these keys; None where its header cannot be read."""
-    try:
-        header = read(file, READ)
-    except (OSError, Unreadable):
+    keys = read_keys(file, READ)
+    if keys is None:
         return None
-    values = {tag: raw(header, tag) for tag in READ if tag in header}
-    return {tag: value.strip(b"\0 ") for tag, value in values.items() if len(value) <= LONGEST}
+    values = {tag: keys.value(tag) for tag in keys.elements}
+    return {tag: value for tag, value in values.items() if len(value) <= LONGEST}
 
 
 def take_out(record: Record) -> None:

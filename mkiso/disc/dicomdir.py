@@ -1,7 +1,8 @@
 """The DICOMDIR of a disc: made by dcmmkdir in chunks, whose records are joined (PS3.10 8.6, PS3.3 F).
 
 dcmmkdir compares each file to all of its series, so that it is slow on a long one; chunks are not. What
-it refuses is tried once more where it may invent, and what it invented is replaced (`completion`).
+it refuses is tried once more where it may invent, and what it invented is replaced (`completion`); what it
+cannot parse even so, by a copy of its keys (`keys`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mkiso.dcmtk.dcmmkdir import Crashed, Indexer, index
+from mkiso.dcmtk.dcmmkdir import NO_RECORD, Crashed, Indexer, index
 from mkiso.disc.completion import Completed, Own, complete, own_values, put_in, take_out
+from mkiso.disc.keys import read_keys
 from mkiso.disc.product import Check
-from mkiso.disc.records import Malformed, Record, read, written
+from mkiso.disc.records import SYNTAX, Malformed, Record, read, written
 from mkiso.errors import Internal
 from mkiso.retrieve.encoding import PATIENT_ID
 
@@ -57,10 +59,13 @@ def make_dicomdir(indexer: Indexer, files: Sequence[str], directory: Path, check
         chunks = _Chunks(indexer, directory, Path(work), check)
         made = chunks.made(files, invent=False)
         owns = _own_values(indexer.stage, [file for file in files if file not in made.found], check)
-        made.add(_without_inventions(chunks.made([file for file in owns if owns[file].get(PATIENT_ID)], invent=True)))
+        refused = [file for file in owns if owns[file].get(PATIENT_ID)]
+        made.add(_without_inventions(chunks.made(refused, invent=True)))
+        unread = [file for file in refused if file not in made.found and NO_RECORD not in made.said.get(file, "")]
+        made.add(_without_inventions(_made_of_keys(chunks, unread)))
     tree = _Tree(made.found.values())
-    refused = {file: tree.add(made.found[file], owns.get(file, {})) for file in files if file in made.found}
-    left_out = {file: refused.get(file, made.said.get(file, REFUSED)) for file in files}
+    added = {file: tree.add(made.found[file], owns.get(file, {})) for file in files if file in made.found}
+    left_out = {file: added.get(file, made.said.get(file, REFUSED)) for file in files}
     not_indexed = {file: why for file, why in left_out.items() if why is not None}
     completed = tuple(complete(tree.root, owns))
     (indexer.stage / NAME).write_bytes(written(tree.root, indexer.file_set_id))
@@ -116,6 +121,22 @@ class _Chunks:
         for half in (files[: len(files) // 2], files[len(files) // 2 :]):
             halves.add(self._made(half, invent))
         return halves
+
+
+def _made_of_keys(chunks: _Chunks, files: Iterable[str]) -> _Made:
+    """What dcmmkdir makes of files that it could not parse: of copies of their keys, under the same names."""
+    copies, syntaxes = chunks.work / "copies", dict[str, str]()
+    for file in files:
+        chunks.check()
+        if keys := read_keys(chunks.indexer.stage / file):
+            copy = copies / file
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(keys.file())
+            syntaxes[file] = keys.transfer_syntax
+    made = replace(chunks, indexer=replace(chunks.indexer, stage=copies), work=copies).made([*syntaxes], invent=True)
+    for file, (*_, leaf) in made.found.items():
+        leaf.put(SYNTAX, syntaxes[file].encode())
+    return made
 
 
 def _read(dicomdir: Path) -> list[Record]:

@@ -17,7 +17,7 @@ from mkiso import __version__
 from mkiso.retrieve.encoding import ITEM, LONG_VRS, PATIENT_ID, SERIES, STUDY
 
 NEXT, IN_USE, LOWER, TYPE = 0x00041400, 0x00041410, 0x00041420, 0x00041430
-FILE_ID, SOP_INSTANCE = 0x00041500, 0x00041511
+FILE_ID, SOP_INSTANCE, SYNTAX = 0x00041500, 0x00041511, 0x00041512
 FILE_SET_ID, FIRST, LAST, CONSISTENT, RECORDS = 0x00041130, 0x00041200, 0x00041202, 0x00041212, 0x00041220
 META_LENGTH = 0x00020000
 BEFORE_META = 132
@@ -164,7 +164,7 @@ def written(root: Sequence[Record], file_set_id: str) -> bytes:
         offsets[id(record)] = at
         at += 8 + sum(map(len, record.elements.values()))
     _link(root, offsets)
-    items = b"".join(_item(record) for record in flat(root))
+    items = b"".join(item(b"".join(record.elements.values())) for record in flat(root))
     content = _head(file_set_id, root, offsets, len(items)) + items
     return bytes(128) + b"DICM" + _meta(content) + content
 
@@ -184,8 +184,8 @@ def _link(entity: Sequence[Record], offsets: dict[int, int]) -> None:
         _link(record.below, offsets)
 
 
-def _item(record: Record) -> bytes:
-    elements = b"".join(record.elements.values())
+def item(elements: bytes) -> bytes:
+    """An item of a sequence, with its length (PS3.5 7.5)."""
     return _ITEM.pack(ITEM >> 16, ITEM & 0xFFFF, len(elements)) + elements
 
 
@@ -203,13 +203,18 @@ def _head(file_set_id: str, root: Sequence[Record], offsets: dict[int, int], len
 
 
 def _meta(content: bytes) -> bytes:
-    """The file meta information (PS3.10 7.1), always of one length: a UUID that begins with c has 39 digits."""
+    """That of a DICOMDIR, always of one length: a UUID that begins with c has 39 digits."""
     number = uuid.UUID(hex="c" + hashlib.sha256(content).hexdigest()[:31], version=5).int
+    return file_meta(MediaStorageDirectoryStorage.encode(), f"2.25.{number}".encode())
+
+
+def file_meta(sop_class: bytes, sop_instance: bytes) -> bytes:
+    """The file meta information of an instance in explicit little endian (PS3.10 7.1)."""
     meta = b"".join(
         (
             element(0x00020001, b"OB", b"\0\1"),
-            element(0x00020002, b"UI", MediaStorageDirectoryStorage.encode()),
-            element(0x00020003, b"UI", f"2.25.{number}".encode()),
+            element(0x00020002, b"UI", sop_class),
+            element(0x00020003, b"UI", sop_instance),
             element(0x00020010, b"UI", ExplicitVRLittleEndian.encode()),
             element(0x00020012, b"UI", IMPLEMENTATION.encode()),
             element(0x00020013, b"SH", f"MKISO_{__version__}"[:16].encode()),

@@ -166,7 +166,7 @@ def require_one_patient(studies: Collection[Study]) -> None:
     if patients > 1:
         raise SeveralPatients(
             f"The PACS names {patients} patients for these studies, and a disc is for one. Ask for each patient's"
-            " studies by themselves. If one study is held for several, or it is one person, have the PACS correct that.",
+            " studies by themselves. Where one study is of several, or it is one person, have the PACS correct it.",
             patients=patients,
         )
 

@@ -240,6 +240,7 @@ NAMES = ["", "NONSENSE", "ISO_IR 192\\NONSENSE", "\xff\xfe", "utf_8", "hex", "pu
 )
 @example(character_set=b"hex", value=b"\x1b$)C\xff")
 @example(character_set=b"a\0b", value=b"\xff")
+@example(character_set=b"punycode", value=b"\xff\xfe")
 def test_no_patient_id_and_no_character_set_is_an_error(character_set: bytes, value: bytes, tmp_path: Path) -> None:
     content = encoded(data_set(ExplicitVRLittleEndian), ExplicitVRLittleEndian)
     extra = b"\x08\x00\x05\x00CS" + len(character_set).to_bytes(2, "little") + character_set
