@@ -261,7 +261,7 @@ def uid_fault(uid: str) -> str | None:
 
 def named(uid: str) -> str:
     """A UID that may be none, as an error's text can hold it."""
-    return ascii(uid if len(uid) <= SHOWN else f"{uid[:SHOWN]}…")
+    return ascii(uid[:SHOWN]) + ("…" if len(uid) > SHOWN else "")
 
 
 def _too_late(pacs: Peer, timeout: float) -> PacsTimeout:
