@@ -7,29 +7,28 @@ import pytest
 from pydicom import Dataset
 from pydicom.filereader import read_file_meta_info
 
+from mkiso.config import Config, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.disc import dicomdir
 from mkiso.disc.dicomdir import CHUNK, Completed, Dicomdir, make_dicomdir
+from mkiso.disc.pdi import pdi
 from mkiso.disc.records import SYNTAX, Record, flat, read
+from mkiso.disc.tree import Setting, Tree
+from mkiso.disc.uncompressed import Uncompressed, uncompressed
+from mkiso.retrieve.instances import read_arrival
 from mkiso.verify.verify import verify
-from tests.support import datasets, odd
+from mkiso.workspace import Workspace
+from tests.support import datasets
+from tests.support import odd_files as odd
 from tests.support.datasets import Patient
 from tests.support.dicomdirs import errors_of_dciodvfy, in_file_set, leaves_of_dcdirdmp, line_of, walked
-from tests.support.odd import ODD, Odd
+from tests.support.odd_files import ODD, Odd
 from tests.support.pdi import KINDS, made_disc
 from tests.support.stage import JOHN, encoded, presentation, put, staged
 from tests.support.studies import GB18030, IR87, LATIN, UTF8
 from tests.support.tools import run
 
 DCMTK = Path("/usr/bin")
-# Neither pydicom nor DCMTK reads these up to the Patient ID.
-UNREADABLE = {
-    "a VR of two spaces, in the long form",
-    "a VR of 06 00, in the long form",
-    "a VR of question marks, in the long form",
-    "a sequence that is shorter than its length",
-}
-READABLE = [pytest.param(make, id=name) for name, make in ODD.items() if name not in UNREADABLE]
 PHILIPS, GE = odd.sequence_with_length_and_delimiter, odd.item_with_length_and_delimiter
 CUT = odd.pixels_too_short
 
@@ -74,7 +73,7 @@ def assert_sound(stage: Path, made: Dicomdir, files: list[str]) -> None:
     assert errors_of_dciodvfy(stage / "DICOMDIR") == []
 
 
-@pytest.mark.parametrize("odd_one", READABLE)
+@pytest.mark.parametrize("odd_one", ODD.values(), ids=ODD)
 def test_what_is_oddly_encoded_has_the_records_of_its_sound_twin(odd_one: Odd, stage: Path) -> None:
     sound = encoded(image())
     *above, wanted = records(
@@ -92,9 +91,11 @@ def without_images(leaf: Record) -> dict[int, bytes]:
     return {tag: content for tag, content in leaf.elements.items() if tag not in {odd.IMAGES, SYNTAX}}
 
 
-@pytest.mark.parametrize("name", UNREADABLE)
-def test_what_no_reader_can_read_is_not_indexed(name: str, stage: Path) -> None:
-    files = [put(stage, 1, encoded(image(1))), put(stage, 2, ODD[name](encoded(image(2))))]
+def test_what_no_reader_can_read_is_not_indexed(stage: Path) -> None:
+    """It ends before its study."""
+    sound, torn = encoded(image(1)), encoded(image(2))
+    end = torn.index(odd.elements(torn)[0x0020000D])
+    files = [put(stage, 1, sound), put(stage, 2, torn[:end])]
     dicomdir = made(stage, files)
     assert (dicomdir.indexed, list(dicomdir.not_indexed)) == ((files[0],), [files[1]])
 
@@ -213,6 +214,40 @@ def test_of_files_that_dcmmkdir_takes_no_header_is_read(stage: Path, monkeypatch
     monkeypatch.setattr(dicomdir, "own_values", never)
     files = staged(stage, [image(1), image(2)])
     assert_sound(stage, made(stage, files), files)
+
+
+def laid_out(directory: Path, contents: Iterable[bytes], *, raw: bool = False) -> tuple[Path, Tree]:
+    """A disc's tree of what came so, as a job lays it out."""
+    (directory / "received").mkdir()
+    arrived = []
+    for number, content in enumerate(contents):
+        (directory / "received" / f"{number}").write_bytes(content)
+        arrived.append(read_arrival(directory / "received" / f"{number}", lambda _: True))
+    instances = [one for one in arrived if one]
+    assert len(instances) == len(arrived)
+    setting = Setting(Config(media=Media(uncompressed=raw)), Workspace(directory), "iso", lambda: None)
+    setting.stage.mkdir()
+    plain = uncompressed(instances, setting) if raw else Uncompressed(tuple(instances), 0, 0)
+    return setting.stage, pdi(plain.instances, setting)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_disc_of_every_odd_encoding_is_sound(raw: bool, tmp_path: Path) -> None:
+    contents = [make(encoded(image(number))) for number, make in enumerate([bytes, *ODD.values()], 1)]
+    disc, tree = laid_out(tmp_path, contents, raw=raw)
+    assert tree.not_indexed == 0
+    assert sorted(file.read_bytes() for file in (disc / "IMAGES").rglob("IM*")) == sorted(contents)
+    assert [check for check in verify(disc) if not check.ok] == []
+    assert len(in_file_set(disc / "DICOMDIR")) == len(contents)
+    assert errors_of_dciodvfy(disc / "DICOMDIR") == []
+
+
+def test_an_odd_one_that_no_dicomdir_can_name_is_beside_it(tmp_path: Path) -> None:
+    private = datasets.private_instance(datasets.study(JOHN, "CT.001"), 2, 1)
+    disc, tree = laid_out(tmp_path, [PHILIPS(encoded(image())), CUT(encoded(private))])
+    assert tree.not_indexed == 1
+    assert [file.read_bytes() for file in (disc / "OTHER").rglob("IM*")] == [CUT(encoded(private))]
+    assert [check for check in verify(disc) if not check.ok] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
