@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -122,7 +121,7 @@ def serve(clone: Clone) -> None:
             make_discs(clone)
             clone.told("bin/testpacs", "stop")
     finally:
-        service.send_signal(signal.SIGINT)
+        service.terminate()
         service.wait(60)
 
 
