@@ -33,7 +33,7 @@ class Held:
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
     root = tmp_path_factory.mktemp("held")
-    umlaut = Patient("ÄÖ-7", "MÜLLER^JÖRG")
+    umlaut = Patient("ÄÖ-7", "MÜLLER^JÖRG", character_set="ISO_IR 192")
     for number, (born, sex) in enumerate((("19500101", "M"), ("19900101", "M"), ("19500101", "F")), 1):
         ct_study(root, Patient("", "UNKNOWN^UNKNOWN", born, sex), f"UNK.{number}")
     return Held(root, ct_study(root, RICHARD, SIX, count=6), ct_study(root, umlaut, UMLAUT))
@@ -127,4 +127,7 @@ def test_patients_without_an_id_are_told_apart_by_birth_date_and_sex(other: str,
 
 def test_answers_that_are_no_data_sets_are_said_to_be(before: Start) -> None:
     with before("no-data-set") as it:
-        assert it.refusal().code == "pacs_rejected"
+        refusal = it.refusal()
+        assert refusal.code == "pacs_rejected"
+        assert "An answer of the PACS ABPACS at 127.0.0.1" in refusal.detail
+        assert "is no data set" in refusal.detail

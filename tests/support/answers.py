@@ -16,7 +16,7 @@ AS_SENT = "_as_sent"
 
 
 def _encoded(dataset: Dataset, *how: bool) -> bytes | None:
-    """As pynetdicom does, and then with some bytes of an answer exchanged for others."""
+    """As pynetdicom does (its VRs are implicit), and then with some bytes of an answer exchanged for others."""
     content = encode(dataset, *how)
     for old, new in getattr(dataset, AS_SENT, ()):
         assert content is not None
@@ -53,7 +53,7 @@ def _only_if_asked(archive: Archive, query: Dataset) -> Answers:
     """The Specific Character Set is a key like others: an answer has it where the query has."""
     for answer in own(archive, query):
         if "SpecificCharacterSet" not in query:
-            sent_as(answer, (b"\x08\0\x05\0CS\x0a\0ISO_IR 100", b""))
+            sent_as(answer, (b"\x08\0\x05\0\x0a\0\0\0ISO_IR 192", b""))
         yield PENDING, answer
 
 
@@ -118,7 +118,7 @@ BEHAVIOURS = {
     "counts-more": Behaviour(find=_counts),
     "counts-more-no-series": Behaviour(find=_no_series(_counts)),
     # The length of its first element reaches far behind the answer's end.
-    "no-data-set": _with("STUDY", _exchange((b"\x08\0\x52\0CS\x06\0", b"\x08\0\x52\0CS\xfe\xff"))),
+    "no-data-set": _with("STUDY", _exchange((b"\x08\0\x52\0\x06\0", b"\x08\0\x52\0\xfe\xff"))),
     "charset-nul": _with("STUDY", _exchange((LATIN, b"ISO_IR\x00100"))),
     "charset-nonsense": _with("STUDY", _exchange((LATIN, b"\xff\xfe\x1b$)C\\hex"))),
     "charset-undefined": _with("STUDY", _exchange((LATIN, b"undefined "), (b"RICHARD", b"RICH\xc4RD"))),
