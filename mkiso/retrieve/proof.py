@@ -5,19 +5,23 @@ Whoever reaches the receiver's port while a job runs can send an instance under 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from mkiso.errors import ConflictingInstances, WrongPatient
+from mkiso.ledger.record import JobRecord
 from mkiso.retrieve.instances import Instance, Key, same_data_set
 from mkiso.retrieve.studies import Study, keys_of
 
 Arrivals = Mapping[Key, Sequence[Instance]]
+NAMED = 10
+log = logging.getLogger("mkiso.retrieve.proof")
 
 
 def require_patient(studies: Sequence[Study], arrivals: Arrivals) -> None:
     """Raise WrongPatient unless each arrival has the Patient ID of the PACS's answer (PS3.3 C.7.1.1).
 
-    Where the PACS gives none, all such studies' instances must have the same.
+    Where the PACS gives none, all such studies' instances must have the same. One that cannot be read is another.
     """
     unnamed: str | None = None
     for study in studies:
@@ -26,7 +30,7 @@ def require_patient(studies: Sequence[Study], arrivals: Arrivals) -> None:
                 expected = study.patient_id or unnamed
                 if expected is None:
                     expected = unnamed = one.patient_id
-                if one.patient_id != expected:
+                if not one.patient_known or one.patient_id != expected:
                     raise _wrong_patient(study, one)
 
 
@@ -47,7 +51,23 @@ def require_agreement(studies: Sequence[Study], arrivals: Arrivals, check: Calla
                     raise _conflict(study, first)
 
 
+def report_malformed(record: JobRecord, instances: Sequence[Instance]) -> None:
+    """Tell the ledger how many came whole and are not well-formed, and the log which."""
+    malformed = [one.sop_instance_uid for one in instances if one.malformed]
+    record.note(malformed=len(malformed))
+    if malformed:
+        fields = {"job": record.job_id, "count": len(malformed), "instances": malformed[:NAMED]}
+        log.warning("instances came whole and are not well-formed", extra={"fields": fields})
+
+
 def _wrong_patient(study: Study, instance: Instance) -> WrongPatient:
+    if not instance.patient_known:
+        return WrongPatient(
+            f"The instance {instance.sop_instance_uid}, received for {study.accession_number}, is malformed, and its"
+            " Patient ID cannot be read. Have the PACS correct it; where you know that it is this patient's, set"
+            " retrieve.verify_patient to false.",
+            accession=study.accession_number,
+        )
     return WrongPatient(
         f"The instance {instance.sop_instance_uid}, received for {study.accession_number}, has another Patient ID than"
         " the PACS's answer. Have the PACS correct it, and see who may send to this host's receivers. If its files"

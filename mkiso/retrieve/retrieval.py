@@ -22,7 +22,7 @@ from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, said, spawned
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.instances import Instance, Key
-from mkiso.retrieve.proof import require_agreement, require_patient
+from mkiso.retrieve.proof import report_malformed, require_agreement, require_patient
 from mkiso.retrieve.receiver import RunningReceiver
 from mkiso.retrieve.studies import Study, keys_of
 from mkiso.workspace import Workspace, require_space
@@ -55,6 +55,7 @@ class Retrieval:
         Raises the error that the caller is told: PacsUnreachable, PacsRejected, PacsTimeout,
         NoDicomData, Incomplete, DiskFull, ReceiverUnavailable, Cancelled.
         """
+        self._inbox.transfers = receiver.transfers
         try:
             for study in self.studies:
                 moving = self._moving.setdefault(study.accession_number, Stopwatch())
@@ -62,7 +63,7 @@ class Retrieval:
                 self._settle(receiver, study, ended, moving)
                 self._let_files_close(receiver, moving)
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
-            if receiver.ran_out_of_space():
+            if self._inbox.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
             error.detail = f"{error.detail} {receiver.failed_handshakes()}".rstrip()
             raise
@@ -86,7 +87,9 @@ class Retrieval:
         self._report(arrivals.keys() - wanted)
         self.record.note(expected=len(wanted))
         self.record.progress(len(wanted), self._inbox.bytes)
-        return [arrivals[key][0] for key in sorted(wanted)]
+        proven = [arrivals[key][0] for key in sorted(wanted)]
+        report_malformed(self.record, proven)
+        return proven
 
     def _report(self, foreign: Set[Key]) -> None:
         if foreign:
@@ -175,9 +178,9 @@ class Retrieval:
                 **numbers,
             )
         named = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
-        torn = f" {self._inbox.damaged} arrived damaged." if self._inbox.damaged else ""
+        damage = f" {self._inbox.damage()}".rstrip()
         return Incomplete(
-            f"{len(missing)} of {expected} instances for {accession} did not arrive whole: {named}.{torn}{why}"
+            f"{len(missing)} of {expected} instances for {accession} did not arrive whole: {named}.{damage}{why}"
             " Try again; if it stays so, check these instances in the PACS.",
             **numbers,
             failed=ended.failed,

@@ -88,7 +88,7 @@ def one_patient(disc: Disc) -> Findings:
     """One Patient ID in all records and instances."""
     stated = (_patient_id(entry) for entry in disc.directory.of("PATIENT"))
     instances = chain(disc.images.values(), disc.others.values())
-    yield from patients(chain(stated, (one.patient_id for one in instances if one)))
+    yield from patients(chain(stated, (one.patient_id for one in instances if one and one.patient_known)))
     return "one Patient ID"
 
 

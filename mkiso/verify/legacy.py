@@ -26,7 +26,7 @@ def instances(disc: Disc) -> Findings:
 
 
 def one_patient(disc: Disc) -> Findings:
-    yield from patients(one.patient_id for one in disc.legacy.values() if one)
+    yield from patients(one.patient_id for one in disc.legacy.values() if one and one.patient_known)
     return "one Patient ID"
 
 
