@@ -26,6 +26,7 @@ from mkiso.retrieve.walker import DEEPEST, SEQUENCE_VRS, UNDEFINED
 from mkiso.retrieve.windows import KEPT, Unwalkable
 
 READ = 1 << 22  # bytes; identity is at the beginning, behind a few private groups at most
+MOST_STEPS = 1 << 17  # a second; where all lengths are wrong, each sequence would be walked for each that is around it
 LAST_GROUP = 0x0020
 VRS = LONG_VRS | SHORT_VRS
 DELIMITING = frozenset({ITEM, ITEM_END, SEQUENCE_END})
@@ -35,7 +36,7 @@ def salvaged(data: bytes, encoding: Encoding) -> dict[int, bytes | None]:
     """The values of OF_DATA_SET; None for one that cannot be told, and may be there all the same."""
     found: dict[int, bytes | None] = {}
     last = 0
-    for tag, value in _elements(_Reader(data, encoding), data):
+    for tag, value in elements(data, encoding, LAST_GROUP):
         if tag <= last:
             break
         last = tag
@@ -44,16 +45,16 @@ def salvaged(data: bytes, encoding: Encoding) -> dict[int, bytes | None]:
     return found | {tag: None for tag in OF_DATA_SET if tag > last}
 
 
-def _elements(reader: _Reader, data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The elements of the data set itself, as far as they are whole."""
-    at = 0
+def elements(data: bytes, encoding: Encoding, last_group: int) -> Iterator[tuple[int, bytes]]:
+    """The elements of the data set itself, as far as they are whole and of no group behind the last one."""
+    reader, at = _Reader(data, encoding), 0
     while at + HEADER <= len(data):
         try:
             tag, start, end = reader.element(at, 0)
         except Unwalkable:
             return
         if tag not in DELIMITING:
-            if tag >> 16 > LAST_GROUP or end > len(data):
+            if tag >> 16 > last_group or end > len(data):
                 return
             yield tag, data[start:end]
         at = end
@@ -62,11 +63,12 @@ def _elements(reader: _Reader, data: bytes) -> Iterator[tuple[int, bytes]]:
 class _Reader:
     """Tells where each element ends."""
 
-    def __init__(self, data: bytes, encoding: Encoding) -> None:
-        self._data, self._encoding = data, encoding
+    def __init__(self, data: bytes, encoding: Encoding, steps: Iterator[int] | None = None) -> None:
+        self._data, self._encoding, self._steps = data, encoding, steps or iter(range(MOST_STEPS))
 
     def element(self, at: int, depth: int) -> tuple[int, int, int]:
-        """Its tag, and where its value begins and ends."""
+        """Its tag, and where its value begins and ends. Raises Unwalkable where it is too deep, or took too long."""
+        self._step()
         raw, vr, length, start = self._encoding.element(self._data, at)
         tag = self._encoding.tag(raw)
         if tag in DELIMITING:
@@ -75,6 +77,10 @@ class _Reader:
             return tag, start, self._end_of_sequence(start, depth)
         ends = self._ends(at, vr, start, length, depth)
         return tag, start, next((end for end in ends if self._is_followed(end, tag, depth)), start + length)
+
+    def _step(self) -> None:
+        if next(self._steps, None) is None:
+            raise Unwalkable
 
     def _ends(self, at: int, vr: bytes, start: int, length: int, depth: int) -> Iterator[int]:
         """Where it may end, as its VR and its length are taken."""
@@ -101,6 +107,7 @@ class _Reader:
         if depth > DEEPEST:
             raise Unwalkable
         while at + HEADER <= len(self._data):
+            self._step()
             raw, length = self._encoding.item_header(self._data, at)
             tag = self._encoding.tag(raw)
             if tag not in DELIMITING:
@@ -114,7 +121,7 @@ class _Reader:
 
     def _end_of_item(self, at: int, depth: int) -> int:
         """Behind its delimiter, or where another item or the sequence's end follows."""
-        within = _Reader(self._data, self._encoding.within_item(self._data[at + 4 : at + 6]))
+        within = _Reader(self._data, self._encoding.within_item(self._data[at + 4 : at + 6]), self._steps)
         while at + HEADER <= len(self._data):
             tag, _start, end = within.element(at, depth)
             if tag in {ITEM, SEQUENCE_END}:

@@ -12,13 +12,14 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from mkiso.disc.completion import own_values
-from mkiso.disc.keys import KEYS, LONGEST, MOST_READ, Keys, read_keys
-from tests.support import datasets, odd
-from tests.support.odd import ODD
+from mkiso.disc.keys import KEYS, LARGEST, LONGEST, Keys, read_keys
+from tests.support import datasets
+from tests.support import odd_files as odd
+from tests.support.odd_files import ODD
 from tests.support.stage import JOHN, encoded, presentation
 
 NAME, ROWS, DESCRIPTION = 0x00100010, 0x00280010, 0x00081030
-BOUND = 24 << 20  # bytes of memory
+BOUND = 32 << 20  # bytes of memory
 
 
 def image() -> Dataset:
@@ -88,7 +89,7 @@ def test_an_element_of_unknown_vr_has_that_of_the_dictionary(instead: bytes, tmp
 
 
 def test_a_value_that_is_too_long_for_a_key_is_left_out(tmp_path: Path) -> None:
-    sequence = odd.element(odd.IMAGES, b"SQ", odd.referenced() * 2000)
+    sequence = odd.element(odd.IMAGES, b"SQ", odd.referenced() * (LARGEST // 50))
     long = {DESCRIPTION: odd.element(DESCRIPTION, b"UT", b"x" * (LONGEST + 2)), odd.IMAGES: sequence}
     found = keys_of(tmp_path, odd.changed(encoded(image()), long))
     assert not found.elements.keys() & long
@@ -126,9 +127,8 @@ def bomb() -> bytes:
 
 
 def items() -> bytes:
-    """More empty items than may be read."""
-    content = odd.bare(odd.ITEM) * (MOST_READ // 4)
-    return odd.changed(encoded(image()), {odd.IMAGES: odd.element(odd.IMAGES, b"SQ", content, odd.UNDEFINED)})
+    content = odd.bare(odd.ITEM) * (LARGEST // 8)
+    return odd.changed(encoded(image()), {odd.IMAGES: odd.element(odd.IMAGES, b"SQ", content)})
 
 
 def large_value() -> bytes:
@@ -150,6 +150,21 @@ def test_no_stranger_costs_more_than_a_few_megabytes(
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < BOUND
+
+
+def test_a_file_whose_lengths_are_all_wrong_is_given_up(tmp_path: Path) -> None:
+    """Each of its sequences would be walked to the end of the file: for half an hour."""
+    sequence = odd.element(odd.IMAGES, b"SQ", length=8) + odd.bare(odd.ITEM, length=12)
+    found = keys_of(tmp_path, odd.changed(encoded(image()), {odd.IMAGES: sequence * 60_000 + b"\xff" * 24}))
+    assert 0x00100020 not in found.elements
+
+
+@pytest.mark.parametrize("character_set", [b"ISO_IR\0100", b"ISO 2022 IR 999", b"\xff\xff"])
+def test_a_character_set_that_is_none_is_kept_as_it_is(character_set: bytes, tmp_path: Path) -> None:
+    instead = {0x00080005: odd.element(0x00080005, b"CS", character_set)}
+    found = keys_of(tmp_path, odd.changed(encoded(image()), instead))
+    assert found.elements[0x00080005] in {instead[0x00080005], odd.element(0x00080005, b"CS", character_set + b" ")}
+    assert len(found.elements) == 20
 
 
 CONTENTS = [encoded(image()), *(make(encoded(image())) for make in ODD.values())]
