@@ -9,7 +9,7 @@ from strangers: of a file only its beginning, and no content of it raises anythi
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import STR_VR
 from pydicom.values import convert_SQ
@@ -28,25 +29,26 @@ from mkiso.retrieve.salvage import READ, elements
 from mkiso.retrieve.walker import ENCODINGS, walk_meta
 from mkiso.retrieve.windows import FileBytes, Inflated, Unwalkable, beginning
 
-# What dcmmkdir puts into the records of all the SOP classes that it knows, but for icons.
-KEYS = frozenset(
-    {
-        *(encoding.CHARACTER_SET, encoding.SOP_CLASS, encoding.SOP_INSTANCE),
-        *(0x00100010, encoding.PATIENT_ID),
-        *(0x00080020, 0x00080030, 0x00200010, 0x00080050, 0x00081030, encoding.STUDY),
-        *(0x00080060, encoding.SERIES, encoding.SERIES_NUMBER),
-        *(encoding.INSTANCE_NUMBER, 0x00080008, 0x00080012, 0x00080013, 0x00080023, 0x00080033),
-        *(0x00081115, 0x00081140, 0x00089092),  # what an image or a presentation state refers to
-        *(0x00280008, 0x00280010, 0x00280011, 0x00289001, 0x00289002),  # spectroscopy
-        *(0x0040A043, 0x0040A073, 0x0040A491, 0x0040A493, 0x0040A730),  # structured reports
-        *(0x0040E001, 0x00420010, 0x00420012),  # encapsulated documents
-        *(0x00700080, 0x00700081, 0x00700082, 0x00700083, 0x00700084, 0x00700402),  # presentation states
-        *(0x30040006, 0x3004000A, 0x30060002, 0x30060008, 0x30060009, 0x30080250, 0x30080251),  # radiotherapy
-        *(0x300A0002, 0x300A0006, 0x300A0007, 0x30100033, 0x30100034),
-    }
+# What dcmmkdir makes records of: of all the SOP classes that it knows, but for icons.
+CONTENT = ("ContentDate", "ContentTime", "ContentLabel", "ContentDescription", "ContentCreatorName")
+KEYWORDS = (
+    *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID"),
+    *("PatientName", "PatientID"),
+    *("StudyDate", "StudyTime", "StudyDescription", "StudyInstanceUID", "StudyID", "AccessionNumber"),
+    *("Modality", "SeriesInstanceUID", "SeriesNumber"),
+    *("InstanceNumber", "ImageType", "ReferencedImageSequence", *CONTENT),
+    *("CompletionFlag", "VerificationFlag", "VerifyingObserverSequence", "ConceptNameCodeSequence", "ContentSequence"),
+    *("PresentationCreationDate", "PresentationCreationTime", "ReferencedSeriesSequence", "BlendingSequence"),
+    *("DocumentTitle", "MIMETypeOfEncapsulatedDocument", "HL7InstanceIdentifier"),
+    *("DoseSummationType", "DoseComment", "StructureSetLabel", "StructureSetDate", "StructureSetTime"),
+    *("RTPlanLabel", "RTPlanDate", "RTPlanTime", "TreatmentDate", "TreatmentTime"),
+    *("UserContentLabel", "UserContentLongLabel", "InstanceCreationDate", "InstanceCreationTime"),
+    *("NumberOfFrames", "Rows", "Columns", "DataPointRows", "DataPointColumns", "ReferencedImageEvidenceSequence"),
 )
+KEYS = frozenset(map(Tag, KEYWORDS))
 LAST_GROUP = 0x3010
 LONGEST, LARGEST = 0xFFFE, 1 << 17  # bytes of a value, which a short VR may have, and of a sequence
+PADDING = b"\0 "
 NUMBERS = frozenset({"FD", "FL", "SL", "SS", "UL", "US"})
 
 
@@ -56,10 +58,15 @@ class Unclear(ValueError):
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of one instance, each an element in explicit little endian, by tag; how its file is encoded."""
+    """Of one instance the file meta information's values, and its keys: elements in explicit little endian, by tag."""
 
-    transfer_syntax: str
-    elements: dict[int, bytes]
+    meta: Mapping[int, bytes]
+    elements: Mapping[int, bytes]
+
+    @property
+    def transfer_syntax(self) -> bytes:
+        """Which the file is in, not the keys."""
+        return self.meta[encoding.TRANSFER_SYNTAX].strip(PADDING)
 
     def value(self, tag: int) -> bytes:
         """Without its padding; empty where there is none."""
@@ -67,8 +74,9 @@ class Keys:
 
     def file(self) -> bytes:
         """A DICOM file (PS3.10 7.1) that has these keys and nothing else, in explicit little endian."""
-        meta = file_meta(self.value(encoding.SOP_CLASS), self.value(encoding.SOP_INSTANCE))
-        return bytes(BEFORE_META - 4) + b"DICM" + meta + b"".join(self.elements[tag] for tag in sorted(self.elements))
+        identity = (self.meta.get(tag, b"") for tag in (encoding.MEDIA_SOP_CLASS, encoding.MEDIA_SOP_INSTANCE))
+        keys = b"".join(self.elements[tag] for tag in sorted(self.elements))
+        return bytes(BEFORE_META - 4) + b"DICM" + file_meta(*identity) + keys
 
 
 def read_keys(path: Path, wanted: Collection[int] = KEYS) -> Keys | None:
@@ -78,10 +86,10 @@ def read_keys(path: Path, wanted: Collection[int] = KEYS) -> Keys | None:
             content = FileBytes(file.fileno(), os.fstat(file.fileno()).st_size)
             meta: dict[int, bytes] = {}
             start = walk_meta(content, BEFORE_META, meta)
-            syntax = meta[encoding.TRANSFER_SYNTAX].strip(b"\0 ").decode("ascii")
+            syntax = meta[encoding.TRANSFER_SYNTAX].strip(PADDING).decode("ascii")
             deflated = syntax == DeflatedExplicitVRLittleEndian
             data = beginning(Inflated(content, start), 0, READ) if deflated else beginning(content, start, READ)
-        return Keys(syntax, _keys(data, ENCODINGS.get(syntax, encoding.EXPLICIT_LITTLE), wanted))
+        return Keys(meta, _keys(data, ENCODINGS.get(syntax, encoding.EXPLICIT_LITTLE), wanted))
     except (OSError, Unwalkable, KeyError, UnicodeDecodeError, Unclear):
         return None
 

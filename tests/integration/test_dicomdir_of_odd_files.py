@@ -7,11 +7,17 @@ import pytest
 from pydicom import Dataset
 from pydicom.filereader import read_file_meta_info
 
+from mkiso.config import Config, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.disc import dicomdir
 from mkiso.disc.dicomdir import CHUNK, Completed, Dicomdir, make_dicomdir
+from mkiso.disc.pdi import pdi
 from mkiso.disc.records import SYNTAX, Record, flat, read
+from mkiso.disc.tree import Setting, Tree
+from mkiso.disc.uncompressed import Uncompressed, uncompressed
+from mkiso.retrieve.instances import read_arrival
 from mkiso.verify.verify import verify
+from mkiso.workspace import Workspace
 from tests.support import datasets
 from tests.support import odd_files as odd
 from tests.support.datasets import Patient
@@ -208,6 +214,40 @@ def test_of_files_that_dcmmkdir_takes_no_header_is_read(stage: Path, monkeypatch
     monkeypatch.setattr(dicomdir, "own_values", never)
     files = staged(stage, [image(1), image(2)])
     assert_sound(stage, made(stage, files), files)
+
+
+def laid_out(directory: Path, contents: Iterable[bytes], *, raw: bool = False) -> tuple[Path, Tree]:
+    """A disc's tree of what came so, as a job lays it out."""
+    (directory / "received").mkdir()
+    arrived = []
+    for number, content in enumerate(contents):
+        (directory / "received" / f"{number}").write_bytes(content)
+        arrived.append(read_arrival(directory / "received" / f"{number}", lambda _: True))
+    instances = [one for one in arrived if one]
+    assert len(instances) == len(arrived)
+    setting = Setting(Config(media=Media(uncompressed=raw)), Workspace(directory), "iso", lambda: None)
+    setting.stage.mkdir()
+    plain = uncompressed(instances, setting) if raw else Uncompressed(tuple(instances), 0, 0)
+    return setting.stage, pdi(plain.instances, setting)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_disc_of_every_odd_encoding_is_sound(raw: bool, tmp_path: Path) -> None:
+    contents = [make(encoded(image(number))) for number, make in enumerate([bytes, *ODD.values()], 1)]
+    disc, tree = laid_out(tmp_path, contents, raw=raw)
+    assert tree.not_indexed == 0
+    assert sorted(file.read_bytes() for file in (disc / "IMAGES").rglob("IM*")) == sorted(contents)
+    assert [check for check in verify(disc) if not check.ok] == []
+    assert len(in_file_set(disc / "DICOMDIR")) == len(contents)
+    assert errors_of_dciodvfy(disc / "DICOMDIR") == []
+
+
+def test_an_odd_one_that_no_dicomdir_can_name_is_beside_it(tmp_path: Path) -> None:
+    private = datasets.private_instance(datasets.study(JOHN, "CT.001"), 2, 1)
+    disc, tree = laid_out(tmp_path, [PHILIPS(encoded(image())), CUT(encoded(private))])
+    assert tree.not_indexed == 1
+    assert [file.read_bytes() for file in (disc / "OTHER").rglob("IM*")] == [CUT(encoded(private))]
+    assert [check for check in verify(disc) if not check.ok] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
