@@ -1,9 +1,12 @@
 # The commands of README.md. Each sets up what it needs.
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
-# tests/support/programs.py says of each how it is started.
-TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools iproute2 libarchive-tools libatomic1 libgdcm-tools mariadb-server \
-    nftables nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip
+# tests/support/programs.py says of each how it is started. A host may have Java and npm from elsewhere.
+JAVA = $(shell command -v java)
+NPM = $(shell command -v npm)
+TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools iproute2 libarchive-tools libatomic1 libgdcm-tools libpixelmed-java \
+    mariadb-server nftables nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip \
+    $(if $(JAVA),,default-jre-headless) $(if $(NPM),,npm)
 PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
@@ -50,6 +53,13 @@ setup-demo: setup
 
 setup-tests: .venv/developed
 	@bin/apt-missing $(TEST_SYSTEM)
+	@$(MAKE) --no-print-directory build/node/installed
+
+# What the tests' archive in JavaScript is made of, as its lock file names it.
+build/node/installed: $(wildcard tests/support/node/package*.json)
+	mkdir -p build/node && cp $^ build/node
+	npm ci --prefix build/node --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
 
 demo: setup-demo
 	@$(PYTHON) -m tests.demo

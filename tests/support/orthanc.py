@@ -29,6 +29,11 @@ class Orthanc:
         directory.mkdir()
         return [self._saved(one, directory / one) for one in requests.get(f"{self.url}/instances", timeout=10).json()]
 
+    def clear(self) -> None:
+        """Forget all that it holds."""
+        for one in requests.get(f"{self.url}/patients", timeout=10).json():
+            requests.delete(f"{self.url}/patients/{one}", timeout=10).raise_for_status()
+
     def _saved(self, instance: str, file: Path) -> Path:
         file.write_bytes(requests.get(f"{self.url}/instances/{instance}/file", timeout=10).content)
         return file

@@ -8,6 +8,9 @@ from tests.support.chroot import Chroot
 from tests.support.tools import ROOT
 
 POSTGRES = "exec /usr/lib/postgresql/*/bin/postgres --version"
+PIXELMED = (
+    "java -classpath /usr/share/java/pixelmed.jar com.pixelmed.network.NetworkMediaImporter 2>&1 | grep -q Argument"
+)
 # Of the wheel, with its own Node.js; the package's Python is Debian's, which has no playwright.
 DRIVER = next((ROOT / ".venv").glob("lib/python3*/site-packages/playwright/driver"), Path("playwright/driver"))
 PAGE = """\
@@ -20,6 +23,7 @@ require(process.argv[1] + "/package").chromium.launch(JSON.parse(process.argv[2]
 STARTED: dict[str, tuple[str, ...]] = {
     "chromium": (CHROMIUM, "--version"),
     "curl": ("curl", "--version"),
+    "default-jre-headless": ("java", "-version"),
     "dcmtk": ("dcmqrscp", "--version"),
     "dicom3tools": ("dciodvfy", "-version"),
     "genisoimage": ("genisoimage", "-version"),
@@ -27,9 +31,11 @@ STARTED: dict[str, tuple[str, ...]] = {
     "libarchive-tools": ("bsdtar", "--version"),
     "libatomic1": (f"{DRIVER}/node", "--version"),
     "libgdcm-tools": ("gdcmconv", "--version"),
+    "libpixelmed-java": ("sh", "-c", PIXELMED),
     "mariadb-server": ("mariadbd", "--version"),
     "nftables": ("nft", "--version"),
     "nginx-light": ("nginx", "-v"),
+    "npm": ("npm", "--version"),
     "openssl": ("openssl", "version"),
     "orthanc": ("Orthanc", "--version"),
     "p7zip-full": ("7z", "i"),
@@ -42,8 +48,8 @@ STARTED: dict[str, tuple[str, ...]] = {
 
 
 def packages() -> list[str]:
-    """Those that the Makefile has installed before the tests run."""
-    argv = ("make", "--silent", "--eval", "told:;@echo $(TEST_SYSTEM)", "told")
+    """Those that the Makefile has installed before the tests run, on a host that has none of them."""
+    argv = ("make", "--silent", "JAVA=", "NPM=", "--eval", "told:;@echo $(TEST_SYSTEM)", "told")
     told = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     if unknown := set(told) - STARTED.keys():
         raise RuntimeError(f"tests/support/programs.py does not say how a program of these is started: {unknown}")
