@@ -1,10 +1,13 @@
 # The commands of README.md. Each sets up what it needs.
 SYSTEM = dcmtk genisoimage python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
-TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools iproute2 libarchive-tools libgdcm-tools mariadb-server nftables \
-    libpixelmed-java nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip \
-    $(if $(shell command -v java),,default-jre-headless) $(if $(shell command -v npm),,npm)
-PACKAGE_SYSTEM = debootstrap
+# tests/support/programs.py says of each how it is started. A host may have Java and npm from elsewhere.
+JAVA = $(shell command -v java)
+NPM = $(shell command -v npm)
+TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools iproute2 libarchive-tools libatomic1 libgdcm-tools libpixelmed-java \
+    mariadb-server nftables nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip \
+    $(if $(JAVA),,default-jre-headless) $(if $(NPM),,npm)
+PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
 PYTHON3 ?= python3
@@ -14,7 +17,7 @@ PIP = .venv/bin/pip --quiet --disable-pip-version-check
 LOCK = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
     --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: setup setup-demo setup-tests lock demo test coverage smoke-test deb test-package serve lint bench screenshots clean
+.PHONY: setup setup-demo setup-tests lock demo test coverage smoke-test deb test-package test-fresh serve lint bench screenshots clean
 
 setup: .venv/installed
 	@bin/apt-missing $(SYSTEM)
@@ -77,6 +80,11 @@ deb: setup
 test-package: deb setup-tests
 	@bin/apt-missing $(PACKAGE_SYSTEM)
 	@$(AS_ROOT) $(PYTHON) -m tests.package
+
+# README's commands in a bare Debian; by hand, before a release. FRESH=--later: among later releases of every package.
+test-fresh: setup
+	@bin/apt-missing $(PACKAGE_SYSTEM)
+	@$(AS_ROOT) $(PYTHON) -m tests.fresh $(FRESH)
 
 serve: setup
 	bin/mkiso serve

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mkiso.certificates import faults
 from mkiso.clock import Stopwatch
-from mkiso.config import Config
+from mkiso.config import Config, Media, Tls
 from mkiso.dcmtk import decompressors
 from mkiso.dcmtk.association import Peer, attempts
 from mkiso.dcmtk.echoscu import echo
+from mkiso.disc.viewer import unusable
 from mkiso.errors import DiskFull, MkisoError
 from mkiso.ledger.ledger import Ledger
 from mkiso.places import Wrong, nearest, require_directory, require_writable
@@ -72,6 +74,17 @@ def directories(config: Config) -> Iterator[Check]:
     yield checked("storage.min_free", partial(_space, config))
 
 
+def files(config: Config) -> Iterator[Check]:
+    """What may come and go while the service runs: the viewer, the certificates of receivers, the pages' logo."""
+    if config.media.viewer_dir:
+        yield checked("media.viewer_dir", partial(_viewer, config.media))
+    for receiver in config.receivers:
+        if receiver.tls:
+            yield checked(f"receiver {receiver.ae_title} tls", partial(_tls, receiver.tls))
+    if config.server.logo_file:
+        yield checked("server.logo_file", partial(_logo, config.server.logo_file))
+
+
 class Readiness:
     """What must be there for a job to end well, in at most a few seconds; what changes for the worse is logged."""
 
@@ -84,6 +97,7 @@ class Readiness:
         found = (
             *tools(self._config),
             *directories(self._config),
+            *files(self._config),
             checked("storage.ledger", partial(ledger_answers, self._ledger)),
             pacs_answers(self._config, self._pacs),
         )
@@ -148,6 +162,26 @@ def _version(program: Path, key: str) -> str:
     if result.rc != 0:
         raise Wrong(f"{program} ended with status {result.rc}: {first}")
     return first.strip("$ ")
+
+
+def _viewer(media: Media) -> str:
+    if why := unusable(media, media.layout):
+        raise Wrong(why)
+    return str(media.viewer_dir)
+
+
+def _tls(tls: Tls) -> str:
+    if wrong := faults(tls):
+        raise Wrong("; ".join(f"{key} {why}" for key, why in wrong.items()))
+    return "can be used"
+
+
+def _logo(file: Path) -> str:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise Wrong(f"{file}: {error.strerror}. The pages go without it.") from error
+    return str(file)
 
 
 def _work_dir(config: Config) -> str:

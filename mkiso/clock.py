@@ -2,23 +2,64 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 
-LONGEST_LOOK = 0.25
+BEAT = 0.1
+LONGEST_GAP = 0.25  # between two beats of a process that runs
 
 
-class Stopwatch:
-    """Seconds for which this process could look: a long gap between two looks counts as a short one.
+class _RunningTime:
+    """Seconds for which this process could run: a thread beats, and what lies between beats that are far apart counts
+    as LONGEST_GAP, for then nothing ran here.
 
-    A process that was suspended has not waited, and calls nobody slow. Look every LONGEST_LOOK seconds.
+    Without that thread, of which there may be none left, whoever asks beats.
     """
 
     def __init__(self) -> None:
-        self._looked = time.monotonic()
         self._seconds = 0.0
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        """No thread survives a fork, and nobody lets go of a lock there."""
+        self._lock, self._beating, self._beat = threading.Lock(), False, time.monotonic()
 
     def seconds(self) -> float:
-        moment = time.monotonic()
-        self._seconds += min(moment - self._looked, LONGEST_LOOK)
-        self._looked = moment
-        return self._seconds
+        with self._lock:
+            moment = time.monotonic()
+            self._seconds += min(max(0.0, moment - self._beat), LONGEST_GAP)
+            self._beat = moment
+            return self._seconds
+
+    def keep_beating(self) -> None:
+        with self._lock:
+            is_first, self._beating = not self._beating, True
+        if is_first:
+            try:
+                threading.Thread(target=self._run, name="clock", daemon=True).start()
+            except RuntimeError:
+                self._beating = False
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(BEAT):
+            self.seconds()
+
+
+_running = _RunningTime()
+
+
+class Stopwatch:
+    """Seconds for which this process could run since then: suspended, it has not waited, and calls nobody slow.
+
+    However long a single look of whoever waits takes, it counts.
+    """
+
+    def __init__(self) -> None:
+        _running.keep_beating()
+        self._began = _running.seconds()
+
+    def seconds(self) -> float:
+        return _running.seconds() - self._began

@@ -19,6 +19,7 @@ PADDING = " \0"
 # Behind each of these the first character set is valid again (PS3.5 6.1.2.5.3).
 DELIMITERS = set(map(ord, "\n\r\t\f\\"))
 OF_NAMES = DELIMITERS | set(map(ord, "^="))
+REPLACEMENT = "\ufffd"
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 # The Specific Character Set, explicit or implicit, and the length of its value.
 NAMED = re.compile(rb"\x08\0\x05\0(?:CS(..)|(..)\0\0)", re.DOTALL)
@@ -72,13 +73,6 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset:
     return item if isinstance(item, Dataset) else Dataset()
 
 
-def raw(dataset: Dataset, keyword: str | int) -> bytes:
-    """A value as it was sent; empty where there is none, or pydicom has read it already."""
-    element = dataset.get_item(keyword)
-    value = None if element is None else element.value
-    return value if isinstance(value, bytes) else b""
-
-
 def decoded(value: bytes, character_set: str, delimiters: set[int] = DELIMITERS) -> str:
     """A text, its padding trimmed, by the Specific Character Set (PS3.5 6.1.2): in the default one where that fails."""
     if value.isascii() and b"\x1b" not in value:
@@ -88,26 +82,28 @@ def decoded(value: bytes, character_set: str, delimiters: set[int] = DELIMITERS)
         text = decode_bytes(value, convert_encodings(names), delimiters).strip(PADDING)
     except Exception:  # as above
         text = ""
-    return readable(text or value.decode("latin-1").strip(PADDING))  # punycode reads nothing where there is something
+    # pydicom marks what it could not decode, and reads nothing at all in the encodings that Python has besides.
+    if not text or (REPLACEMENT in text and REPLACEMENT.encode() not in value):
+        text = value.decode("latin-1")
+    return readable(text.strip(PADDING))
 
 
 def readable(text: str) -> str:
     """A text that pages, databases and files can hold: no control characters but those of lines, no half surrogates."""
-    return CONTROLS.sub("\ufffd", text).encode("utf-8", "replace").decode("utf-8")
+    return CONTROLS.sub(REPLACEMENT, text).encode("utf-8", "replace").decode("utf-8")
 
 
 def write_in_utf8(source: Path, target: Path) -> None:
     """The data set with its texts in UTF-8. Raises as `read`."""
-    dataset = read(source)
+    dataset, written = read(source), BytesIO()
     try:
         dataset.decode()
         dataset.walk(_says_nothing_of_characters)
         dataset.SpecificCharacterSet = UTF8
-        dataset.save_as(target)
-    except OSError:
-        raise
-    except Exception as error:  # as above
+        dataset.save_as(written)
+    except Exception as error:  # as above; of a torn sequence it says OSError, too
         raise Unreadable(f"{type(error).__name__} in its texts") from error
+    target.write_bytes(written.getbuffer())
 
 
 def _says_nothing_of_characters(dataset: Dataset, element: DataElement) -> None:
@@ -117,7 +113,14 @@ def _says_nothing_of_characters(dataset: Dataset, element: DataElement) -> None:
 
 
 def _text(dataset: Dataset, keyword: str, character_set: str) -> str:
-    return decoded(raw(dataset, keyword), character_set, OF_NAMES if keyword.endswith("Name") else DELIMITERS)
+    return decoded(_raw(dataset, keyword), character_set, OF_NAMES if keyword.endswith("Name") else DELIMITERS)
+
+
+def _raw(dataset: Dataset, keyword: str | int) -> bytes:
+    """A value as it was sent; empty where there is none, or pydicom has read it already."""
+    element = dataset.get_item(keyword, keep_deferred=True)
+    value = None if element is None else element.value
+    return value if isinstance(value, bytes) else b""
 
 
 def _character_set(dataset: Dataset) -> str:

@@ -10,8 +10,6 @@ from mkiso.checks import Readiness
 from mkiso.config import Config, Storage
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
-from mkiso.disc.viewer import unusable
-from mkiso.errors import ConfigurationError
 from mkiso.last import Last
 from mkiso.ledger.glance import Glance
 from mkiso.ledger.ledger import Ledger
@@ -35,12 +33,10 @@ def ledger_of(storage: Storage) -> Ledger:
 
 
 class Installation:
-    """Raises ConfigurationError where the ledger, the patient source or the viewer can never be used."""
+    """Raises ConfigurationError where the ledger or the patient source can never be used."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        if why := unusable(config.media, config.media.layout):
-            raise ConfigurationError(why)
         self.patients = patient_source(config.patients)
         self.ledger = ledger_of(config.storage)
         self.pulse = Pulse(self.ledger)

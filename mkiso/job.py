@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -37,6 +37,8 @@ from mkiso.retrieve.studies import (
     with_instances,
 )
 from mkiso.workspace import claimed, job_directory, require_space
+
+ON_DISC, IN_PART = "on disc", "broken off"  # what became of a disc's instances
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,7 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
         studies = job.look_up()
         instances = job.decompress(job.retrieve(studies))
         product = job.master(instances)
-        job.record.hand_out(one.row("on disc") for one in instances)
-        return Disc(order.file_name(job.patient_name), product, job)
+        return Disc(order.file_name(job.patient_name), product, job, instances)
 
 
 def relay(
@@ -260,9 +261,10 @@ class Job:
 class Disc:
     """A proven disc: its name, its size in bytes, and its bytes, once. `close` ends what is left of the job."""
 
-    def __init__(self, file_name: str, product: Product, job: Job) -> None:
+    def __init__(self, file_name: str, product: Product, job: Job, instances: Sequence[Instance]) -> None:
         self.file_name = file_name
         self.size = product.size
+        self._instances = instances
         self._held = job.keep_open()
         self._chunks = self._stream(product, job)
 
@@ -275,17 +277,25 @@ class Disc:
         self._held.close()
 
     def _stream(self, product: Product, job: Job) -> Generator[bytes]:
-        """The last chunk leaves when the disc was made to its end and the job is cleaned up, and not before."""
-        last = b""
+        """The last chunk leaves when the disc was made to its end and the job is cleaned up, and not before.
+
+        The ledger then has what left the house: all instances, none, or, of a disc that broke off, a part of them.
+        """
+        last, outcome = b"", None
         with self._held:
             try:
                 for chunk in product.chunks():
                     job.cancellation.check()
                     if last:
+                        outcome = IN_PART
                         yield last
                     last = chunk
+                outcome = ON_DISC
             except GeneratorExit:
                 job.cancellation.check()
                 raise
+            finally:
+                if outcome:
+                    job.record.hand_out(one.row(outcome) for one in self._instances)
             job.record.complete()
         yield last

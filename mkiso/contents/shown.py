@@ -119,6 +119,7 @@ class About:
     """What README.TXT and the pages tell beside the patients: who made the disc, and what is particular about it.
 
     `profile` is the media application profile that every instance fits (PS3.11), None where there is none;
+    `malformed` are the files, and their SOP Instance UIDs, that came whole and are not well-formed;
     `decompressed` and `left_compressed` count instances where `media.uncompressed` was asked for.
     """
 
@@ -131,5 +132,6 @@ class About:
     viewer: Viewer = Viewer()
     profile: str | None = None
     not_indexed: tuple[NotIndexed, ...] = ()
+    malformed: tuple[tuple[str, str], ...] = ()
     decompressed: int = 0
     left_compressed: int = 0

@@ -37,6 +37,7 @@ STUDY_KEYS = (
     "ModalitiesInStudy",
     "NumberOfStudyRelatedInstances",
 )
+NO_DATA_SET = "receiveDataSetInMemory: dset->read() Failed"
 MOST_ANSWERS = 100_000
 LONGEST_UID, SHOWN = 64, 80
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -206,6 +207,10 @@ def answered(pacs: Peer, timeout: float, stderr: str) -> int:
     if TIMED_OUT.search(stderr):
         raise _too_late(pacs, timeout)
     why = final[1] if final else words(stderr)
+    if NO_DATA_SET in stderr:
+        raise QueryRefused(
+            f"An answer of the PACS {pacs} is no data set: {why}. Have the PACS correct what it answers."
+        )
     raise QueryRefused(
         f"The PACS {pacs} did not answer the query: {why}."
         f" Its own log tells why; check that {pacs.calling} may query it."
@@ -261,7 +266,7 @@ def uid_fault(uid: str) -> str | None:
 
 def named(uid: str) -> str:
     """A UID that may be none, as an error's text can hold it."""
-    return ascii(uid if len(uid) <= SHOWN else f"{uid[:SHOWN]}…")
+    return ascii(uid[:SHOWN]) + ("…" if len(uid) > SHOWN else "")
 
 
 def _too_late(pacs: Peer, timeout: float) -> PacsTimeout:

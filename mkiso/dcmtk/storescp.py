@@ -4,19 +4,33 @@
 writes what came bit for bit; `+xa -pm` takes every transfer syntax and private SOP classes; `+uf` gives each
 file a name of its own, so that nothing that came is overwritten. With `+tls` it takes TLS 1.2 and later alone (BCP 195,
 PS3.15 B.9), and only from peers with a certificate of the CA; `-pw` keeps it from asking for a passphrase.
+
+By `storescp.cfg` its log counts the bytes of every data set. That is the proof of a transfer, and the only one: a child
+that is killed leaves its file under its final name, and where the disk is full, it may answer Success and
+have lost the last bytes, which it writes as it closes the file.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from mkiso.config import Receiver, Tls
 from mkiso.dcmtk.association import whole_seconds
 
 IDLE_LIMIT = 600
+PIECE = 1 << 20
+NO_NUMBER = (0, 0, 0)
+LOGGING = Path(__file__).with_name("storescp.cfg")
 OUT_OF_SPACE = "Cannot write to file"
+SPEAKER = re.compile(r" \[[0-9]+\]$", re.M)
+TRANSFER = re.compile(
+    rb"^(?:I: Received Store Request.*|E: Store SCP Failed: (?:[0-9a-f]{4}:[0-9a-f]{4} )?(?P<failed>.*)"
+    rb"|T: DIMSE receiveDataSetInFile: (?P<bytes>[0-9]+) bytes read \(last: (?:(?P<last>YES)|NO)\))"
+    rb" \[(?P<child>[0-9]+)\]$",
+    re.M,
+)
 HANDSHAKE = re.compile(r"^E: Receiving Association failed: [0-9a-f:]+ TLS error: (.*\S)", re.M)
 MEANINGS = {
     "wrong version number": "the peer does not speak TLS",
@@ -34,7 +48,8 @@ MEANINGS = {
 def receive_argv(receiver: Receiver, dcmtk_dir: Path, directory: Path, stall_timeout: float) -> tuple[str, ...]:
     return (
         str(dcmtk_dir / "storescp"),
-        "-v",
+        "-lc",
+        str(LOGGING),
         "--fork",
         *(_tls_argv(receiver.tls) if receiver.tls else ()),
         "-aet",
@@ -60,6 +75,71 @@ def _tls_argv(tls: Tls) -> tuple[str, ...]:
     return ("+tls", *own, "-pw", "+cf", ca, "-rc", "+py")
 
 
+class Transfers:
+    """Which files storescp has received whole: it has counted as many bytes to a last fragment as the file holds.
+
+    `failed` is what it said of the others, whose files it has removed.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._read = 0
+        self._coming: Counter[int] = Counter()  # bytes of the data set that each child receives now
+        self._ended: dict[int, Counter[int]] = defaultdict(Counter)  # and of those whose files are not known yet
+        self._whole: dict[str, int] = {}
+        self.failed: list[str] = []
+
+    def read_on(self) -> None:
+        """Take in what the log has got since; whatever file is asked about has to be seen before that."""
+        with self._log.open("rb") as log:
+            log.seek(self._read)
+            while piece := log.read(PIECE):
+                lines = piece[: piece.rfind(b"\n") + 1]
+                if not lines:
+                    break
+                for match in TRANSFER.finditer(lines):
+                    self._take(match)
+                self._read += len(lines)
+                log.seek(self._read)
+
+    def may_be_whole(self, name: str) -> bool:
+        """Whether it is worth to look at a file: its child has ended a transfer of which the file is not known yet."""
+        return name in self._whole or bool(self._ended.get(file_number(name)[0]))
+
+    def is_whole(self, name: str, data_set: int) -> bool:
+        """Whether this is all that came of a file with so many bytes of data set.
+
+        A child's files are to be asked about in the order of `file_number`.
+        """
+        ended = self._ended.get(file_number(name)[0])
+        if name not in self._whole and ended and ended[data_set]:
+            ended -= Counter({data_set: 1})
+            self._whole[name] = data_set
+        return self._whole.get(name) == data_set
+
+    def _take(self, match: re.Match[bytes]) -> None:
+        child = int(match["child"])
+        if match["bytes"] is None:
+            self._coming[child] = 0
+        else:
+            self._coming[child] += int(match["bytes"])
+        if match["failed"] is not None:
+            self.failed.append(match["failed"].decode(errors="replace"))
+        elif match["last"]:
+            self._ended[child][self._coming[child]] += 1
+
+
+def file_number(name: str) -> tuple[int, ...]:
+    """Of a file's name (`+uf`: MODALITY.UID) the child, the second, and the child's count, which are the UID's last."""
+    numbers = name.split(".")[-len(NO_NUMBER) :]
+    return tuple(map(int, numbers)) if name.count(".") > 1 and all(map(str.isdecimal, numbers)) else NO_NUMBER
+
+
+def without_speakers(log: str) -> str:
+    """The log as `-v` writes it."""
+    return SPEAKER.sub("", log)
+
+
 def failed_handshakes(log: str) -> str:
     """The TLS handshakes that came to nothing, as a sentence; empty where there is none."""
     counted = Counter(HANDSHAKE.findall(log))
@@ -71,6 +151,11 @@ def _meaning(said: str) -> str:
     return next((meaning for sign, meaning in MEANINGS.items() if sign in said), "for a reason of OpenSSL's")
 
 
-def ran_out_of_space(line: str) -> bool:
-    """Whether it tells here that it refused an instance for want of space (A700, PS3.4 B.2.3)."""
-    return OUT_OF_SPACE in line
+def out_of_space(said: str) -> bool:
+    """Whether it refused an instance for want of space (A700, PS3.4 B.2.3)."""
+    return OUT_OF_SPACE in said
+
+
+def why_cut(said: str) -> str:
+    """Why it did not get, or keep, an instance, in plain words."""
+    return "the disk was full" if out_of_space(said) else f"the connection was cut ({said})"

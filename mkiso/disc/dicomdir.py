@@ -125,7 +125,7 @@ class _Chunks:
 
 def _made_of_keys(chunks: _Chunks, files: Iterable[str]) -> _Made:
     """What dcmmkdir makes of files that it could not parse: of copies of their keys, under the same names."""
-    copies, syntaxes = chunks.work / "copies", dict[str, str]()
+    copies, syntaxes = chunks.work / "copies", dict[str, bytes]()
     for file in files:
         chunks.check()
         if keys := read_keys(chunks.indexer.stage / file):
@@ -135,7 +135,7 @@ def _made_of_keys(chunks: _Chunks, files: Iterable[str]) -> _Made:
             syntaxes[file] = keys.transfer_syntax
     made = replace(chunks, indexer=replace(chunks.indexer, stage=copies), work=copies).made([*syntaxes], invent=True)
     for file, (*_, leaf) in made.found.items():
-        leaf.put(SYNTAX, syntaxes[file].encode())
+        leaf.put(SYNTAX, syntaxes[file])
     return made
 
 

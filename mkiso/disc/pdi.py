@@ -80,6 +80,8 @@ def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dico
 
 def _about(staged: Sequence[Staged], aside: Sequence[Staged], setting: Setting) -> About:
     media = setting.config.media
+    elsewhere = {one.instance.sop_instance_uid for one in aside}
+    where = [*(one for one in staged if one.instance.sop_instance_uid not in elsewhere), *aside]
     is_plain = all(one.instance.transfer_syntax == ExplicitVRLittleEndian for one in staged)
     return About(
         media.institution,
@@ -91,6 +93,7 @@ def _about(staged: Sequence[Staged], aside: Sequence[Staged], setting: Setting) 
         found_viewer(media),
         PROFILE if is_plain and not aside and setting.format == "iso" else None,
         tuple(NotIndexed(one.file, one.instance.sop_instance_uid) for one in aside),
+        tuple((one.file, one.instance.sop_instance_uid) for one in where if one.instance.malformed),
         setting.decompressed,
         setting.left_compressed,
     )

@@ -40,17 +40,28 @@ def viewer_bytes(media: Media) -> int:
 
 
 def unusable(media: Media, layout: LayoutName) -> str | None:
-    """Why no disc of this layout can have the viewer, and what to do: it is not there, or its files would cover others.
+    """Why no disc of this layout can have the viewer now, and what to do; None where it can."""
+    return away(media) or covering(media, layout)
 
-    Capitals are no difference.
-    """
-    if media.viewer_dir and not media.viewer_dir.is_dir():
-        return f"media.viewer_dir: {media.viewer_dir} is no directory. Put the viewer there, or take the key away."
-    covering = [entry for entry in _entries(media) if entry.upper() in ROOT[layout]]
-    if not covering:
+
+def away(media: Media) -> str | None:
+    """Why the viewer cannot be read now, which may be of a share that is not mounted, and what to do."""
+    try:
+        _entries(media)
+    except OSError as error:
+        return f"media.viewer_dir: {media.viewer_dir}: {error.strerror}. Put the viewer there, or take the key away."
+    return None
+
+
+def covering(media: Media, layout: LayoutName) -> str | None:
+    """Why the viewer's files would cover others on a disc of this layout, whatever their capitals, and what to do."""
+    if away(media):
+        return None
+    entries = [entry for entry in _entries(media) if entry.upper() in ROOT[layout]]
+    if not entries:
         return None
     return (
-        f"media.viewer_dir: {media.viewer_dir} holds {', '.join(covering)}, where a disc with the layout {layout}"
+        f"media.viewer_dir: {media.viewer_dir} holds {', '.join(entries)}, where a disc with the layout {layout}"
         " has its own. Rename or remove it there, or choose another layout."
     )
 

@@ -89,7 +89,8 @@ class Database:
         it has to lock the rows that it reads.
 
         That takes a thread: some drivers wait for ever for a server that hangs. What nobody waits
-        for any more is not committed. Raises LedgerUnavailable, DiskFull; IntegrityError, DataError.
+        for any more is not committed; what is being committed by then is waited for as long again. Raises
+        LedgerUnavailable, DiskFull; IntegrityError, DataError.
         """
 
         def alone_done(connection: sa.Connection) -> T:
@@ -111,7 +112,7 @@ class Database:
         done: Future[T] = Future()
         try:
             threading.Thread(target=self._run, args=(work, make_ready, done), name="ledger", daemon=True).start()
-            result = done.result(LIMIT)
+            result = _awaited(done)
         except (IntegrityError, DataError):
             raise
         except NewerLedger:
@@ -167,6 +168,16 @@ class Database:
         with suppress(OSError):
             return self.file is not None and shutil.disk_usage(self.file.parent).free < LEAST_FREE
         return False
+
+
+def _awaited(done: Future[T]) -> T:
+    """What comes of it within LIMIT seconds; TimeoutError says that nothing does, unless COMMIT took as long again."""
+    try:
+        return done.result(LIMIT)
+    except TimeoutError:
+        if done.cancel():
+            raise
+        return done.result(LIMIT)
 
 
 def _engine(text: str) -> sa.Engine:

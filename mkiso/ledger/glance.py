@@ -27,6 +27,7 @@ class Glance:
         self._history = history
         self._seen: dict[str, Seen] = {}
         self._asked: dict[str, float] = {}
+        self._asking = threading.Lock()
         self._read_at = 0.0
         self._reading = threading.Lock()
 
@@ -34,28 +35,35 @@ class Glance:
         """Raises JobNotFound, LedgerUnavailable, DiskFull. Who has something to show does not wait for the ledger."""
         if recent := self.recent(job_id):
             return recent
-        moment = self._asked[job_id] = time.monotonic()
-        seen = self._seen.get(job_id)
+        moment, seen = self._ask(job_id), self._seen.get(job_id)
         if self._reading.acquire(blocking=seen is None):
             try:
                 self._read(moment, job_id)
+                seen = self._seen.get(job_id)
             finally:
                 self._reading.release()
-        if job_id not in self._seen:
+        if seen is None:
             raise JobNotFound("The ledger has no job of that id.")
-        return self._seen[job_id]
+        return seen
 
     def recent(self, job_id: str) -> Seen | None:
         """The JOB where it was read less than AGE seconds ago; it will be read again with the others."""
-        moment, seen = time.monotonic(), self._seen.get(job_id)
-        if seen is not None:
-            self._asked[job_id] = moment
-        return seen if moment - self._read_at < AGE else None
+        seen = self._seen.get(job_id)
+        if seen is None:
+            return None
+        return seen if self._ask(job_id) - self._read_at < AGE else None
+
+    def _ask(self, job_id: str) -> float:
+        with self._asking:
+            moment = self._asked[job_id] = time.monotonic()
+        return moment
 
     def _read(self, moment: float, job_id: str) -> None:
         if self._read_at > moment and job_id in self._seen:
             return
         began = time.monotonic()
-        self._asked = {one: asked for one, asked in dict(self._asked).items() if began - asked < WATCHED}
-        found = self._history.jobs(list(self._asked))
+        with self._asking:
+            self._asked = {one: asked for one, asked in self._asked.items() if began - asked < WATCHED}
+            wanted = list(self._asked)
+        found = self._history.jobs(wanted)
         self._seen, self._read_at = {one: Seen(*pair) for one, pair in found.items()}, began

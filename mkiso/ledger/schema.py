@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from mkiso.errors import LedgerUnavailable
 from mkiso.ledger.tables import jobs, metadata
 
-NEWEST = (1, 7)
+NEWEST = (1, 8)
 TRIES = 10
 LOCK = int.from_bytes(b"mkiso")
 LOCK_LIMIT = 3600

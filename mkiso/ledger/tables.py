@@ -48,6 +48,7 @@ jobs = sa.Table(
     sa.Column("format", sa.String(4)),
     sa.Column("medium", sa.String(8)),
     sa.Column("not_indexed", sa.Integer),
+    sa.Column("malformed", sa.Integer),
     sa.Column("seconds", sa.JSON, nullable=False, default=dict),
     **UNICODE,
 )
@@ -94,6 +95,7 @@ instances = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     # What became of it: on a disc, or in a destination's words.
     sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("malformed", sa.Boolean),
     **UNICODE,
 )
 # What jobs come to whose rows are gone, of nobody in particular.

@@ -1,7 +1,8 @@
 """README.TXT of a `pdi` disc: whose it is, how to open it, and what a program that checks discs looks up in it.
 
 The lines `File-set ID: X` and `Volume ID: Y` are the same in every language. Only what is listed begins with exactly
-two spaces: the viewer's entries at the root (`ascii_name`), and each instance that the DICOMDIR does not name.
+two spaces: the viewer's entries at the root (`ascii_name`), each instance that the DICOMDIR does not name, and each
+that is not well-formed, whose lines end with MALFORMED.
 """
 
 from __future__ import annotations
@@ -20,14 +21,24 @@ from mkiso.texts import texts
 WIDTH = 76
 HANGING = 4
 LONGEST_VALUE = 400
+MALFORMED = "(malformed)"
 
 
 def readme(about: About, patients: Sequence[Patient]) -> bytes:
     """The file: ASCII, CRLF; of a patient the initials alone, never a name, an ID or a birth date."""
     said = texts(about.language)["readme"]
-    parts = (_head(about, patients, said), _opening(about, said), _contents(about, said), _not_indexed(about, said))
-    lines = "\n\n".join("\n".join(part) for part in map(list, parts) if part)
-    return f"{lines}\n".replace("\n", "\r\n").encode("ascii")
+    return _file(
+        _head(about, patients, said),
+        _opening(about, said),
+        _contents(about, said),
+        _not_indexed(about, said),
+        _malformed(about.malformed, said),
+    )
+
+
+def readme_of_malformed(language: str, malformed: Sequence[tuple[str, str]]) -> bytes:
+    """A file that names these alone, for a layout that has no README.TXT else."""
+    return _file(_malformed(malformed, texts(language)["readme"]))
 
 
 def ascii_name(name: str) -> str:
@@ -96,6 +107,18 @@ def _not_indexed(about: About, said: Mapping[str, str]) -> Iterator[str]:
         yield from _titled(said["not_indexed"])
         yield from _paragraph(said["not_indexed_why"])
         yield from (f"  {_ascii(one.file)}  {_ascii(one.sop_instance_uid)}" for one in about.not_indexed)
+
+
+def _malformed(malformed: Sequence[tuple[str, str]], said: Mapping[str, str]) -> Iterator[str]:
+    if malformed:
+        yield from _titled(said["malformed"])
+        yield from _paragraph(said["malformed_why"])
+        yield from (f"  {_ascii(file)}  {_ascii(uid)}  {MALFORMED}" for file, uid in malformed)
+
+
+def _file(*parts: Iterator[str]) -> bytes:
+    lines = "\n\n".join("\n".join(part) for part in map(list, parts) if part)
+    return f"{lines}\n".replace("\n", "\r\n").encode("ascii")
 
 
 def _titled(title: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import Literal
 
 from mkiso.retrieve.windows import Unwalkable
 
@@ -12,11 +13,11 @@ LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 NO_VR = b""
 
-TRANSFER_SYNTAX, MEDIA_SOP_INSTANCE = 0x00020010, 0x00020003
+TRANSFER_SYNTAX, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE = 0x00020010, 0x00020002, 0x00020003
 CHARACTER_SET, SOP_CLASS, SOP_INSTANCE = 0x00080005, 0x00080016, 0x00080018
 PATIENT_ID, STUDY, SERIES = 0x00100020, 0x0020000D, 0x0020000E
 SERIES_NUMBER, INSTANCE_NUMBER = 0x00200011, 0x00200013
-OF_META = (TRANSFER_SYNTAX, MEDIA_SOP_INSTANCE)
+OF_META = (TRANSFER_SYNTAX, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE)
 OF_DATA_SET = (CHARACTER_SET, SOP_CLASS, SOP_INSTANCE, PATIENT_ID, STUDY, SERIES, SERIES_NUMBER, INSTANCE_NUMBER)
 
 
@@ -27,23 +28,25 @@ class Encoding:
     """
 
     def __init__(self, order: str, implicit: bool) -> None:
-        self.little = order == "<"
+        self.order: Literal["little", "big"] = "little" if order == "<" else "big"
+        self.is_implicit = implicit
         self.header = Struct(f"{order}L0sL" if implicit else f"{order}L2sH").unpack_from
         self.length = Struct(f"{order}L").unpack_from
         self.item_header = Struct(f"{order}LL").unpack_from
         self.short = frozenset({NO_VR}) if implicit else SHORT_VRS
         self.long = frozenset() if implicit else LONG_VRS
         self.item, self.item_end, self.sequence_end, self.pixel_data = map(
-            self._tag, (ITEM, ITEM_END, SEQUENCE_END, PIXEL_DATA)
+            self.tag, (ITEM, ITEM_END, SEQUENCE_END, PIXEL_DATA)
         )
         self.delimiter = Struct(f"{order}L").pack(self.sequence_end)
-        self.of_meta = {self._tag(tag): tag for tag in OF_META}
+        self.of_meta = {self.tag(tag): tag for tag in OF_META}
         self.of_item = {self.item_end: ITEM_END}
-        self.of_data_set = self.of_item | {self._tag(tag): tag for tag in OF_DATA_SET}
+        self.of_data_set = self.of_item | {self.tag(tag): tag for tag in OF_DATA_SET}
         self.implicit = self if implicit else Encoding(order, implicit=True)
 
-    def _tag(self, tag: int) -> int:
-        return (tag & 0xFFFF) << 16 | tag >> 16 if self.little else tag
+    def tag(self, tag: int) -> int:
+        """A tag as it is read for one as it is told (PS3.6), and the other way round."""
+        return (tag & 0xFFFF) << 16 | tag >> 16 if self.order == "little" else tag
 
     def element(self, window: bytes, at: int) -> tuple[int, bytes, int, int]:
         """Tag, VR, length and value's place of any element. A VR that cannot be one means an implicit one."""

@@ -1,13 +1,15 @@
-"""Received instances: their headers, and whether each file is whole.
+"""Received instances: their headers, and whether each file is well-formed.
 
-A file is whole where its data set, walked element by element, ends exactly where the file ends.
+It is where its data set, walked element by element, ends exactly where the file ends. That is no proof that the file
+came whole, which the receiver alone can give; and what came whole need not be well-formed, for archives hold such
+files, too: `malformed`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,21 +17,30 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mkiso.datasets import decoded
 from mkiso.retrieve import encoding
-from mkiso.retrieve.walker import walk_data_set, walk_meta
-from mkiso.retrieve.windows import FileBytes, Inflated, Source, Unwalkable
+from mkiso.retrieve.encoding import EXPLICIT_LITTLE
+from mkiso.retrieve.salvage import READ, salvaged
+from mkiso.retrieve.walker import ENCODINGS, Contradiction, walk_data_set, walk_meta
+from mkiso.retrieve.windows import FileBytes, Inflated, Source, Unwalkable, beginning
 
 PREAMBLE = 128
 PREFIX = b"DICM"
 META = PREAMBLE + len(PREFIX)
 UIDS = (encoding.SOP_INSTANCE, encoding.SOP_CLASS, encoding.SERIES, encoding.STUDY)
+# Without these an instance is nobody's; a series is no part of the proof.
+NAMED = {
+    encoding.SOP_INSTANCE: "SOP Instance UID",
+    encoding.SOP_CLASS: "SOP Class UID",
+    encoding.STUDY: "Study Instance UID",
+}
 COMPARED = 1 << 16
 
 Key = tuple[str, str]
+Values = Mapping[int, bytes | None]
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A whole instance on disk; `version` tells whether the file was written to since it was read."""
+    """An instance on disk; `version` tells whether the file was written to since it was read."""
 
     path: Path
     sop_instance_uid: str
@@ -43,6 +54,8 @@ class Instance:
     data_set_at: int = 0
     series_number: str = ""
     instance_number: str = ""
+    malformed: bool = False
+    patient_known: bool = True  # whether the Patient ID could be read, or told to be absent
 
     @property
     def key(self) -> Key:
@@ -57,40 +70,56 @@ class Instance:
             "study_uid": self.study_uid,
             "transfer_syntax": self.transfer_syntax,
             "bytes": self.bytes,
+            "malformed": self.malformed,
             "outcome": outcome,
         }
 
 
+class Unattributable(Exception):
+    """Of what came whole it cannot be told what it is: which instance it was sent as, and why."""
+
+    def __init__(self, sop_instance_uid: str, why: str) -> None:
+        super().__init__(sop_instance_uid, why)
+        self.sop_instance_uid, self.why = sop_instance_uid, why
+
+
 def read_whole(path: Path) -> Instance | None:
-    """The instance in a file; None where the file is not, or not yet, a whole one (PS3.10 7.1), or is gone.
+    """The instance in a file; None where the file is no well-formed one (PS3.10 7.1), or is gone.
 
     OSError says that it could not be read; no content of a file raises anything.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        status = os.fstat(descriptor)
-        return whole_within(path, descriptor, 0, (status.st_size, status.st_mtime_ns))
-    finally:
-        os.close(descriptor)
+    with suppress(Unattributable, Unwalkable, FileNotFoundError, IsADirectoryError), _opened(path) as (file, version):
+        one = _read(path, file, version)
+        return None if one.malformed else one
+    return None
 
 
-def whole_within(path: Path, descriptor: int, begin: int, version: tuple[int, int]) -> Instance | None:
-    """As `read_whole`, of a part of an open file, which has the size that `version` tells."""
-    try:
-        return _walked(path, FileBytes(descriptor, version[0], begin), version)
-    except (Unwalkable, UnicodeDecodeError, IsADirectoryError):
-        return None
+def read_arrival(path: Path, is_transferred: Callable[[int], bool]) -> Instance | None:
+    """The instance in a file that came whole, well-formed or not; None where it has not, or not yet, or is gone.
+
+    `is_transferred` is told how many bytes of data set there are. Raises Unattributable; OSError as `read_whole`.
+    """
+    with suppress(Unwalkable, FileNotFoundError, IsADirectoryError), _opened(path) as (file, version):
+        if is_transferred(version[0] - _meta(file, {})):
+            return _read(path, file, version)
+    return None
+
+
+def instance_within(path: Path, descriptor: int, begin: int, version: tuple[int, int]) -> Instance | None:
+    """The instance, well-formed or not, in a part of an open file, which has the size that `version` tells."""
+    with suppress(Unattributable, Unwalkable):
+        return _read(path, FileBytes(descriptor, version[0], begin), version)
+    return None
 
 
 def claimed_key(path: Path) -> Key:
     """The Study and SOP Instance UIDs that the head of a file tells, which may be torn; "" where it does not."""
     found: dict[int, bytes] = {}
-    with suppress(Unwalkable, UnicodeDecodeError, FileNotFoundError, IsADirectoryError), path.open("rb") as file:
-        _walk(FileBytes(file.fileno(), os.fstat(file.fileno()).st_size), found)
-    return _text(found, encoding.STUDY), _text(found, encoding.MEDIA_SOP_INSTANCE)
+    with suppress(Unwalkable, FileNotFoundError, IsADirectoryError), _opened(path) as (file, _version):
+        begin = _meta(file, found)
+        syntax = _uid(found, encoding.TRANSFER_SYNTAX)
+        walk_data_set(*_source(file, begin, syntax), syntax, found)
+    return _found_uid(found, encoding.STUDY), _found_uid(found, encoding.MEDIA_SOP_INSTANCE)
 
 
 def same_data_set(one: Instance, other: Instance) -> bool:
@@ -115,26 +144,59 @@ def version_of(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _walked(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
-    found: dict[int, bytes] = {}
-    data_set_at = _walk(file, found)
-    syntax = _uid(found, encoding.TRANSFER_SYNTAX)
-    sop, sop_class, series, study = [_uid(found, tag) for tag in UIDS]
-    numbers = [_text(found, tag) for tag in (encoding.SERIES_NUMBER, encoding.INSTANCE_NUMBER)]
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[FileBytes, tuple[int, int]]]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        status = os.fstat(descriptor)
+        yield FileBytes(descriptor, status.st_size), (status.st_size, status.st_mtime_ns)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
+    """What a file holds. Raises Unwalkable where it is none of DICOM's, and Unattributable."""
+    meta: dict[int, bytes] = {}
+    data_set_at = _meta(file, meta)
+    syntax = _uid(meta, encoding.TRANSFER_SYNTAX)
+    malformed, found = _identity(file, data_set_at, syntax)
+    sent_as = {
+        encoding.SOP_INSTANCE: meta.get(encoding.MEDIA_SOP_INSTANCE),
+        encoding.SOP_CLASS: meta.get(encoding.MEDIA_SOP_CLASS),
+    }
+    uids = [_found_uid(found, tag) or _found_uid(sent_as, tag) for tag in UIDS]
+    if missing := [NAMED[tag] for tag, uid in zip(UIDS, uids, strict=True) if tag in NAMED and not uid]:
+        raise Unattributable(uids[0], f"its {' and its '.join(missing)} cannot be read")
+    patient, known = patient_id({tag: value or b"" for tag, value in found.items()}), _knows_patient(found)
+    sop, sop_class, series, study = uids
+    series_number, number = [_text(found, tag) for tag in (encoding.SERIES_NUMBER, encoding.INSTANCE_NUMBER)]
     return Instance(
-        path, sop, sop_class, series, study, syntax, version[0], version, patient_id(found), data_set_at, *numbers
+        *(path, sop, sop_class, series, study, syntax, version[0], version, patient, data_set_at),
+        series_number=series_number,
+        instance_number=number,
+        malformed=malformed,
+        patient_known=known,
     )
 
 
-def _walk(file: FileBytes, found: dict[int, bytes]) -> int:
-    """Walk all of a file; tell where its data set begins."""
-    data_set_at = _meta(file, found)
-    syntax = _uid(found, encoding.TRANSFER_SYNTAX)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        walk_data_set(Inflated(file, data_set_at), 0, syntax, found)
-    else:
-        walk_data_set(file, data_set_at, syntax, found)
-    return data_set_at
+def _identity(file: FileBytes, begin: int, syntax: str) -> tuple[bool, Values]:
+    """Whether a data set is malformed, and its values of OF_DATA_SET; None for one that cannot be read."""
+    found: dict[int, bytes] = {}
+    contradicted = None
+    try:
+        walk_data_set(*_source(file, begin, syntax), syntax, found)
+        return False, found
+    except Contradiction as error:
+        contradicted = error.tag
+    except Unwalkable:
+        pass
+    values = salvaged(beginning(*_source(file, begin, syntax), READ), ENCODINGS.get(syntax, EXPLICIT_LITTLE))
+    return True, values if contradicted is None else values | {contradicted: None}
+
+
+def _source(file: FileBytes, begin: int, syntax: str) -> tuple[Source, int]:
+    """Where the data set is, and where it begins there."""
+    return (Inflated(file, begin), 0) if syntax == DeflatedExplicitVRLittleEndian else (file, begin)
 
 
 def _meta(file: Source, found: dict[int, bytes]) -> int:
@@ -144,15 +206,28 @@ def _meta(file: Source, found: dict[int, bytes]) -> int:
     return walk_meta(file, META, found)
 
 
-def _uid(found: dict[int, bytes], tag: int) -> str:
-    uid = found.get(tag, b"").decode("ascii").rstrip("\0 ")
-    if not uid:
-        raise Unwalkable
-    return uid
+def _uid(found: Values, tag: int) -> str:
+    """Raises Unwalkable where there is none."""
+    if uid := _found_uid(found, tag):
+        return uid
+    raise Unwalkable
 
 
-def _text(found: dict[int, bytes], tag: int) -> str:
-    return found.get(tag, b"").decode("ascii", "replace").strip("\0 ")
+def _found_uid(found: Values, tag: int) -> str:
+    """Empty where there is none that can be read."""
+    try:
+        return (found.get(tag) or b"").decode("ascii").rstrip("\0 ")
+    except UnicodeDecodeError:
+        return ""
+
+
+def _text(found: Values, tag: int) -> str:
+    return (found.get(tag) or b"").decode("ascii", "replace").strip("\0 ")
+
+
+def _knows_patient(found: Values) -> bool:
+    value = found.get(encoding.PATIENT_ID, b"")
+    return value is not None and (value.isascii() or found.get(encoding.CHARACTER_SET, b"") is not None)
 
 
 def patient_id(found: Mapping[int, bytes]) -> str:

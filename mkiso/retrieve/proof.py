@@ -5,15 +5,19 @@ Whoever reaches the receiver's port while a job runs can send an instance under 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from mkiso.dcmtk.movescu import Outcome
 from mkiso.errors import ConflictingInstances, WrongPatient
+from mkiso.ledger.record import JobRecord
 from mkiso.retrieve.instances import Instance, Key, same_data_set
 from mkiso.retrieve.studies import Study, keys_of, require_one_patient
 
 Arrivals = Mapping[Key, Sequence[Instance]]
+NAMED = 10
+log = logging.getLogger("mkiso.retrieve.proof")
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ def require_patient(
 ) -> None:
     """Raise WrongPatient unless each arrival has the Patient ID of the PACS's answer (PS3.3 C.7.1.1).
 
-    Where the PACS gives none, all such studies' instances must have the same. Not where `verify` is false. Either way
-    the first other Patient ID is a reason to ask whom the PACS names for these very studies under any accession
-    number: raises SeveralPatients where these are several.
+    Where the PACS gives none, all such studies' instances must have the same; one that cannot be read is another. Not
+    where `verify` is false. Either way the first other Patient ID is a reason to ask whom the PACS names for these very
+    studies under any accession number: raises SeveralPatients where these are several.
     """
     found = _of_another_patient(studies, arrivals)
     if found is not None:
@@ -75,7 +79,7 @@ def _of_another_patient(studies: Sequence[Study], arrivals: Arrivals) -> tuple[S
                 expected = study.patient_id or unnamed
                 if expected is None:
                     expected = unnamed = one.patient_id
-                if one.patient_id != expected:
+                if not one.patient_known or one.patient_id != expected:
                     return study, one
     return None
 
@@ -97,7 +101,23 @@ def require_agreement(studies: Sequence[Study], arrivals: Arrivals, check: Calla
                     raise _conflict(study, first)
 
 
+def report_malformed(record: JobRecord, instances: Sequence[Instance]) -> None:
+    """Tell the ledger how many came whole and are not well-formed, and the log which."""
+    malformed = [one.sop_instance_uid for one in instances if one.malformed]
+    record.note(malformed=len(malformed))
+    if malformed:
+        fields = {"job": record.job_id, "count": len(malformed), "instances": malformed[:NAMED]}
+        log.warning("instances came whole and are not well-formed", extra={"fields": fields})
+
+
 def _wrong_patient(study: Study, instance: Instance) -> WrongPatient:
+    if not instance.patient_known:
+        return WrongPatient(
+            f"The instance {instance.sop_instance_uid}, received for {study.accession_number}, is malformed, and its"
+            " Patient ID cannot be read. Have the PACS correct it; where you know that it is this patient's, set"
+            " retrieve.verify_patient to false.",
+            accession=study.accession_number,
+        )
     return WrongPatient(
         f"The instance {instance.sop_instance_uid}, received for {study.accession_number}, has another Patient ID than"
         " the PACS's answer. Have the PACS correct it, and see who may send to this host's receivers. If its files"

@@ -14,7 +14,7 @@ from mkiso.certificates import faults, unusable
 from mkiso.clock import Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
 from mkiso.dcmtk.association import words
-from mkiso.dcmtk.storescp import failed_handshakes, ran_out_of_space, receive_argv
+from mkiso.dcmtk.storescp import Transfers, failed_handshakes, receive_argv, without_speakers
 from mkiso.errors import ReceiverUnavailable
 from mkiso.process import Child, said, spawned
 from mkiso.workspace import Workspace
@@ -33,13 +33,14 @@ class RunningReceiver:
         self._listened = False
         self.receiver = receiver
         self._log = log
+        self.transfers = Transfers(log)
 
     def wait_until_it_listens(self) -> None:
         """Raise ReceiverUnavailable, with storescp's own words, where it does not come to listen."""
         waited = Stopwatch()
         while not _listens(self._child.pid, self.receiver.port):
             if self._child.rc is not None:
-                raise _unavailable(self.receiver, words(said(self._log)))
+                raise _unavailable(self.receiver, words(self._said()))
             if waited.seconds() > START_LIMIT:
                 raise _unavailable(self.receiver, f"it did not listen within {START_LIMIT:g} s")
             time.sleep(POLL)
@@ -48,7 +49,7 @@ class RunningReceiver:
     def require_alive(self) -> None:
         """Raise ReceiverUnavailable where storescp has died."""
         if self._child.rc is not None:
-            raise _unavailable(self.receiver, f"storescp died: {words(said(self._log))}")
+            raise _unavailable(self.receiver, f"storescp died: {words(self._said())}")
 
     def failed_handshakes(self) -> str:
         """Why peers could not send, where TLS kept them from it, with what is wrong on this side; empty where none is.
@@ -58,7 +59,7 @@ class RunningReceiver:
         if self.receiver.tls is None:
             return ""
         waited = Stopwatch()
-        while not (told := failed_handshakes(said(self._log))):
+        while not (told := failed_handshakes(self._said())):
             if waited.seconds() > TELL_LIMIT:
                 return ""
             time.sleep(POLL)
@@ -73,9 +74,8 @@ class RunningReceiver:
                 names |= {Path(file.path).name for file in psutil.Process(int(pid)).open_files()}
         return names - {self._log.name}
 
-    def ran_out_of_space(self) -> bool:
-        with self._log.open(encoding="utf-8", errors="replace") as lines:
-            return any(map(ran_out_of_space, lines))
+    def _said(self) -> str:
+        return without_speakers(said(self._log))
 
     def wait_until_its_port_is_free(self) -> None:
         """Until every process of the killed group has let go of the port: the next receiver needs it at once."""

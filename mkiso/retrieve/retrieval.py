@@ -23,7 +23,13 @@ from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, said, spawned
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.instances import Instance, Key
-from mkiso.retrieve.proof import Evidence, evidence_against, require_agreement, require_patient
+from mkiso.retrieve.proof import (
+    Evidence,
+    evidence_against,
+    report_malformed,
+    require_agreement,
+    require_patient,
+)
 from mkiso.retrieve.receiver import RunningReceiver
 from mkiso.retrieve.studies import Study, keys_of
 from mkiso.workspace import Workspace, require_space
@@ -63,6 +69,7 @@ class Retrieval:
         Raises the error that the caller is told: PacsUnreachable, PacsRejected, PacsTimeout,
         NoDicomData, Incomplete, DiskFull, ReceiverUnavailable, Cancelled.
         """
+        self._inbox.transfers = receiver.transfers
         try:
             for study in list(self.studies):
                 moving = self._moving.setdefault(study.accession_number, Stopwatch())
@@ -73,7 +80,7 @@ class Retrieval:
                     self._settle(receiver, listed, moving)
                     self._require_no_evidence(listed)
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
-            if receiver.ran_out_of_space():
+            if self._inbox.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
             error.detail = f"{error.detail} {receiver.failed_handshakes()}".rstrip()
             raise
@@ -97,7 +104,9 @@ class Retrieval:
         self._report(arrivals.keys() - wanted)
         self.record.note(expected=len(wanted))
         self.record.progress(len(wanted), self._inbox.bytes)
-        return [arrivals[key][0] for key in sorted(wanted)]
+        proven = [arrivals[key][0] for key in sorted(wanted)]
+        report_malformed(self.record, proven)
+        return proven
 
     def _report(self, left_out: Set[Key]) -> None:
         asked = {study.study_uid for study in self.studies}
@@ -244,16 +253,18 @@ class Retrieval:
         expected, accession = len(study.instances), study.accession_number
         numbers: dict[str, Any] = {"accession": accession, "expected": expected, "received": expected - len(missing)}
         why = f" The PACS said: {ended.said}." if ended.said else ""
-        if len(missing) == expected and not self._inbox.damaged:
+        unlisted = self._evidence(study).unlisted
+        if len(missing) == expected and not self._inbox.damaged and not unlisted:
             return NoDicomData(
                 f"The PACS lists {expected} instances for {accession}, and sent none.{why} Check that it reaches"
                 " this host's receivers, and try again.",
                 **numbers,
             )
-        torn = f" {self._inbox.damaged} arrived damaged." if self._inbox.damaged else ""
+        damage = f" {self._inbox.damage()}".rstrip()
+        others = f" It sent {len(unlisted)} that it does not list: {_named(unlisted)}." if unlisted else ""
         return Incomplete(
             f"{len(missing)} of {expected} instances for {accession} did not arrive whole: {_named(missing)}."
-            f"{torn}{why} Try again; if it stays so, check these instances in the PACS.",
+            f"{damage}{others}{why} Try again; if it stays so, check these instances in the PACS.",
             **numbers,
             failed=ended.failed,
         )

@@ -165,8 +165,8 @@ def require_one_patient(studies: Collection[Study]) -> None:
     patients = count_patients(studies)
     if patients > 1:
         raise SeveralPatients(
-            f"The studies found belong to {patients} patients, and a disc is for one. Ask for each patient's"
-            " studies by themselves; if it is one person, have the PACS merge the Patient IDs.",
+            f"The PACS names {patients} patients for these studies, and a disc is for one. Ask for each patient's"
+            " studies by themselves. Where one study is of several, or it is one person, have the PACS correct it.",
             patients=patients,
         )
 

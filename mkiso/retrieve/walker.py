@@ -36,6 +36,14 @@ ENCODINGS = {"1.2.840.10008.1.2": IMPLICIT_LITTLE, "1.2.840.10008.1.2.2": EXPLIC
 Found = MutableMapping[int, bytes]
 
 
+class Contradiction(Unwalkable):
+    """A tag that is there twice, with two values."""
+
+    def __init__(self, tag: int) -> None:
+        super().__init__()
+        self.tag = tag
+
+
 def walk_meta(source: Source, position: int, found: Found) -> int:
     """Walk the file meta information (PS3.10 7.1) from its first element; tell where the data set begins.
 
@@ -85,6 +93,8 @@ class _Walk:
         while not self._ended:
             try:
                 self._go_on()
+            except Contradiction:
+                raise
             except Unwalkable:
                 self._find_end_of_fragments()
             self._steps += 1
@@ -245,8 +255,10 @@ def _items(window: bytes, at: int, encoding: Encoding) -> int:
 
 def _keep(found: Found, tag: int, value: bytes) -> None:
     """Remember a value. Two that differ under one tag are two patients to two readers: that is no data set."""
-    if len(value) > KEPT or found.setdefault(tag, value) != value:
+    if len(value) > KEPT:
         raise Unwalkable
+    if found.setdefault(tag, value) != value:
+        raise Contradiction(tag)
 
 
 def _keep_wanted(found: Found, wanted: Mapping[int, int], tag: int, window: bytes, start: int, length: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from contextlib import suppress
 from typing import Protocol
 
 KEPT = 1024  # bytes of a value that is kept; no UID and no Patient ID is longer
@@ -28,6 +29,18 @@ class Source(Protocol):
 
         Raises Unwalkable where the position lies behind the end.
         """
+
+
+def beginning(source: Source, position: int, most: int) -> bytes:
+    """The first bytes from a position on, up to so many, or as many as can be read."""
+    read = bytearray()
+    with suppress(Unwalkable):
+        while len(read) < most:
+            window, at = source.at(position + len(read))
+            if at == len(window):
+                break
+            read += window[at : at + most - len(read)]
+    return bytes(read)
 
 
 class FileBytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mkiso.disc.records import Malformed
 from mkiso.pages.readme import ascii_name
-from mkiso.retrieve.instances import Instance, whole_within
+from mkiso.retrieve.instances import Instance, instance_within
 from mkiso.verify import directory, readme
 from mkiso.verify.layout import DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB
 from mkiso.verify.pages import Page, read_page
@@ -55,7 +55,7 @@ class Disc:
 
     @cached_property
     def images(self) -> dict[str, Instance | None]:
-        """Below IMAGES, the instance in each file; None where it is no whole one."""
+        """Below IMAGES, the instance in each file; None where there is none to be read."""
         return self._instances(IMAGES)
 
     @cached_property
@@ -85,6 +85,6 @@ class Disc:
     def _instance(self, name: str) -> Instance | None:
         try:
             with self.tree.opened(name) as extent:
-                return whole_within(Path(name), extent.descriptor, extent.begin, (extent.size, 0))
+                return instance_within(Path(name), extent.descriptor, extent.begin, (extent.size, 0))
         except (Unreadable, OSError):
             return None

@@ -39,11 +39,25 @@ def referenced(disc: Disc) -> Findings:
         if name is None:
             yield f"{entry.record.file} is not there"
         elif name in disc.images:
-            instance = disc.images[name]
+            instance = as_told(disc, name, disc.images[name])
             differing = ", ".join(_differing(entry, instance)) if instance else ""
             if not instance or differing:
                 yield f"{entry.record.file} {f'has another {differing}' if instance else NOT_WHOLE}"
     return f"{len(disc.directory.leaves)} files as their records state"
+
+
+def as_told(disc: Disc, name: str, instance: Instance | None) -> Instance | None:
+    """The instance in a file, unless it is not well-formed, and README.TXT does not say that it came so."""
+    if instance is None or not instance.malformed:
+        return instance
+    return instance if disc.readme.malformed.get(name.upper()) == instance.sop_instance_uid else None
+
+
+def malformed(disc: Disc) -> Findings:
+    """What README.TXT tells to be malformed, as the archive sent it, is there."""
+    told = disc.readme.malformed
+    yield from (f"{name} is named in {README}, and is not there" for name in told if disc.tree.find(name) is None)
+    return f"{len(told)} that are not well-formed, as the archive sent them" if told else "every instance"
 
 
 def _differing(entry: Entry, instance: Instance) -> Iterator[str]:
@@ -75,9 +89,9 @@ def others(disc: Disc) -> Findings:
     told = disc.readme.not_indexed
     for name, instance in disc.others.items():
         uid = told.get(name.upper())
-        if instance is None:
+        if as_told(disc, name, instance) is None:
             yield f"{name} {NOT_WHOLE}"
-        elif uid != instance.sop_instance_uid:
+        elif instance and uid != instance.sop_instance_uid:
             yield f"{name} is not named in {README} with its UID"
     there = {name.upper() for name in disc.others}
     yield from (f"{name} is named in {README}, and is not there" for name in told if name not in there)
@@ -88,7 +102,7 @@ def one_patient(disc: Disc) -> Findings:
     """One Patient ID in all records and instances."""
     stated = (_patient_id(entry) for entry in disc.directory.of("PATIENT"))
     instances = chain(disc.images.values(), disc.others.values())
-    yield from patients(chain(stated, (one.patient_id for one in instances if one)))
+    yield from patients(chain(stated, (one.patient_id for one in instances if one and one.patient_known)))
     return "one Patient ID"
 
 
@@ -109,5 +123,6 @@ CHECKS = (
     ("referenced files", referenced),
     (f"leaf records and {IMAGES}", leaves),
     (OTHER, others),
+    ("well-formed", malformed),
     ("one patient", one_patient),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mkiso.verify.disc import Disc
-from mkiso.verify.instances import NOT_WHOLE, patients
+from mkiso.verify.instances import NOT_WHOLE, as_told, patients
 from mkiso.verify.layout import DICOMDIR
 from mkiso.verify.medium import whole
 from mkiso.verify.report import Findings
@@ -18,15 +18,18 @@ def layout(disc: Disc) -> Findings:
 def instances(disc: Disc) -> Findings:
     """Each is whole, and its file is named by its SOP Instance UID."""
     for name, instance in disc.legacy.items():
-        if instance is None:
+        if as_told(disc, name, instance) is None:
             yield f"{name} {NOT_WHOLE}"
-        elif name.partition("/")[2] != instance.sop_instance_uid:
+        elif instance and name.partition("/")[2] != instance.sop_instance_uid:
             yield f"{name} is the instance {instance.sop_instance_uid}"
-    return f"{len(disc.legacy)} whole instances, named by their UIDs"
+    told = (
+        f"; {len(disc.readme.malformed)} are not well-formed, as the archive sent them" if disc.readme.malformed else ""
+    )
+    return f"{len(disc.legacy)} whole instances, named by their UIDs{told}"
 
 
 def one_patient(disc: Disc) -> Findings:
-    yield from patients(one.patient_id for one in disc.legacy.values() if one)
+    yield from patients(one.patient_id for one in disc.legacy.values() if one and one.patient_known)
     return "one Patient ID"
 
 

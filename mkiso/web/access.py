@@ -60,12 +60,18 @@ def requester() -> str:
 
 def asker(environ: Mapping[str, Any]) -> str:
     """`USER@ADDRESS` or `ADDRESS`; what a proxy forwards counts only from loopback or the unix socket."""
-    address, user = environ.get("REMOTE_ADDR") or "", environ.get(USER)
+    address, user = _unmapped(environ.get("REMOTE_ADDR") or ""), environ.get(USER)
     if _is_our_proxy(address):
         forwarded = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
         address = _plain(forwarded) or address or "local"
         user = user or _plain(environ.get("HTTP_X_FORWARDED_USER", ""))
     return f"{user}@{address}" if user else address
+
+
+def _unmapped(address: str) -> str:
+    """A socket that takes both families tells an IPv4 address as ::ffff:ADDRESS (RFC 4291 2.5.5.2)."""
+    mapped = getattr(ip_address(address), "ipv4_mapped", None) if address else None
+    return str(mapped or address)
 
 
 def _is_our_proxy(address: str) -> bool:

@@ -19,8 +19,10 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from mkiso import heaps
+from mkiso.checks import files
 from mkiso.config import Config
-from mkiso.errors import DiskFull, LedgerUnavailable
+from mkiso.disc.viewer import covering
+from mkiso.errors import ConfigurationError, DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
 from mkiso.log import log_the_uncaught, set_up
 from mkiso.web import create_app
@@ -91,6 +93,8 @@ def serve(config: Config) -> None:
     heaps.share()
     log_the_uncaught()
     installation = Installation(config)
+    if why := covering(config.media, config.media.layout):
+        raise ConfigurationError(why)
     with suppress(LedgerUnavailable, DiskFull):
         installation.ledger.refuse_newer()
     installation.ledger.close()  # the workers have connections of their own
@@ -109,15 +113,26 @@ def _on_exit(_arbiter: Any) -> None:
 def _post_worker_init(worker: Any) -> None:
     """In a worker that has started: clear away after one that was killed, and learn when to stop."""
     installation, live = _extension(worker)
-    with suppress(LedgerUnavailable, DiskFull):  # what is left to do in the ledger its pulse does when it can
-        if swept := installation.clear_away():
-            log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
+    live.is_stopping = partial(_is_stopping, worker)
+    live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)
+    try:
+        _prepare(installation)
+    except Exception:  # the boundary: whatever is away now, the worker answers what it can
+        log.exception("not all that a worker does at its start could be done")
+    log.info("worker started", extra={"fields": {"pid": worker.pid}})
+
+
+def _prepare(installation: Installation) -> None:
+    """What is left to do in a ledger that is away its pulse does when it can."""
+    for check in files(installation.config):
+        if not check.ok:
+            log.warning("away at the start", extra={"fields": {"check": check.name, "found": check.found}})
     installation.pulse.keep_beating()
     installation.status.known()  # so that the first page knows it
     threading.Thread(target=_look_back, args=(installation,), name="history", daemon=True).start()
-    live.is_stopping = partial(_is_stopping, worker)
-    live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)
-    log.info("worker started", extra={"fields": {"pid": worker.pid}})
+    with suppress(LedgerUnavailable, DiskFull):
+        if swept := installation.clear_away():
+            log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
 
 
 def _look_back(installation: Installation) -> None:

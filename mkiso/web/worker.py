@@ -12,7 +12,6 @@ from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
-from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors as http
 from gunicorn.workers import base, gthread
 
@@ -23,6 +22,7 @@ from mkiso.web.connection import READ_LIMIT, Client
 from mkiso.web.live import THREADS_KEPT_FREE
 
 HESITATION = 0.02
+START_PAUSE = 1.0
 LAST_WAIT = 1.0
 TOO_LARGE = {
     http.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -33,12 +33,17 @@ log = logging.getLogger("mkiso.web")
 
 class Worker(gthread.ThreadWorker):
     def init_process(self) -> None:
-        """Start, and run to the end. What ends it otherwise is an event; gunicorn would print it beside that."""
+        """Start, and run to the end. What ends it otherwise is an event; gunicorn would print it beside that.
+
+        A worker that could not start is started again after a pause: gunicorn would end the whole service for it.
+        """
         try:
             super().init_process()
         except Exception:  # the boundary
             log.exception("the worker failed")
-            sys.exit(1 if self.booted else Arbiter.WORKER_BOOT_ERROR)
+            if not self.booted:
+                time.sleep(START_PAUSE)
+            sys.exit(1)
 
     def accept(self, listener: Any) -> None:
         """Take a connection; who has as many as there may be jobs lets a worker with more room be first.

@@ -1,6 +1,7 @@
 """A peer that has as many associations as it takes: asked again, then told as busy."""
 
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
@@ -15,8 +19,12 @@ from mkiso import checks, errors
 from mkiso.cancellation import Cancellation
 from mkiso.commands.check import checks as all_checks
 from mkiso.config import parse
+from mkiso.dcmtk.storescu import MOST_CONTEXTS
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, make_disc, relay
+from mkiso.relay import Relay, peer_of
+from mkiso.retrieve.instances import Instance
+from mkiso.workspace import ensure_work_dir, job_directory
 from tests.support import dcmqrscp, tools
 from tests.support.archive import running_archive
 from tests.support.busy import (
@@ -264,3 +272,42 @@ def test_a_busy_pacs_does_not_take_the_service_out_of_use(house: House) -> None:
     assert found.ok
     assert "busy" in found.found
     assert door.rejected == 1
+
+
+@pytest.mark.parametrize(("tool", "asked", "left"), [("storescu", 5, MOST_CONTEXTS + 2), ("dcmsend", 4, 2)])
+def test_what_arrived_before_an_association_was_rejected_is_not_sent_again(
+    tool: str, asked: int, left: int, tmp_path: Path
+) -> None:
+    port, behind = free_ports(2)
+    house = House(tmp_path, *free_ports(2), destination=port)
+    config = parse(house.settings(tool=tool))
+    kinds = MOST_CONTEXTS + 2  # which need two associations, and by storescu three
+    ensure_work_dir(config.storage.work_dir)
+    with (
+        job_directory(config.storage.work_dir, str(uuid.uuid4())) as workspace,
+        running_destination(behind) as destination,
+        busy(port, behind, service=b"1.2.3.", after=1, times=2) as door,
+    ):
+        instances = [_instance(workspace.received, number) for number in range(kinds)]
+        destination_of = config.destinations["relay"]
+        peer = peer_of(destination_of, config.retrieve)
+        programs, told = config.tools.dcmtk_dir, []
+        sending = Relay("relay", destination_of, peer, programs, workspace, Cancellation(), told.append)
+        assert sending.deliver(instances).sent == kinds
+        assert destination.received() == {one.sop_instance_uid for one in instances}
+        staged = {file.name for file in workspace.disc.glob("round*/*")}
+    assert (door.asked, door.rejected, len(staged)) == (asked, 2, left)
+
+
+def _instance(directory: Path, number: int) -> Instance:
+    """An instance of a SOP class that no other one has."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = f"1.2.3.{number}", f"1.2.4.{number}"
+    dataset.PatientID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "P", "1.2.5", "1.2.6"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path = directory / dataset.SOPInstanceUID
+    dataset.save_as(path, enforce_file_format=True)
+    uids = {"sop_instance_uid": path.name, "sop_class_uid": dataset.SOPClassUID, "study_uid": dataset.StudyInstanceUID}
+    own = {"series_uid": dataset.SeriesInstanceUID, "transfer_syntax": ExplicitVRLittleEndian, "version": (0, 0)}
+    return Instance(path=path, bytes=path.stat().st_size, **uids, **own)

@@ -2,8 +2,11 @@
 
 import os
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.locks import held
 from mkiso.retrieve.slots import lock_file
+from mkiso.web.server import serve
 from tests.integration.conftest import Site
 from tests.support import service
 from tests.support.archive import running_archive
@@ -150,7 +154,7 @@ def covering(tmp_path: Path) -> dict[str, str]:
 
 def test_a_viewer_that_covers_a_file_of_ours_stops_the_start(site: Site, covering: dict[str, str]) -> None:
     with pytest.raises(errors.ConfigurationError, match=r"index\.htm"):
-        Installation(site.config(media={"layout": "pdi", **covering}))
+        serve(site.config(media={"layout": "pdi", **covering}))
 
 
 def test_a_layout_that_the_viewer_would_cover_is_refused(site: Site, covering: dict[str, str]) -> None:
@@ -164,4 +168,34 @@ def test_several_patients_share_a_disc_where_that_is_allowed(site: Site) -> None
     installation = Installation(site.config(patients={"allow_mixed": True}))
     disc = make_disc(installation, Order(("SHARED.001",), "test"), Cancellation())
     assert sum(map(len, disc)) == disc.size
+    installation.ledger.close()
+
+
+def outcomes(directory: Path) -> set[str]:
+    """What the ledger says became of the instances of all jobs."""
+    with closing(sqlite3.connect(directory / "ledger.db")) as connection:
+        return {outcome for (outcome,) in connection.execute("SELECT outcome FROM instances")}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "left"), [(0, set()), (1, {"broken off"}), (None, {"on disc"})], ids=["nothing", "a part", "all"]
+)
+def test_the_ledger_has_what_left_the_house(chunks: int | None, left: set[str], site: Site) -> None:
+    installation = Installation(site.config())
+    disc = make_disc(installation, Order(("BENCH.200",), "test"), Cancellation())
+    assert outcomes(site.directory) == set()
+    assert sum(map(len, islice(disc, chunks))) <= disc.size
+    disc.close()
+    assert outcomes(site.directory) == left
+    installation.ledger.close()
+
+
+def test_a_disc_that_is_cancelled_while_it_leaves_has_left_in_part(site: Site) -> None:
+    installation, cancellation = Installation(site.config()), Cancellation()
+    disc = make_disc(installation, Order(("BENCH.200",), "test"), cancellation)
+    next(iter(disc))
+    cancellation.cancel("Somebody stopped it.")
+    with pytest.raises(errors.Cancelled):
+        list(disc)
+    assert outcomes(site.directory) == {"broken off"}
     installation.ledger.close()

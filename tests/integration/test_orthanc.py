@@ -2,17 +2,21 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from pydicom import dcmread
 
 from mkiso.cancellation import Cancellation
 from mkiso.config import parse
+from mkiso.errors import SeveralPatients
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc, relay
+from mkiso.retrieve.studies import count_patients
 from tests.support.orthanc import AE_TITLE, running_orthanc
 from tests.support.ports import free_ports
 from tests.support.service import elements, instances_of, instances_on, read_disc, settings
-from tests.support.studies import mixed_study
+from tests.support.studies import JANE, JOHN, Study, ct_study, mixed_study
 
 
 def before_orthanc(directory: Path, port: int, receiver: int) -> dict[str, Any]:
@@ -54,3 +58,33 @@ def test_every_kind_of_instance_is_relayed_to_orthanc_unchanged(tool: str, tmp_p
         arrived = archive.instances(tmp_path / "arrived")
     assert done.delivery.sent == len(study.files) == len(arrived)
     assert elements(arrived) == elements(study.files)
+
+
+def in_the_study_of(other: Study, mine: Study) -> None:
+    """Another patient's instances come into the study: Orthanc holds it twice."""
+    for file in mine.files:
+        dataset = dcmread(file)
+        dataset.StudyInstanceUID = other.study_uid
+        dataset.save_as(file)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_one_study_of_two_patients_is_refused_under_whatever_accession_numbers(verify: bool, tmp_path: Path) -> None:
+    port, http, receiver = free_ports(3)
+    one, john = (ct_study(tmp_path / "john", JOHN, accession) for accession in ("SAME.1", "JOHN.1"))
+    same, another = (ct_study(tmp_path / "jane", JANE, accession, number=2) for accession in ("SAME.1", "OTHER.1"))
+    in_the_study_of(one, same)
+    in_the_study_of(john, another)
+    configuration = before_orthanc(tmp_path, port, receiver)
+    configuration["retrieve"]["verify_patient"] = verify
+    with running_orthanc(tmp_path / "pacs", (port, http), {"RECEIVER": receiver}) as orthanc:
+        orthanc.put([*one.files, *same.files, *john.files, *another.files])
+        installation = Installation(parse(configuration))
+        for accessions in (("SAME.1",), ("JOHN.1",), ("JOHN.1", "OTHER.1")):
+            with pytest.raises(SeveralPatients) as refused:
+                make_disc(installation, Order(accessions, "test"), Cancellation())
+            assert refused.value.fields == {"patients": 2}
+            assert "verify_patient" not in refused.value.detail
+        for accessions in (("SAME.1",), ("JOHN.1", "OTHER.1")):
+            assert count_patients(installation.studies(accessions, Cancellation(), str(uuid4()))) == 2
+        installation.ledger.close()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.newer import later_releases, locked, normal
+from tests.support.programs import packages
 from tests.support.tools import ROOT
 
 OF_HOST = ("requirements-build.lock", "requirements.lock")
@@ -80,6 +81,10 @@ def test_the_demo_and_its_pacs_run_with_what_a_host_has(program: str) -> None:
     without = f"import sys; sys.modules.update(dict.fromkeys({missing})); import {program}"
     done = subprocess.run((sys.executable, "-c", without), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_of_every_package_that_tests_need_it_is_known_how_it_starts() -> None:
+    assert {"chromium", "dcmtk", "libatomic1"} <= {*packages()}
 
 
 def made(root: Path, target: str) -> list[str]:

@@ -1,13 +1,18 @@
 """A bare Debian in a directory, from the mirror that this host's apt is configured with."""
 
+import ctypes
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.tools import ROOT
 
+CLONE_NEWNET = 0x40000000
+INSIDE = "MKISO_TEST_CHROOT"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "HOME": "/root"}
 FIELDS = ("$(ORIGIN)", "$(CODENAME)", "$(COMPONENT)", "$(REPO_URI)")
@@ -17,7 +22,7 @@ ALLOWS_MKISO_ALONE = '#!/bin/sh\n[ "$1" = mkiso.service ] || exit 101\n'
 
 
 class Chroot:
-    """In memory, about 1 GB; needs root, and mounts of its own: unshare --mount."""
+    """In memory, about 1 GB when bare; needs root, and mounts of its own: unshare --mount."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -28,7 +33,7 @@ class Chroot:
         sources = [source for source in _sources() if source[0] == "Debian" and source[1].startswith(codename)]
         main = next(uri for _, suite, component, uri in sources if (suite, component) == (codename, "main"))
         self.root.mkdir()
-        _run(("mount", "-t", "tmpfs", "-o", "mode=755,size=3g", "tmpfs", self.root))
+        _run(("mount", "-t", "tmpfs", "-o", "mode=755,size=8g", "tmpfs", self.root))
         _run(("debootstrap", "--variant=minbase", codename, self.root, main))
         lines = sorted({f"deb {uri} {suite} {component}" for _, suite, component, uri in sources})
         self.write("/etc/apt/sources.list", "\n".join(lines) + "\n")
@@ -46,16 +51,64 @@ class Chroot:
     def path(self, path: str) -> Path:
         return self.root / path.lstrip("/")
 
+    def bind(self, path: Path) -> None:
+        """A file or directory of this host, to be read at the same place there."""
+        place = self.path(str(path))
+        if path.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        _run(("mount", "--bind", path, place))
+        _run(("mount", "-o", "remount,bind,ro", place))
+
     def run(self, *argv: str, user: str | None = None) -> str:
         """A program in the chroot, which asks nobody; what it says. RuntimeError where it fails."""
         whose = ("runuser", "-u", user, "--") if user else ()
         return _run(("chroot", self.root, *whose, *argv), ENVIRONMENT)
+
+    def failure(self, *argv: str, user: str | None = None) -> str:
+        """What a program says that fails; nothing where it does not."""
+        try:
+            self.run(*argv, user=user)
+        except RuntimeError as problem:
+            return str(problem)
+        return ""
+
+    def start(self, *argv: str, **environment: str) -> subprocess.Popen[bytes]:
+        """A program in the chroot that says what it says here."""
+        words = ("chroot", self.root, *argv)
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, env={**ENVIRONMENT, **environment})
 
     def put_systemctl(self, unit: Path) -> None:
         """What starts and stops services, where systemd is not: for mkiso, as its unit says."""
         self.write("/usr/bin/systemctl", (ROOT / "tests/support/systemctl.py").read_text(), 0o755)
         self.write("/run/systemctl/syscalls", "\n".join(sorted(allowed_syscalls(unit))))
         self.path("/run/systemd/system").mkdir(parents=True)
+
+
+def in_namespaces(module: str, live: Callable[[Path], None]) -> int:
+    """Has `live` work in an empty directory, mounts and processes ending with it, whatever becomes of it.
+
+    For the main of a module, which is run again there, as root, and ends there; gives the exit status here.
+    """
+    if inside := os.environ.pop(INSIDE, None):
+        live(Path(inside))
+        sys.exit()
+    if os.geteuid() != 0:
+        print(f"{module} needs root: debootstrap and chroot do", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="mkiso-chroot-") as directory:
+        Path(directory).chmod(0o755)
+        namespaces = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+        argv = (*namespaces, sys.executable, "-m", module, *sys.argv[1:])
+        return subprocess.run(argv, env={**os.environ, INSIDE: directory}, check=False).returncode
+
+
+def leave_the_network() -> None:
+    """From now on this thread, and what it starts, reach nothing but a loopback of their own."""
+    ctypes.CDLL(None).unshare(CLONE_NEWNET)
+    _run(("ip", "link", "set", "lo", "up"))
 
 
 def allowed_syscalls(unit: Path) -> set[str]:

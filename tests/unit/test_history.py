@@ -2,8 +2,10 @@
 
 import csv
 import io
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from mkiso.errors import LedgerUnavailable
+from mkiso.ledger.glance import Glance
 from mkiso.ledger.history import BATCH, History
 from mkiso.ledger.ledger import Ledger
 from mkiso.web.table import COLUMNS, harmless
@@ -204,9 +207,26 @@ def test_what_runs_is_found_by_its_set_of_numbers(tmp_path: Path) -> None:
     store.close()
 
 
-def test_many_who_follow_are_one_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mkiso.ledger.glance import Glance
+class Known:
+    """A history that knows every job."""
 
+    def jobs(self, ids: list[str]) -> dict[str, Any]:
+        return {job_id: ({"id": job_id}, None) for job_id in ids}
+
+
+def test_no_ask_is_lost_while_another_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso.ledger.glance.AGE", 0)
+    glance, interval = Glance(Known()), sys.getswitchinterval()  # type: ignore[arg-type]
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            ids = [f"job {number}" for number in range(1500)]
+            assert [seen.job["id"] for seen in pool.map(glance.job, ids)] == ids
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_many_who_follow_are_one_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Ledger(f"sqlite:///{tmp_path}/jobs.db", lambda: "W", set)
     ids = [fill(store, number, "A") for number in range(1, 20)]
     reads: list[int] = []

@@ -89,8 +89,8 @@ def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
     assert {name for name in users if ROOMS[name] not in ONLY[library]} == set()
 
 
-def test_no_module_exceeds_300_lines() -> None:
-    assert [name for name, file in FILES.items() if len(file.read_text().splitlines()) > 300] == []
+def test_no_module_exceeds_400_lines() -> None:
+    assert [name for name, file in FILES.items() if len(file.read_text().splitlines()) > 400] == []
 
 
 def test_no_function_exceeds_40_lines() -> None:

@@ -3,9 +3,10 @@ import ctypes
 import re
 import subprocess
 import sys
+import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from mkiso.errors import ConfigurationError, DiskFull, JobExists, JobNotFound, LedgerUnavailable
+from mkiso.ledger import database, tables
 from mkiso.ledger import ledger as ledger_module
-from mkiso.ledger import tables
 from mkiso.ledger.ledger import Ledger
 from mkiso.retrieve.instances import Instance
 
@@ -22,7 +23,7 @@ from mkiso.retrieve.instances import Instance
 JOB_FIELDS = {
     *("id", "kind", "state", "accessions", "patient_id", "patient_name", "studies", "layout", "destination"),
     *("expected", "received", "bytes", "files_sent", "files_failed", "error", "requester", "created_at"),
-    *("finished_at", "format", "medium", "not_indexed", "seconds"),
+    *("finished_at", "format", "medium", "not_indexed", "malformed", "seconds"),
 }
 STATES = ["queued", "querying", "retrieving", "verifying", "mastering", "sending", "done", "failed", "cancelled"]
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -92,6 +93,7 @@ def test_a_new_job_has_every_field_of_the_contract_and_no_other(ledger: Ledger) 
         "format": None,
         "medium": None,
         "not_indexed": None,
+        "malformed": None,
         "seconds": {},
     }
 
@@ -286,3 +288,34 @@ def test_what_was_asked_does_not_stay_in_memory(ledger: Ledger) -> None:
     for count in range(200):
         ledger.history.jobs([str(uuid.uuid4()) for _ in range(count)])
     assert in_use() - before < 1 << 20
+
+
+@pytest.fixture
+def slow_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """Lets each COMMIT take so many times the limit of a statement."""
+    ledger.prepare()
+    engine, limit = ledger._database._engine, 0.3
+    monkeypatch.setattr(database, "LIMIT", limit)
+    listeners: list[Callable[[sa.Connection], None]] = []
+
+    def slow(times: float) -> None:
+        listeners.append(lambda _connection: time.sleep(times * limit))
+        sa.event.listen(engine, "commit", listeners[-1])
+
+    yield slow
+    for listener in listeners:
+        sa.event.remove(engine, "commit", listener)
+
+
+def test_what_is_committed_when_the_limit_passes_is_told_as_done(
+    ledger: Ledger, slow_commit: Callable[[float], None]
+) -> None:
+    slow_commit(1.4)
+    assert opened(ledger, job_id := str(uuid.uuid4())) == job_id
+    assert ledger.job(job_id)["state"] == "queued"
+
+
+def test_a_commit_that_hangs_is_not_waited_for(ledger: Ledger, slow_commit: Callable[[float], None]) -> None:
+    slow_commit(4)
+    with pytest.raises(LedgerUnavailable):
+        opened(ledger, str(uuid.uuid4()))

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from mkiso.errors import Busy, PacsUnreachable
-from mkiso.retrieve.studies import Study
+from mkiso.retrieve.studies import Patient, Study
 from mkiso.web.lookup import Found
 from mkiso.workspace import job_directory
 from tests.unit.test_web import BROWSER, DOWNLOADS, ID, ISO, Jobs, client, installation, ledger, record, service
@@ -140,6 +141,17 @@ def test_a_number_of_two_patients_is_nobodys_alone(held: Jobs) -> None:
     assert [(one.patient_id, one.own) for one in found.patients()] == [("P1", ("A",)), ("P2", ())]
     assert found.several_patients
     assert not Found(found.studies, allow_mixed=True).several_patients
+
+
+def test_a_study_of_two_patients_names_both_and_is_nobodys_alone(held: Jobs) -> None:
+    (one,) = held.held["A"]
+    shared = replace(one, others=(Patient("P9", name="DOE^JANE"),))
+    found = Found({"A": [shared], "B": [one]})
+    assert found.several_patients
+    assert [(one.patient_id, one.name, one.own) for one in found.patients()] == [
+        ("P1", "JOHN DOE", ()),
+        ("P9", "JANE DOE", ()),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
-"""What a C-MOVE's counts and arrivals say of the archive's list."""
+"""What a C-MOVE's counts and arrivals say of the archive's list, and whose the instances are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mkiso.dcmtk.movescu import Ending, Outcome
+from mkiso.errors import SeveralPatients, WrongPatient
 from mkiso.retrieve.instances import Instance, Key
-from mkiso.retrieve.proof import Evidence, evidence_against
+from mkiso.retrieve.proof import Evidence, evidence_against, require_patient
+from mkiso.retrieve.studies import Patient, Study
 from tests.unit.test_studies import study
 
 ASKED = {"1.2"}
@@ -67,3 +70,38 @@ def test_what_came_and_is_not_listed_is_named() -> None:
     assert evidence_against(study(instances=LISTED), ASKED, arrived, ended(5)).unlisted == {"1.5.4", "1.5.5"}
     of_series = study(instances=LISTED, series_uid="1.4")
     assert evidence_against(of_series, ASKED, arrived, ended(5)) == Evidence(frozenset({"1.5.4"}), 0)
+
+
+def of_patients(*ids: str) -> dict[Key, list[Instance]]:
+    """The listed instances, each of one of these patients."""
+    arrivals = came(*LISTED)
+    return {key: [replace(arrivals[key][0], patient_id=one)] for key, one in zip(arrivals, ids, strict=True)}
+
+
+def never(_study: Study) -> Study:
+    raise AssertionError("the archive is asked without need")
+
+
+def of_jane_too(one: Study) -> Study:
+    return replace(one, others=(Patient("JANE"),))
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_instances_of_the_patient_of_the_answer_are_no_reason_to_ask_for_others(verify: bool) -> None:
+    require_patient([study(instances=LISTED)], of_patients("P", "P", "P"), verify, never)
+    require_patient([study(instances=LISTED, patient_id="")], of_patients("Q", "Q", "Q"), verify, never)
+
+
+def test_an_older_patient_id_is_refused_with_the_setting_that_takes_it() -> None:
+    with pytest.raises(WrongPatient, match="verify_patient"):
+        require_patient([study(instances=LISTED)], of_patients("OLD", "OLD", "OLD"), True, lambda one: one)
+    require_patient([study(instances=LISTED)], of_patients("OLD", "OLD", "OLD"), False, lambda one: one)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("asked", ["P", ""])
+def test_where_the_archive_itself_names_two_patients_no_setting_is_advised(asked: str, verify: bool) -> None:
+    with pytest.raises(SeveralPatients) as refused:
+        require_patient([study(instances=LISTED, patient_id=asked)], of_patients("P", "JANE", "P"), verify, of_jane_too)
+    assert refused.value.fields == {"patients": 2}
+    assert "verify_patient" not in refused.value.detail

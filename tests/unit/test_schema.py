@@ -14,7 +14,7 @@ from mkiso.ledger import database, schema
 from mkiso.ledger.ledger import Ledger
 from tests.support.ledgers import execute, layout, make, require_all_rows
 
-STAGES = ["1.1", "1.2", "1.3", "1.4", "1.4-history", "1.5", "1.6"]
+STAGES = ["1.1", "1.2", "1.3", "1.4", "1.4-history", "1.5", "1.6", "1.7"]
 # What later versions added to a ledger that they found, before there were versions: never `outcome`.
 ADDED = (
     "ALTER TABLE jobs ADD COLUMN format VARCHAR(4)",
@@ -86,7 +86,7 @@ def test_a_ledger_of_a_newer_major_version_is_refused_in_words(ledger: Ledger, u
     ledger.prepare()
     execute(url, "UPDATE ledger_version SET version_num = '2.0'")
     late = Ledger(url, lambda: "W", set)
-    with pytest.raises(LedgerUnavailable, match=r"schema 2\.0 of a newer mkiso; this one knows 1\.7\. Install"):
+    with pytest.raises(LedgerUnavailable, match=r"schema 2\.0 of a newer mkiso; this one knows 1\.8\. Install"):
         late.list_jobs()
     for ask in (late.prepare, late.refuse_newer):
         with pytest.raises(ConfigurationError, match=r"schema 2\.0 of a newer mkiso"):

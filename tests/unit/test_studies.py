@@ -1,18 +1,20 @@
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from mkiso.dcmtk.findscu import STUDY_KEYS, Answer
+from mkiso.dcmtk.findscu import STUDY_KEYS, Answer, QueryRefused
 from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
 from mkiso.retrieve.studies import (
     Study,
+    by_patient,
     count_patients,
     find_studies,
     of_one_series,
     require_instances,
     require_one_patient,
+    with_all_patients,
     with_instances,
     with_modalities,
 )
@@ -25,12 +27,18 @@ class Archive:
     answers: Mapping[str, Sequence[Answer]]
     images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     by_series: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    of_uid: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
 
     def studies(self, accession: str) -> list[Answer]:
         return list(self.answers.get(accession, []))
 
     def instances(self, study_uid: str, by_series: bool = False) -> dict[str, str]:
         return dict((self.by_series if by_series else self.images).get(study_uid, {}))
+
+    def of_study(self, study_uid: str) -> list[Answer]:
+        if study_uid not in self.of_uid:
+            raise QueryRefused("It does not answer so.")
+        return list(self.of_uid[study_uid])
 
     def modalities(self, study_uid: str) -> set[str]:
         return {"SR", f"of {study_uid}"}
@@ -106,6 +114,11 @@ def test_modalities_are_looked_up_where_the_archive_left_them_empty() -> None:
         ([("", "", "A"), ("", "", "A")], 1),
         ([("", "", "A"), ("", "", "B")], 2),
         ([("P", "", "A"), ("", "", "A")], 2),
+        ([("P", "X", "A"), ("P", "", "A"), ("P", "Y", "A")], 2),
+        ([("P", "", "A"), ("P", "X", "A"), ("P", "", "B")], 1),
+        ([("", "X", "A"), ("", "Y", "A")], 1),
+        ([("", "", "DOE^JOHN^^ ="), ("", "", " DOE ^JOHN")], 1),
+        ([("", "", "DOE^JOHN"), ("", "", "DOE^^JOHN")], 2),
     ],
 )
 def test_patients_are_told_apart_by_their_id_and_its_issuer(patients: list[tuple[str, str, str]], count: int) -> None:
@@ -117,6 +130,78 @@ def test_patients_are_told_apart_by_their_id_and_its_issuer(patients: list[tuple
         with pytest.raises(SeveralPatients) as raised:
             require_one_patient(studies)
         assert raised.value.fields == {"patients": count}
+
+
+@pytest.mark.parametrize(
+    ("other", "count"),
+    [
+        ({}, 1),
+        ({"birth_date": "19900101"}, 2),
+        ({"sex": "F"}, 2),
+        ({"patient_name": "UNKNOWN^OTHER"}, 2),
+        ({"issuer": "X"}, 1),
+    ],
+)
+def test_patients_without_an_id_are_told_apart_by_name_birth_date_and_sex(other: dict[str, str], count: int) -> None:
+    plain = {"patient_id": "", "patient_name": "UNKNOWN^UNKNOWN", "birth_date": "19500101", "sex": "M"}
+    assert count_patients([study(**plain), study(**(plain | other))]) == count
+    assert count_patients([study(patient_id="P"), study(patient_id="P", sex="F", birth_date="19900101")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "count"),
+    [
+        ([{"PatientID": "P"}, {"PatientID": "P"}], 1),
+        ([{"PatientID": "P"}, {"PatientID": "Q"}], 2),
+        ([{"PatientID": "P", "IssuerOfPatientID": "X"}, {"PatientID": "P", "IssuerOfPatientID": "Y"}], 2),
+        ([{"PatientID": "P", "IssuerOfPatientID": "X"}, {"PatientID": "P"}], 1),
+        ([{"PatientID": "P"}, {"PatientID": ""}], 2),
+        ([{"PatientID": "P"}, {"PatientID": "Q"}, {"PatientID": "P"}], 2),
+        ([{"PatientBirthDate": "19500101"}, {"PatientBirthDate": "19900101"}], 2),
+    ],
+)
+def test_all_answers_about_one_study_count(answers: list[dict[str, str]], count: int) -> None:
+    told = [answer("A", "1.2", **one) for one in answers]
+    elsewhere = [answer("B", "1.2", **one) for one in answers[1:]]
+    for archive, asked in ((Archive({"A": told}), ["A"]), (Archive({"A": told[:1], "B": elsewhere}), ["A", "B"])):
+        found = find_studies(archive, asked)
+        assert (uids(found), count_patients(found)) == (["1.2"], count)
+    (one,) = find_studies(Archive({"A": told[:1]}), ["A"])
+    assert count_patients([one]) == 1
+    assert count_patients([with_all_patients(Archive({}, of_uid={"1.2": elsewhere}), one)]) == count
+    assert with_all_patients(Archive({}), one) == one
+
+
+def test_each_patient_is_told_with_the_studies_that_name_him() -> None:
+    john, jane = study(study_uid="1.1", patient_id="P"), study(study_uid="1.2", patient_id="Q")
+    shared = replace(study(study_uid="1.3", patient_id="P"), others=jane.patients)
+    told = [(patient.patient_id, uids(studies)) for patient, studies in by_patient([john, shared, jane])]
+    assert told == [("P", ["1.1", "1.3"]), ("Q", ["1.3", "1.2"])]
+
+
+def test_the_highest_count_of_a_studys_answers_is_taken() -> None:
+    counts = ("", "3", "12", "7")
+    told = [answer("A", "1.2", NumberOfStudyRelatedInstances=count, PatientName=count) for count in counts]
+    (found,) = find_studies(Archive({"A": told}), ["A"])
+    assert found.counted == 12
+
+
+@pytest.mark.parametrize(
+    ("counted", "by_series", "found"),
+    [
+        (None, {"1.7": "1.4"}, {"1.5": "1.4"}),
+        (0, {"1.7": "1.4"}, {"1.5": "1.4"}),
+        (1, {"1.7": "1.4"}, {"1.5": "1.4"}),
+        (2, {"1.7": "1.4", "1.5": "1.9"}, {"1.5": "1.4", "1.7": "1.4"}),
+        (2, {}, {"1.5": "1.4"}),
+        (9, {"1.7": "1.4"}, {"1.5": "1.4", "1.7": "1.4"}),
+    ],
+)
+def test_a_count_above_the_list_is_a_reason_to_ask_by_series_and_no_proof(
+    counted: int | None, by_series: dict[str, str], found: dict[str, str]
+) -> None:
+    archive = Archive({}, {"1.2": {"1.5": "1.4"}}, {"1.2": by_series})
+    assert with_instances(archive, study(counted=counted)).instances == found
 
 
 def test_a_study_of_which_no_instance_is_listed_has_no_data() -> None:

@@ -48,11 +48,9 @@ def test_without_a_viewer_there_are_no_entries() -> None:
 
 def test_a_viewer_that_is_no_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name in ("gone", "file"):
+    for name, why in (("gone", "No such file or directory"), ("file", "Not a directory")):
         told = unusable(Media(viewer_dir=tmp_path / name), "legacy")
-        assert (
-            told == f"media.viewer_dir: {tmp_path / name} is no directory. Put the viewer there, or take the key away."
-        )
+        assert told == f"media.viewer_dir: {tmp_path / name}: {why}. Put the viewer there, or take the key away."
 
 
 @pytest.mark.parametrize(

@@ -618,6 +618,8 @@ class TestWithTokens:
         ("127.0.0.1", {"X-Forwarded-For": "10.0.0.1"}, "10.0.0.1"),
         ("127.0.0.1", {"X-Forwarded-For": "6.6.6.6, 10.0.0.1"}, "10.0.0.1"),
         ("::1", {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-User": "desk"}, "desk@10.0.0.1"),
+        ("::ffff:127.0.0.1", {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-User": "desk"}, "desk@10.0.0.1"),
+        ("::ffff:10.0.0.9", {"X-Forwarded-For": "10.0.0.1"}, "10.0.0.9"),
         ("", {"X-Forwarded-For": "10.0.0.1"}, "10.0.0.1"),
         ("", {}, "local"),
     ],
