@@ -1,5 +1,6 @@
 """Archives by other hands, none of which stands on DCMTK: what they hold on discs, and discs as they read them."""
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,16 @@ def test_a_disc_from_dcmjs_is_whole(mixed: Study, tmp_path: Path) -> None:
         disc = Archive(port, receiver, dcmjs.AE_TITLE).disc(mixed.accession, tmp_path)
     utf_8 = {uid: values | {"(0008,0005)": "ISO_IR 192"} for uid, values in elements(files).items()}
     assert elements(instances_on(disc)) == utf_8
+
+
+def test_what_it_is_made_of_is_what_its_lock_file_names_and_has_no_address() -> None:
+    """By digest, so that no later release changes it, and from whichever registry npm is set to ask."""
+    locked, installed = (json.loads(file.read_text())["packages"] for file in (dcmjs.LOCK, dcmjs.INSTALLED))
+    del locked[""]
+    assert all(one["integrity"].startswith("sha512-") and "resolved" not in one for one in locked.values())
+    assert {name: one["version"] for name, one in installed.items()} == {
+        name: one["version"] for name, one in locked.items()
+    }
 
 
 def is_kept_by_dcmjs(file: Path) -> bool:

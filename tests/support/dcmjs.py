@@ -7,7 +7,10 @@ from pathlib import Path
 from tests.support.tools import ROOT, listening
 
 AE_TITLE = "DCMJS"
-_ARCHIVE = ROOT / "tests" / "support" / "node" / "archive.js"
+LOCK = ROOT / "tests" / "support" / "node" / "package-lock.json"
+# Where `make setup-tests` installs what the lock file names.
+_MODULES = ROOT / "build" / "node" / "node_modules"
+INSTALLED = _MODULES / ".package-lock.json"
 
 
 @contextmanager
@@ -15,7 +18,6 @@ def running_dcmjs(directory: Path, port: int, destination: tuple[str, int], file
     """The archive with these files, which can move to one AE title on 127.0.0.1; its port."""
     directory.mkdir()
     title, to = destination
-    # Where `make setup-tests` installs what package-lock.json names.
-    modules = f"NODE_PATH={ROOT / 'build' / 'node' / 'node_modules'}"
-    with listening(("env", modules, "node", _ARCHIVE, str(port), f"{title}={to}", *files), port, directory / "log"):
+    node = ("env", f"NODE_PATH={_MODULES}", "node", LOCK.with_name("archive.js"))
+    with listening((*node, str(port), f"{title}={to}", *files), port, directory / "log"):
         yield port
