@@ -8,6 +8,7 @@ send: only what is expected counts as progress, and is waited for.
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Set
 from functools import partial
@@ -59,8 +60,9 @@ class Inbox:
         return " ".join([*self._torn_in_transfer(), *self._without_identity()])
 
     def ran_out_of_space(self) -> bool:
-        """Whether the receiver's disk was too full for one: it says so, or has not written the end of a file."""
-        return any(map(out_of_space, self._failed)) or any(map(self._is_short, self._torn))
+        """Whether the receiver's disk was too full for one: it says so, or has not written a file's end, or waits."""
+        has_room = bool(shutil.disk_usage(self._directory).free)
+        return not has_room or any(map(out_of_space, self._failed)) or any(map(self._is_short, self._torn))
 
     def look(self) -> None:
         """Read what has come whole since."""

@@ -20,11 +20,13 @@ from mkiso.retrieve import encoding
 from mkiso.retrieve.encoding import EXPLICIT_LITTLE
 from mkiso.retrieve.salvage import READ, salvaged
 from mkiso.retrieve.walker import ENCODINGS, Contradiction, walk_data_set, walk_meta
-from mkiso.retrieve.windows import FileBytes, Inflated, Source, Unwalkable, beginning
+from mkiso.retrieve.windows import FileBytes, Inflated, Source, Unwalkable, beginning, inflated
 
 PREAMBLE = 128
 PREFIX = b"DICM"
 META = PREAMBLE + len(PREFIX)
+META_LENGTH = b"\x02\0\0\0UL\x04\0"
+LENGTH_AT = META + len(META_LENGTH)
 UIDS = (encoding.SOP_INSTANCE, encoding.SOP_CLASS, encoding.SERIES, encoding.STUDY)
 # Without these an instance is nobody's; a series is no part of the proof.
 NAMED = {
@@ -99,9 +101,12 @@ def read_arrival(path: Path, is_transferred: Callable[[int], bool]) -> Instance 
 
     `is_transferred` is told how many bytes of data set there are. Raises Unattributable; OSError as `read_whole`.
     """
-    with suppress(Unwalkable, FileNotFoundError, IsADirectoryError), _opened(path) as (file, version):
-        if is_transferred(version[0] - _meta(file, {})):
-            return _read(path, file, version)
+    with suppress(FileNotFoundError, IsADirectoryError), _opened(path) as (file, version):
+        if is_transferred(version[0] - _behind_meta(file)):
+            try:
+                return _read(path, file, version)
+            except Unwalkable:
+                raise Unattributable("", "there is no data set in it") from None
     return None
 
 
@@ -118,7 +123,7 @@ def claimed_key(path: Path) -> Key:
     with suppress(Unwalkable, FileNotFoundError, IsADirectoryError), _opened(path) as (file, _version):
         begin = _meta(file, found)
         syntax = _uid(found, encoding.TRANSFER_SYNTAX)
-        walk_data_set(*_source(file, begin, syntax), syntax, found)
+        _walk(file, begin, syntax, found)
     return _found_uid(found, encoding.STUDY), _found_uid(found, encoding.MEDIA_SOP_INSTANCE)
 
 
@@ -184,19 +189,24 @@ def _identity(file: FileBytes, begin: int, syntax: str) -> tuple[bool, Values]:
     found: dict[int, bytes] = {}
     contradicted = None
     try:
-        walk_data_set(*_source(file, begin, syntax), syntax, found)
+        _walk(file, begin, syntax, found)
         return False, found
     except Contradiction as error:
         contradicted = error.tag
     except Unwalkable:
         pass
-    values = salvaged(beginning(*_source(file, begin, syntax), READ), ENCODINGS.get(syntax, EXPLICIT_LITTLE))
+    data = beginning(file, begin, READ)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        data = inflated(data, READ)
+    values = salvaged(data, ENCODINGS.get(syntax, EXPLICIT_LITTLE))
     return True, values if contradicted is None else values | {contradicted: None}
 
 
-def _source(file: FileBytes, begin: int, syntax: str) -> tuple[Source, int]:
-    """Where the data set is, and where it begins there."""
-    return (Inflated(file, begin), 0) if syntax == DeflatedExplicitVRLittleEndian else (file, begin)
+def _walk(file: FileBytes, begin: int, syntax: str, found: dict[int, bytes]) -> None:
+    if syntax == DeflatedExplicitVRLittleEndian:
+        walk_data_set(Inflated(file, begin), 0, syntax, found)
+    else:
+        walk_data_set(file, begin, syntax, found)
 
 
 def _meta(file: Source, found: dict[int, bytes]) -> int:
@@ -204,6 +214,16 @@ def _meta(file: Source, found: dict[int, bytes]) -> int:
     if not head.startswith(PREFIX, at + PREAMBLE):
         raise Unwalkable
     return walk_meta(file, META, found)
+
+
+def _behind_meta(file: FileBytes) -> int:
+    """Where the data set begins by what (0002,0000) counts, as the receiver wrote it; far behind all where it is not.
+
+    What follows may look as if it belonged to it: archives hold data sets with elements of this group.
+    """
+    head, at = file.at(0)
+    begins = head.startswith(PREFIX + META_LENGTH, at + PREAMBLE)
+    return LENGTH_AT + 4 + int.from_bytes(head[LENGTH_AT : LENGTH_AT + 4], "little") if begins else 1 << 64
 
 
 def _uid(found: Values, tag: int) -> str:

@@ -1,9 +1,9 @@
 """What can be read of a data set whose elements do not fit: as much of its identity as other readers make of it.
 
 The walk (`walker`) proves, and stops where something is wrong. Archives hold such files all the same, and hand
-them out; then this tells whose they are. Elements are taken in the ascending order of their tags (PS3.5 7.1); where
-one may end in several places, it ends where an element follows: that is how a VR that is none, a sequence
-whose length is wrong, and a delimiter too many are got over. Only the beginning is read, whatever follows.
+them out; then this tells whose they are. Where an element may end in several places, it ends where one follows that
+may come after it (PS3.5 7.1: in the ascending order of their tags): that is how a VR that is none, a sequence whose
+length is wrong, and a delimiter too many are got over. Only the beginning is read, whatever follows.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from mkiso.retrieve.encoding import (
     ITEM_END,
     LONG_HEADER,
     LONG_VRS,
-    NO_VR,
     OF_DATA_SET,
     SEQUENCE_END,
     SHORT_VRS,
     Encoding,
 )
-from mkiso.retrieve.walker import DEEPEST, SEQUENCE_VRS, UNDEFINED
+from mkiso.retrieve.walker import DEEPEST, UNDEFINED
 from mkiso.retrieve.windows import KEPT, Unwalkable
 
 READ = 1 << 22  # bytes; identity is at the beginning, behind a few private groups at most
@@ -33,15 +32,16 @@ DELIMITING = frozenset({ITEM, ITEM_END, SEQUENCE_END})
 
 
 def salvaged(data: bytes, encoding: Encoding) -> dict[int, bytes | None]:
-    """The values of OF_DATA_SET; None for one that cannot be told, and may be there all the same."""
+    """The values of OF_DATA_SET; None for one that cannot be told, and may be there all the same.
+
+    So one is that is there twice, and differs: where an element's end is not found, the next may be one of a sequence.
+    """
     found: dict[int, bytes | None] = {}
     last = 0
     for tag, value in elements(data, encoding, LAST_GROUP):
-        if tag <= last:
-            break
-        last = tag
+        last = max(last, tag)
         if tag in OF_DATA_SET:
-            found[tag] = value if len(value) <= KEPT else None
+            found[tag] = value if len(value) <= KEPT and found.get(tag, value) == value else None
     return found | {tag: None for tag in OF_DATA_SET if tag > last}
 
 
@@ -83,13 +83,14 @@ class _Reader:
             raise Unwalkable
 
     def _ends(self, at: int, vr: bytes, start: int, length: int, depth: int) -> Iterator[int]:
-        """Where it may end, as its VR and its length are taken."""
+        """Where it may end: behind its items, as its length says, as that of a VR that is none."""
+        first = self._data[start : start + HEADER]
+        if len(first) == HEADER and self._encoding.tag(self._encoding.item_header(first, 0)[0]) == ITEM:
+            yield self._end_of_sequence(start, depth)
         yield start + length
         if vr not in VRS and not self._encoding.is_implicit:
             yield at + HEADER + int.from_bytes(self._data[at + 6 : at + HEADER], self._encoding.order)
             yield at + LONG_HEADER + int.from_bytes(self._data[at + HEADER : at + LONG_HEADER], self._encoding.order)
-        if vr in SEQUENCE_VRS or vr == NO_VR:
-            yield self._end_of_sequence(start, depth)
 
     def _is_followed(self, at: int, tag: int, depth: int) -> bool:
         """Whether an element is there that may come after this one."""

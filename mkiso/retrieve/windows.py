@@ -43,6 +43,16 @@ def beginning(source: Source, position: int, most: int) -> bytes:
     return bytes(read)
 
 
+def inflated(data: bytes, most: int) -> bytes:
+    """The first bytes, up to so many, that a deflated data set becomes, as far as it is one."""
+    inflate, made = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
+    with suppress(zlib.error):
+        for at in range(0, len(data), COMPRESSED):
+            if len(made) < most:
+                made += inflate.decompress(data[at : at + COMPRESSED], most - len(made))
+    return bytes(made)
+
+
 class FileBytes:
     """An open file, as long as it was when it was opened, or a part of one."""
 

@@ -17,11 +17,11 @@ from mkiso.job import Order, make_disc
 from tests.support.archive import running_archive
 from tests.support.datasets import Patient
 from tests.support.ports import free_ports
-from tests.support.service import config, data_set, instances_of, instances_on, read_disc
+from tests.support.service import config, instances_of, instances_on, read_disc
+from tests.support.slow_store import pause_at_a_buffers_end
 from tests.support.studies import RICHARD, Study, ct_study, mixed_study
 
 SIX = "SIX.001"
-STORESCP_META = 366  # with an instance UID of 64 characters, and the calling AE title ABPACS
 
 
 @dataclass(frozen=True)
@@ -285,14 +285,3 @@ def test_an_instance_that_pauses_where_an_element_ends_is_waited_for(tmp_path: P
         installation = Installation(config(tmp_path, port, {"RECEIVER": receiver}, retrieve={"settle_timeout": 10}))
         assert Before(installation, tmp_path, archive.log).disc() == instances_of([study])
         installation.ledger.close()
-
-
-def pause_at_a_buffers_end(file: Path) -> None:
-    """Let the pixel data begin where storescp's buffer of 4096 bytes ends: what is on disk then looks whole."""
-    dataset = dcmread(file)
-    dataset.ImageComments = ""
-    dataset.save_as(file)
-    # What storescp writes before the data set: preamble, prefix, and its own file meta information.
-    received = STORESCP_META + data_set(file).rindex(b"\xe0\x7f\x10\x00")
-    dataset.ImageComments = "x" * (-received % 4096)
-    dataset.save_as(file)

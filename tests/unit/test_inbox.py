@@ -7,31 +7,71 @@ from pathlib import Path
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
+from mkiso.dcmtk.storescp import Transfers
 from mkiso.retrieve.inbox import Inbox
-from tests.unit.test_instances import IDENTITY, data_set, encoded
+from tests.unit.test_instances import IDENTITY, data_set, data_set_at, encoded
+
+
+class Counted(Transfers):
+    """A receiver that has counted these data sets to their ends: their bytes by file."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/dev/null"))
+        self.counted: dict[str, int] = {}
+
+    def may_be_whole(self, name: str) -> bool:
+        return name in self.counted
+
+    def is_whole(self, name: str, data_set: int) -> bool:
+        return self.counted.get(name) == data_set
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., None]:
-    def written(name: str, sop_instance_uid: str, end: int | None = None, study: str = IDENTITY[3]) -> None:
+def transfers() -> Counted:
+    return Counted()
+
+
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def write(tmp_path: Path, transfers: Counted) -> Write:
+    """Write a file, or its beginning; counted to its end unless it is torn."""
+
+    def written(
+        name: str, sop_instance_uid: str, end: int | None = None, torn: bool = False, study: str = IDENTITY[3]
+    ) -> None:
         made = data_set(ExplicitVRLittleEndian, sop_instance_uid)
         made.StudyInstanceUID = study
         content = encoded(made, ExplicitVRLittleEndian)
         (tmp_path / name).write_bytes(content[:end])
+        transfers.counted[name] = len(content[:end]) - data_set_at(content)
+        if torn:
+            del transfers.counted[name]
 
     return written
 
 
-def inbox_of(directory: Path, *wanted: str) -> Inbox:
+@pytest.fixture
+def inbox_of(tmp_path: Path, transfers: Counted) -> Callable[..., Inbox]:
     """One that expects these instances."""
-    return Inbox(directory, {(IDENTITY[3], sop) for sop in wanted})
+
+    def made(*wanted: str) -> Inbox:
+        inbox = Inbox(tmp_path, {(IDENTITY[3], sop) for sop in wanted})
+        inbox.transfers = transfers
+        return inbox
+
+    return made
 
 
-def test_a_file_that_grows_is_read_again_until_it_is_whole(tmp_path: Path, write: Callable) -> None:
-    inbox = inbox_of(tmp_path, "1.1")
+Expecting = Callable[..., Inbox]
+
+
+def test_a_file_counts_once_its_transfer_has_ended(inbox_of: Expecting, write: Write) -> None:
+    inbox = inbox_of("1.1")
     began = inbox.quiet
-    for end in (0, 200, -1):
-        write("CT.1", "1.1", end)
+    for end in (0, 200, -1, None):
+        write("CT.1", "1.1", end, torn=True)
         inbox.look()
         assert (inbox.keys, inbox.damaged, inbox.quiet) == (set(), 1, began)
     write("CT.1", "1.1")
@@ -40,8 +80,41 @@ def test_a_file_that_grows_is_read_again_until_it_is_whole(tmp_path: Path, write
     assert inbox.quiet is not began
 
 
-def test_only_what_is_expected_and_new_is_progress(tmp_path: Path, write: Callable) -> None:
-    inbox = inbox_of(tmp_path, "1.1")
+def test_nothing_counts_without_a_receiver_that_tells(tmp_path: Path, write: Write) -> None:
+    write("CT.1", "1.1")
+    inbox = Inbox(tmp_path, {(IDENTITY[3], "1.1")})
+    inbox.recheck()
+    assert inbox.keys == set()
+
+
+def test_what_came_whole_and_is_malformed_counts(inbox_of: Expecting, write: Write) -> None:
+    write("CT.1", "1.1", -2)
+    inbox = inbox_of("1.1")
+    inbox.look()
+    ((one,),) = inbox.arrivals.values()
+    assert (one.malformed, inbox.received, inbox.damage()) == (True, 1, "")
+
+
+def test_damage_is_told_with_its_reasons(inbox_of: Expecting, write: Write, transfers: Counted) -> None:
+    inbox = inbox_of("1.1")
+    assert inbox.damage() == ""
+    for name in ("CT.1", "CT.2"):
+        write(name, "1.1", 900, torn=True)
+    write("CT.short", "1.1", -200)
+    transfers.counted["CT.short"] += 100
+    write("CT.nobody", "1.5", 420)
+    transfers.failed += ["DIMSE receiveDataSetInFile: Cannot write to file", "Peer aborted Association"]
+    inbox.look()
+    assert inbox.damage() == (
+        "5 were torn in transfer: the disk was full (1); the connection was cut (Peer aborted Association) (1);"
+        " its transfer did not end, or the receiver's process died (2); it could not be written to its end (1)."
+        " 1 came whole, and it cannot be told whose they are: 1.5 (its Study Instance UID cannot be read)."
+    )
+    assert inbox.damaged == 4
+
+
+def test_only_what_is_expected_and_new_is_progress(inbox_of: Expecting, write: Write) -> None:
+    inbox = inbox_of("1.1")
     write("CT.1", "1.1")
     inbox.look()
     began = inbox.quiet
@@ -52,9 +125,9 @@ def test_only_what_is_expected_and_new_is_progress(tmp_path: Path, write: Callab
 
 
 def test_an_instance_that_the_study_has_beyond_its_list_is_waited_for_and_not_counted(
-    tmp_path: Path, write: Callable
+    inbox_of: Expecting, write: Write
 ) -> None:
-    inbox = inbox_of(tmp_path, "1.1")
+    inbox = inbox_of("1.1")
     began = inbox.quiet
     write("CT.unlisted", "1.9")
     inbox.look()
@@ -62,8 +135,8 @@ def test_an_instance_that_the_study_has_beyond_its_list_is_waited_for_and_not_co
     assert inbox.received == 0
 
 
-def test_what_is_expected_later_counts_though_it_came_before(tmp_path: Path, write: Callable) -> None:
-    inbox = inbox_of(tmp_path, "1.1")
+def test_what_is_expected_later_counts_though_it_came_before(inbox_of: Expecting, write: Write) -> None:
+    inbox = inbox_of("1.1")
     for number in (1, 2):
         write(f"CT.{number}", f"1.{number}")
     inbox.look()
@@ -72,31 +145,31 @@ def test_what_is_expected_later_counts_though_it_came_before(tmp_path: Path, wri
     assert inbox.received == 2
 
 
-def test_what_came_is_known_by_study_and_instance_as_often_as_it_came(tmp_path: Path, write: Callable) -> None:
+def test_what_came_is_known_by_study_and_instance_as_often_as_it_came(inbox_of: Expecting, write: Write) -> None:
     write("CT.1", "1.1")
     write("CT.2", "1.2")
     write("CT.3", "1.1")
-    inbox = inbox_of(tmp_path)
+    inbox = inbox_of()
     inbox.look()
     names = {key: [one.path.name for one in arrived] for key, arrived in inbox.arrivals.items()}
     assert names == {(IDENTITY[3], "1.1"): ["CT.1", "CT.3"], (IDENTITY[3], "1.2"): ["CT.2"]}
     assert inbox.keys == set(names)
 
 
-def test_files_of_expected_instances_are_known_whole_or_torn(tmp_path: Path, write: Callable) -> None:
+def test_files_of_expected_instances_are_known_whole_or_torn(inbox_of: Expecting, tmp_path: Path, write: Write) -> None:
     write("CT.1", "1.1")
-    write("CT.torn", "1.2", -1)
+    write("CT.torn", "1.2", -1, torn=True)
     write("CT.foreign", "1.9", study="1.999")
-    write("CT.foreign.torn", "1.9", -1, study="1.999")
-    write("CT.unlisted", "1.9", -1)
-    write("CT.begun", "1.2", 100)
-    inbox = inbox_of(tmp_path, "1.1", "1.2")
+    write("CT.foreign.torn", "1.9", -1, torn=True, study="1.999")
+    write("CT.unlisted", "1.9", -1, torn=True)
+    write("CT.begun", "1.2", 100, torn=True)
+    inbox = inbox_of("1.1", "1.2")
     inbox.look()
     assert inbox.of_expected([file.name for file in tmp_path.iterdir()]) == {"CT.1", "CT.torn", "CT.unlisted"}
 
 
 def rewritten_torn(_tmp_path: Path, write: Callable) -> None:
-    write("CT.1", "1.1", -1)
+    write("CT.1", "1.1", -1, torn=True)
 
 
 def rewritten_at_the_same_size(tmp_path: Path, write: Callable) -> None:
@@ -113,11 +186,11 @@ def removed(tmp_path: Path, _write: Callable) -> None:
     [(rewritten_torn, {"1.2"}, 1), (rewritten_at_the_same_size, {"1.2", "1.9"}, 0), (removed, {"1.2"}, 0)],
 )
 def test_a_recheck_sees_what_became_of_a_file(
-    change: Callable, left: set[str], damaged: int, tmp_path: Path, write: Callable
+    change: Callable, left: set[str], damaged: int, inbox_of: Expecting, tmp_path: Path, write: Write
 ) -> None:
     write("CT.1", "1.1")
     write("CT.2", "1.2")
-    inbox = inbox_of(tmp_path)
+    inbox = inbox_of()
     inbox.look()
     change(tmp_path, write)
     inbox.recheck()
@@ -126,9 +199,9 @@ def test_a_recheck_sees_what_became_of_a_file(
     assert inbox.damaged == damaged
 
 
-def test_a_file_that_was_torn_and_is_gone_is_forgotten(tmp_path: Path, write: Callable) -> None:
-    write("CT.1", "1.1", 200)
-    inbox = inbox_of(tmp_path)
+def test_a_file_that_was_torn_and_is_gone_is_forgotten(inbox_of: Expecting, tmp_path: Path, write: Write) -> None:
+    write("CT.1", "1.1", 200, torn=True)
+    inbox = inbox_of()
     inbox.look()
     (tmp_path / "CT.1").unlink()
     inbox.recheck()

@@ -3,6 +3,7 @@ import logging
 import os
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +25,14 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mkiso.retrieve.instances import Instance, claimed_key, read_whole, same_data_set
+from mkiso.retrieve.instances import (
+    Instance,
+    Unattributable,
+    claimed_key,
+    read_arrival,
+    read_whole,
+    same_data_set,
+)
 
 SYNTAXES = {
     "explicit": ExplicitVRLittleEndian,
@@ -120,6 +128,12 @@ def is_whole(directory: Path, content: bytes) -> bool:
     return read_whole(file) is not None
 
 
+def arrival(directory: Path, content: bytes, transferred: bool = True) -> Instance | None:
+    file = directory / "came"
+    file.write_bytes(content)
+    return read_arrival(file, lambda size: transferred and size == len(content) - data_set_at(content))
+
+
 @every_syntax
 def test_a_whole_file_tells_its_identity(syntax: UID, tmp_path: Path) -> None:
     file = tmp_path / "file"
@@ -157,11 +171,36 @@ def test_other_bytes_after_a_whole_file_are_not(syntax: UID, tmp_path: Path) -> 
     assert not is_whole(tmp_path, file_of(syntax) + b"\x01\x02\x03")
 
 
-@pytest.mark.parametrize("tag", [0x00080018, 0x00080016, 0x0020000E, 0x0020000D], ids=hex)
-def test_a_file_that_lacks_an_identifier_is_no_instance(tag: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [None, "", "\xfc"])
+def test_a_file_without_its_study_is_nobodys(value: str | None, tmp_path: Path) -> None:
     made = data_set(ExplicitVRLittleEndian)
-    del made[tag]
-    assert not is_whole(tmp_path, encoded(made, ExplicitVRLittleEndian))
+    del made.StudyInstanceUID
+    if value is not None:
+        made.StudyInstanceUID = value
+    content = encoded(made, ExplicitVRLittleEndian)
+    assert not is_whole(tmp_path, content)
+    with pytest.raises(Unattributable, match="Study Instance UID cannot be read") as told:
+        arrival(tmp_path, content)
+    assert told.value.sop_instance_uid == IDENTITY[0]
+
+
+def test_what_a_data_set_does_not_say_of_itself_is_what_it_was_sent_as(tmp_path: Path) -> None:
+    content = encoded(data_set(ExplicitVRLittleEndian), ExplicitVRLittleEndian)
+    for tag in (b"\x08\x00\x18\x00UI", b"\x08\x00\x16\x00UI"):
+        content = content[:132] + content[132:].replace(tag, b"\x08\x00\x17\x00UI")
+    one = arrival(tmp_path, content)
+    assert one is not None
+    assert (one.sop_instance_uid, one.sop_class_uid, one.malformed) == (*IDENTITY[:2], False)
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_series_is_no_part_of_the_proof(value: str | None, tmp_path: Path) -> None:
+    made = data_set(ExplicitVRLittleEndian)
+    del made.SeriesInstanceUID
+    if value is not None:
+        made.SeriesInstanceUID = value
+    one = written(tmp_path, made)
+    assert (one.sop_instance_uid, one.series_uid, one.malformed) == (IDENTITY[0], "", False)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", bytes(132), bytes(128) + b"DICM", bytes(128) + b"DICM" + bytes(999)])
@@ -256,18 +295,126 @@ def test_no_patient_id_and_no_character_set_is_an_error(character_set: bytes, va
     assert one.patient_id or not value.strip(b"\0 ") or b"\x1b" in value
 
 
-def test_an_empty_identifier_is_none(tmp_path: Path) -> None:
-    made = data_set(ExplicitVRLittleEndian)
-    made.SeriesInstanceUID = ""
-    assert not is_whole(tmp_path, encoded(made, ExplicitVRLittleEndian))
-
-
 def test_a_nested_identifier_is_not_the_files(tmp_path: Path) -> None:
     made = data_set(ExplicitVRLittleEndian)
     inner = made.AnatomicRegionSequence[0]
     inner.StudyInstanceUID, inner.SOPInstanceUID, inner.PatientID = "1.9", "1.9", "OTHER"
     one = written(tmp_path, made)
     assert (one.study_uid, one.sop_instance_uid, one.patient_id) == (IDENTITY[3], IDENTITY[0], "TEST 1")
+
+
+def arrival_or_nobodys(directory: Path, content: bytes) -> Instance | None:
+    with suppress(Unattributable):
+        one = arrival(directory, content)
+        assert one is not None
+        return one
+    return None
+
+
+@every_syntax
+def test_what_came_whole_is_whose_it_is_wherever_it_ends(syntax: UID, tmp_path: Path) -> None:
+    """A data set that an archive has cut, at each place: well-formed or not, of the right study, or nobody's."""
+    content = file_of(syntax)
+    known = 0
+    for end in range(data_set_at(content), len(content)):
+        one = arrival_or_nobodys(tmp_path, content[:end])
+        if one is None:
+            assert known == 0
+            continue
+        known += 1
+        assert (one.key, one.sop_class_uid) == ((IDENTITY[3], IDENTITY[0]), IDENTITY[1])
+        assert (one.patient_id, one.patient_known) == ("TEST 1", True)
+        assert one.malformed == (not is_whole(tmp_path, content[:end]))
+    assert known > (0 if syntax.is_deflated else 60)
+
+
+@every_syntax
+def test_what_has_not_come_whole_is_none_however_it_looks(syntax: UID, tmp_path: Path) -> None:
+    assert arrival(tmp_path, file_of(syntax), transferred=False) is None
+    assert read_arrival(tmp_path / "absent", lambda _: True) is None
+    assert read_arrival(tmp_path, lambda _: True) is None
+    for begun in range(0, data_set_at(file_of(syntax)), 7):
+        (tmp_path / "begun").write_bytes(file_of(syntax)[:begun])
+        assert read_arrival(tmp_path / "begun", lambda size: size >= 0) is None
+
+
+PATIENT, STUDY = b"\x10\x00\x20\x00LO\x08\x00 TEST 1 ", b"\x20\x00\x0d\x00UI\x08\x001.2.3.6\0"
+SEQUENCE = b"\x08\x00\x15\x11SQ\0\0"
+ITEM = b"\xfe\xff\x00\xe0"
+OTHER_ID = b"\x10\x00\x20\x00LO\x06\x00OTHER "
+
+
+def put_in(before: bytes, piece: bytes, end: int | None = -2) -> bytes:
+    """An explicit file with a piece before an element, which ends within its last element."""
+    content = file_of(ExplicitVRLittleEndian)
+    assert content.count(before) == 1
+    return content.replace(before, piece + before)[:end]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"\x09\x00\x01\x10  \x04\x00abcd",
+        b"\x09\x00\x01\x10??\x04\x00abcd\x09\x00\x02\x10??\x00\x00",
+        b"\x09\x00\x01\x10\x06\x00\x04\x00abcd\x09\x00\x02\x10\x06\x00\x00\x00",
+        b"\x09\x00\x01\x10\x00\x00\x02\x00ab\x09\x00\x02\x10\x04\x00\x00\x00abcd",
+        b"\x09\x00\x01\x10QQ\x00\x00\x04\x00\x00\x00abcd",
+        SEQUENCE + b"\x0a\0\0\0" + ITEM + b"\x0e\0\0\0" + OTHER_ID,
+        SEQUENCE + b"\x20\0\0\0" + ITEM + b"\x0e\0\0\0" + OTHER_ID,
+        SEQUENCE + b"\x16\0\0\0" + ITEM + b"\x0e\0\0\0" + OTHER_ID + b"\xfe\xff\xdd\xe0\0\0\0\0",
+        SEQUENCE + b"\xff\xff\xff\xff" + ITEM + b"\xff\xff\xff\xff" + OTHER_ID + b"\xfe\xff\xdd\xe0\0\0\0\0",
+        SEQUENCE + b"\xff\xff\xff\xff" + ITEM + b"\x0e\0\0\0" + OTHER_ID,
+    ],
+    ids=range(10),
+)
+def test_what_does_not_fit_is_got_over(piece: bytes, tmp_path: Path) -> None:
+    one = arrival(tmp_path, put_in(b"\x10\x00\x10\x00PN", piece))
+    assert one is not None
+    assert (one.key, one.patient_id, one.patient_known) == ((IDENTITY[3], IDENTITY[0]), "TEST 1", True)
+    assert one.malformed
+
+
+@pytest.mark.parametrize(
+    ("content", "patient"),
+    [
+        (put_in(STUDY, PATIENT.replace(b"TEST", b"MISS"), None), False),
+        (put_in(PATIENT, b"\x10\x00\x10\x10LO\xff\x01abc"), None),
+        (put_in(STUDY, b"\x20\x00\x0d\x00UI\x08\x001.2.3.7\0", None), None),
+        (put_in(PATIENT, b"\x10\x00\x20\x00LO\x00\x08" + b"1" * 2048), False),
+        (file_of(ExplicitVRLittleEndian).replace(PATIENT, b"")[:-2], True),
+    ],
+    ids=["two patients", "no study that can be read", "two studies", "an ID of 2 kB", "no ID"],
+)
+def test_what_cannot_be_read_is_not_guessed(content: bytes, patient: bool | None, tmp_path: Path) -> None:
+    if patient is None:
+        with pytest.raises(Unattributable):
+            arrival(tmp_path, content)
+        return
+    one = arrival(tmp_path, content)
+    assert one is not None
+    assert (one.malformed, one.patient_known) == (True, patient)
+
+
+@every_syntax
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, phases=[Phase.generate])
+@given(data=st.data())
+def test_no_content_of_what_came_whole_is_an_error(syntax: UID, tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(file_of(syntax))
+    begin = data_set_at(bytes(content))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(begin, len(content) - 1))] = data.draw(st.integers(0, 255))
+    arrival_or_nobodys(tmp_path, bytes(content))
+
+
+def test_memory_is_bounded_whatever_came_whole(tmp_path: Path) -> None:
+    deep = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff" + ITEM + b"\xff\xff\xff\xff"
+    for piece in (deep * 100_000, SEQUENCE + b"\x08\0\0\0" + (ITEM + bytes(4)) * 200_000, b"\x09\x00\x01\x10??\0\0"):
+        content = put_in(b"\x10\x00\x10\x00PN", piece)
+        tracemalloc.start()
+        with suppress(Unattributable):
+            arrival(tmp_path, content)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+        tracemalloc.stop()
 
 
 def test_a_directory_is_no_instance(tmp_path: Path) -> None:
