@@ -43,7 +43,7 @@ def referenced(disc: Disc) -> Findings:
             differing = ", ".join(_differing(entry, instance)) if instance else ""
             if not instance or differing:
                 yield f"{entry.record.file} {f'has another {differing}' if instance else NOT_WHOLE}"
-    return f"{len(disc.directory.leaves)} files as their records state"
+    return f"{len(disc.directory.leaves)} files as their records state{malformed_told(disc)}"
 
 
 def as_told(disc: Disc, name: str, instance: Instance | None) -> Instance | None:
@@ -53,11 +53,10 @@ def as_told(disc: Disc, name: str, instance: Instance | None) -> Instance | None
     return instance if disc.readme.malformed.get(name.upper()) == instance.sop_instance_uid else None
 
 
-def malformed(disc: Disc) -> Findings:
-    """What README.TXT tells to be malformed, as the archive sent it, is there."""
-    told = disc.readme.malformed
-    yield from (f"{name} is named in {README}, and is not there" for name in told if disc.tree.find(name) is None)
-    return f"{len(told)} that are not well-formed, as the archive sent them" if told else "every instance"
+def malformed_told(disc: Disc) -> str:
+    """How many README.TXT tells to be not well-formed, to be put behind a finding; empty where it tells of none."""
+    count = len(disc.readme.malformed)
+    return f"; {count} are not well-formed, as the archive sent them" if count else ""
 
 
 def _differing(entry: Entry, instance: Instance) -> Iterator[str]:
@@ -95,6 +94,8 @@ def others(disc: Disc) -> Findings:
             yield f"{name} is not named in {README} with its UID"
     there = {name.upper() for name in disc.others}
     yield from (f"{name} is named in {README}, and is not there" for name in told if name not in there)
+    malformed = (name for name in disc.readme.malformed if name not in told and disc.tree.find(name) is None)
+    yield from (f"{name} is named in {README}, and is not there" for name in malformed)
     return f"{len(there)} instances that no {DICOMDIR} can name"
 
 
@@ -123,6 +124,5 @@ CHECKS = (
     ("referenced files", referenced),
     (f"leaf records and {IMAGES}", leaves),
     (OTHER, others),
-    ("well-formed", malformed),
     ("one patient", one_patient),
 )

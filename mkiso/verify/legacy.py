@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mkiso.verify.disc import Disc
-from mkiso.verify.instances import NOT_WHOLE, as_told, patients
+from mkiso.verify.instances import NOT_WHOLE, as_told, malformed_told, patients
 from mkiso.verify.layout import DICOMDIR
 from mkiso.verify.medium import whole
 from mkiso.verify.report import Findings
@@ -22,10 +22,7 @@ def instances(disc: Disc) -> Findings:
             yield f"{name} {NOT_WHOLE}"
         elif instance and name.partition("/")[2] != instance.sop_instance_uid:
             yield f"{name} is the instance {instance.sop_instance_uid}"
-    told = (
-        f"; {len(disc.readme.malformed)} are not well-formed, as the archive sent them" if disc.readme.malformed else ""
-    )
-    return f"{len(disc.legacy)} whole instances, named by their UIDs{told}"
+    return f"{len(disc.legacy)} whole instances, named by their UIDs{malformed_told(disc)}"
 
 
 def one_patient(disc: Disc) -> Findings:

@@ -1,11 +1,13 @@
 """Archives that misbehave: whatever they do, a disc is whole and holds what was asked for, or there is none."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pydicom import dcmread
 
@@ -14,12 +16,14 @@ from mkiso.cancellation import Cancellation
 from mkiso.dcmtk import findscu
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
+from mkiso.retrieve.instances import read_whole
 from tests.support.archive import running_archive
 from tests.support.datasets import Patient
 from tests.support.ports import free_ports
 from tests.support.service import config, instances_of, instances_on, read_disc
 from tests.support.slow_store import pause_at_a_buffers_end
 from tests.support.studies import RICHARD, Study, ct_study, mixed_study
+from tests.support.tools import wait_until
 
 SIX = "SIX.001"
 
@@ -174,12 +178,45 @@ def test_an_instance_held_back_fails_the_disc_and_is_named(before: Start, held: 
         assert sum(uid in error.detail for uid in held.six.sop_instance_uids) == 1
 
 
-def test_an_instance_that_arrives_damaged_fails_the_disc_and_is_named(before: Start, held: Held) -> None:
+def test_an_instance_that_the_archive_itself_holds_cut_is_on_the_disc_as_it_came(before: Start, held: Held) -> None:
     with before("truncate") as it:
-        error = it.refusal(errors.Incomplete)
-        assert (error.fields["expected"], error.fields["received"]) == (6, 5)
-        assert "damaged" in error.detail
-        assert sum(uid in error.detail for uid in held.six.sop_instance_uids) == 1
+        found, expected = it.disc(), instances_of([held.six])
+        (cut,) = (uid for uid, data in found.items() if data != expected[uid])
+        assert expected[cut].startswith(found[cut])
+        assert {**found, cut: expected[cut]} == expected
+        (job,) = it.installation.ledger.list_jobs()
+        assert job["malformed"] == 1
+
+
+def test_an_instance_whose_receiver_is_killed_where_it_looks_whole_fails_the_disc(tmp_path: Path) -> None:
+    port, receiver = free_ports(2)
+    study = ct_study(tmp_path / "held", RICHARD, SIX, count=2)
+    for file in study.files:
+        pause_at_a_buffers_end(file)
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "late-pixels", delay=60) as archive:
+        installation = Installation(config(tmp_path, port, {"RECEIVER": receiver}, retrieve={"settle_timeout": 3}))
+        it = Before(installation, tmp_path, archive.log)
+        with ThreadPoolExecutor(1) as pool:
+            refused = pool.submit(it.refusal, errors.Incomplete)
+            wait_until(lambda: looks_whole(tmp_path, 2) or refused.done(), 20, str)
+            for child in receivers_children():
+                child.kill()
+            error = refused.result(60)
+        assert (error.fields["expected"], error.fields["received"]) == (2, 1)
+        assert "1 were torn in transfer: its transfer did not end, or the receiver's process died" in error.detail
+        assert sum(uid in error.detail for uid in study.sop_instance_uids) == 1
+        installation.ledger.close()
+
+
+def looks_whole(directory: Path, count: int) -> bool:
+    files = list(directory.glob("work/dicomdir_*/received/*"))
+    return len(files) == count and all(read_whole(file) for file in files)
+
+
+def receivers_children() -> list[psutil.Process]:
+    """The processes that serve an association of our own receiver, which runs in the job's directory."""
+    ours = psutil.Process().children(recursive=True)
+    return [one for one in ours if one.name() == "storescp" and one.ppid() in {other.pid for other in ours}]
 
 
 def test_sub_operations_that_failed_are_counted(before: Start) -> None:
