@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -82,6 +82,7 @@ class Relay:
     workspace: Workspace
     cancellation: Cancellation
     on_progress: Callable[[int], None]
+    _staged: dict[str, Path] = field(default_factory=dict, init=False)
 
     @property
     def address(self) -> str:
@@ -99,8 +100,7 @@ class Relay:
     def deliver(self, instances: Sequence[Instance]) -> Delivery:
         """Send the instances, each association after the other, up to one that fails, or to a cancel."""
         outcomes: Outcomes = {one.sop_instance_uid: Sent(Outcome.NOT_TRIED) for one in instances}
-        rounds = self._dcmsend_rounds if self.destination.tool == "dcmsend" else self._storescu_rounds
-        for going in rounds(instances, outcomes):
+        for going in self._rounds(instances, outcomes):
             delivery = self._send(going, outcomes)
             if delivery.said:
                 return delivery
@@ -145,6 +145,26 @@ class Relay:
         if delivery.failed:
             raise self._error(delivery)
 
+    def _rounds(self, instances: Sequence[Instance], outcomes: Outcomes) -> Iterator[Round]:
+        """What is well-formed by the destination's tool; then what is not, and what the tool could not read."""
+        well_formed = [one for one in instances if not one.malformed]
+        if well_formed:
+            rounds = self._dcmsend_rounds if self.destination.tool == "dcmsend" else self._storescu_rounds
+            yield from rounds(well_formed, outcomes)
+        unread = {uid for uid, sent in outcomes.items() if sent.outcome is Outcome.UNREADABLE}
+        yield from self._rounds_as_it_is([one for one in instances if one.malformed or one.sop_instance_uid in unread])
+
+    def _rounds_as_it_is(self, instances: Sequence[Instance]) -> Iterator[Round]:
+        """Byte for byte, in as many associations as their contexts need."""
+        contexts = {one: frozenset({(one.sop_class_uid, one.transfer_syntax)}) for one in instances}
+        for number, batch in enumerate(storescu.batches(contexts.values()) if contexts else ()):
+            files = {one.sop_instance_uid: one.path for one in instances if contexts[one] <= batch}
+            directory = self._stage(
+                f"_as_it_is{number}", {uid: self._staged.get(uid, file) for uid, file in files.items()}
+            )
+            argv = storescu.store_as_it_is_argv(self.peer, directory, self._patience)
+            yield Round(directory, argv, storescu.Sending)
+
     def _storescu_rounds(self, instances: Sequence[Instance], _outcomes: Outcomes) -> Iterator[Round]:
         """As many associations as the presentation contexts of these instances need."""
         waiting = {one: storescu.contexts_for(one.sop_class_uid, one.transfer_syntax) for one in instances}
@@ -169,15 +189,15 @@ class Relay:
     def _dcmsend_round(self, directory: Path, decompress: str) -> Round:
         told = directory.with_suffix(".txt")
         argv = dcmsend.send_argv(self.dcmtk_dir, self.peer, decompress, told, directory, self._patience)
-
         return Round(directory, argv, partial(dcmsend.Sending, report_file=told))
 
-    def _stage(self, number: int, files: dict[str, Path]) -> Path:
+    def _stage(self, number: int | str, files: dict[str, Path]) -> Path:
         """A directory with these files, named by SOP Instance UID."""
         directory = self.workspace.disc / f"round{number}"
         directory.mkdir()
         for uid, file in files.items():
-            os.rename(file, f"{directory}/{uid}")
+            os.rename(file, directory / uid)
+            self._staged[uid] = directory / uid
         return directory
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mkiso.dcmtk.association import Peer, association_argv
-from mkiso.dcmtk.sent import Outcome, Progress, Report, Sent, answered
+from mkiso.dcmtk.sent import UNREADABLE, Outcome, Progress, Report, Sent, answered
 
 MESSAGE = re.compile(
     r"D: Message Type +: (?P<type>C-STORE R\w+)"
@@ -19,6 +19,7 @@ MESSAGE = re.compile(
     r"|D: DIMSE Status +: 0x[0-9a-f]{4}: (?P<status>.*)"
     r"|E: .*?(?P<error>[0-9a-f]{4}:[0-9a-f]{4}) "
 )
+UNREAD = re.compile(r"E: cannot send SOP instance from file: (.*?): (?!.*(?:DIMSE|DUL|TCP|[Aa]ssoc|network))")
 ENTRY = re.compile(r"^Filename +: (?P<file>[^\n]*)$.*?^DIMSE Status +: (?P<status>[^\n]*)$", re.M | re.S)
 STATUS = re.compile(r"0x[0-9a-f]{4} \((.*)\)")
 BAD_CONTEXT = "0006:0101"
@@ -61,9 +62,12 @@ class Sending(Progress):
         self._by_uid = {file.name: file for file in self.told}
         self._requesting, self._uid = False, ""
         self._errors: set[str] = set()
+        self._unread: set[Path] = set()
 
     def take(self, line: str) -> None:
         super().take(line)
+        if unread := UNREAD.match(line):
+            self._unread.add(Path(unread[1]))
         said = MESSAGE.match(line)
         if said is None:
             return
@@ -80,7 +84,7 @@ class Sending(Progress):
         text = self._report_file.read_text(errors="replace") if self._report_file.exists() else ""
         no_context = self._errors == {BAD_CONTEXT}
         entries = {Path(entry["file"]): _sent(entry["status"].strip(), no_context) for entry in ENTRY.finditer(text)}
-        return self.told | entries
+        return self.told | entries | dict.fromkeys(self._unread & self.told.keys(), UNREADABLE)
 
 
 def _sent(status: str, no_context: bool) -> Sent:

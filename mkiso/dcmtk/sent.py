@@ -18,6 +18,7 @@ class Outcome(Enum):
     NOT_NEGOTIATED = "not negotiated"
     UNANSWERED = "unanswered"
     NOT_TRIED = "not tried"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Sent:
         return self.outcome in (Outcome.ACKNOWLEDGED, Outcome.WARNED)
 
 
+UNREADABLE = Sent(Outcome.UNREADABLE, "DCMTK cannot read it")
 Report = dict[Path, Sent]
 ACCEPTED = "I: Association Accepted"
 
