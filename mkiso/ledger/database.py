@@ -9,14 +9,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from mkiso.errors import ConfigurationError, DiskFull, LedgerUnavailable, MkisoError
 from mkiso.ledger.schema import NewerLedger, Schema, is_current
@@ -33,6 +33,15 @@ log = logging.getLogger("mkiso.ledger")
 
 class Upgrading(LedgerUnavailable):
     """This process is at it."""
+
+
+class CommitLost(LedgerUnavailable):
+    """Whether what was done is committed is not known: the connection ended in the COMMIT, or says nothing for long."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The ledger (storage.ledger) did not say whether it was recorded. Check that it runs; ask again."
+        )
 
 
 class Database:
@@ -83,14 +92,14 @@ class Database:
             raise ConfigurationError(newer.detail) from None
 
     def do(self, work: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
-        """Have `work` done in a transaction, and wait LIMIT seconds for it at most.
+        """Have `work` done in a transaction, and wait LIMIT seconds for it at most; as long again for its COMMIT.
 
         What is done `alone` may read first and write then: SQLite lets nobody else write meanwhile; in other databases
         it has to lock the rows that it reads.
 
-        That takes a thread: some drivers wait for ever for a server that hangs. What nobody waits
-        for any more is not committed; what is being committed by then is waited for as long again. Raises
-        LedgerUnavailable, DiskFull; IntegrityError, DataError.
+        That takes a thread: some drivers wait for ever for a server that hangs. What nobody waits for any more is not
+        committed; where the COMMIT's end was not heard, `work` is done once more, which is to do no harm, and waits
+        where the other is still at it. Raises LedgerUnavailable, DiskFull; IntegrityError, DataError.
         """
 
         def alone_done(connection: sa.Connection) -> T:
@@ -98,7 +107,11 @@ class Database:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             return work(connection)
 
-        return self._limited(alone_done if alone else work, self._schema.require)
+        doing = alone_done if alone else work
+        try:
+            return self._limited(doing, self._schema.require)
+        except CommitLost:
+            return self._limited(doing, self._schema.require)
 
     def overwrite(self) -> None:
         """Have SQLite's log emptied, where rows are that were deleted; readers may hold that up for a few seconds."""
@@ -115,7 +128,7 @@ class Database:
             result = _awaited(done)
         except (IntegrityError, DataError):
             raise
-        except NewerLedger:
+        except (NewerLedger, CommitLost):
             self._failed_at = time.monotonic()
             raise
         except (SQLAlchemyError, OSError, RuntimeError) as error:  # RuntimeError: pymysql lacks a library; no thread
@@ -139,11 +152,12 @@ class Database:
                 if self.file:
                     _make_private(self.file)
                 make_ready(LIMIT)
-            with self._engine.begin() as connection:
+            with self._engine.connect() as connection:
                 result = work(connection)
                 if not done.set_running_or_notify_cancel():
                     raise TimeoutError
-            done.set_result(result)
+                _commit(connection)
+                done.set_result(result)
         except BaseException as error:  # the boundary: it is raised where it is waited for
             with suppress(InvalidStateError):
                 done.set_exception(error)
@@ -171,13 +185,25 @@ class Database:
 
 
 def _awaited(done: Future[T]) -> T:
-    """What comes of it within LIMIT seconds; TimeoutError says that nothing does, unless COMMIT took as long again."""
+    """What was done within LIMIT seconds; a COMMIT has as many more, for it can be taken back no longer."""
     try:
         return done.result(LIMIT)
     except TimeoutError:
         if done.cancel():
             raise
-        return done.result(LIMIT)
+    wait([done], LIMIT)
+    if not done.done():
+        raise CommitLost
+    return done.result()
+
+
+def _commit(connection: sa.Connection) -> None:
+    try:
+        connection.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise CommitLost from error  # it may be done
+        raise
 
 
 def _engine(text: str) -> sa.Engine:

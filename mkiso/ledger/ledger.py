@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,17 +72,24 @@ class Ledger:
             "work_dir": self._identity(),
             "host": socket.gethostname(),
             "alive_at": self._database.now,
+            **fields,
         }
         numbers = [{"job_id": job_id, "accession_number": accession} for accession in accessions]
 
         def work(connection: sa.Connection) -> None:
-            connection.execute(jobs.insert().values(fitting(jobs, row | fields)))
+            connection.execute(jobs.insert().values(fitting(jobs, row)))
             connection.execute(job_accessions.insert(), numbers)
 
         try:
             self._database.do(work)
         except IntegrityError:
-            raise JobExists(f"There is a job {job_id} already. Choose another UUID, or none.") from None
+            if not self._has(row):
+                raise JobExists(f"There is a job {job_id} already. Choose another UUID, or none.") from None
+
+    def _has(self, row: Mapping[str, Any]) -> bool:
+        """Whether it is this very row that is there: its COMMIT was done, and nobody heard of it."""
+        same = [jobs.c[name] == row[name] for name in ("id", "created_at", "work_dir", "host")]
+        return bool(self._database.do(lambda connection: connection.execute(sa.select(jobs.c.id).where(*same)).all()))
 
     def update(self, job_id: str, **fields: Any) -> None:
         """Write columns of a job's row; it is alive."""
@@ -95,12 +101,21 @@ class Ledger:
     def hand_out(self, job_id: str, rows: Sequence[Mapping[str, str | int]]) -> None:
         """Remember instances that leave the house with this job: columns of `instances`, without the job's.
 
-        Where that is remembered already, nothing happens.
+        Those that are remembered already stay as they are.
         """
         fitted = (fitting(instances, {"job_id": job_id, **row}) for row in rows)
         values = {row["sop_instance_uid"]: row for row in fitted}
-        with suppress(IntegrityError):
+
+        def add_others(connection: sa.Connection) -> None:
+            column = instances.c.sop_instance_uid
+            there = connection.execute(sa.select(column).where(instances.c.job_id == job_id, column.in_(values)))
+            if others := [values[uid] for uid in values.keys() - set(there.scalars())]:
+                connection.execute(instances.insert(), others)
+
+        try:
             self._database.do(lambda connection: connection.execute(instances.insert(), list(values.values())))
+        except IntegrityError:
+            self._database.do(add_others)
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One JOB of the contract; JobNotFound. Where its process is gone, it is finished by this."""
@@ -153,10 +168,12 @@ class Ledger:
     def abandon(self) -> list[str]:
         """Finish the rows of jobs whose process is gone, ours and anybody's; their ids."""
 
+        found: dict[str, None] = {}
+
         def work(connection: sa.Connection) -> list[str]:
-            dead = self._dead(connection, sa.true())
-            _finish(connection, dead, "failed", DIED)
-            return dead
+            found.update(dict.fromkeys(self._dead(connection, sa.true())))
+            _finish(connection, list(found), "failed", DIED)
+            return list(found)
 
         return self._database.do(work)
 
