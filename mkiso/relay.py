@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mkiso.cancellation import Cancellation
@@ -87,6 +87,7 @@ class Relay:
     workspace: Workspace
     cancellation: Cancellation
     on_progress: Callable[[int], None]
+    _staged: dict[str, Path] = field(default_factory=dict, init=False)
 
     @property
     def address(self) -> str:
@@ -104,8 +105,7 @@ class Relay:
     def deliver(self, instances: Sequence[Instance]) -> Delivery:
         """Send the instances, each association after the other, up to one that fails, or to a cancel."""
         outcomes: Outcomes = {one.sop_instance_uid: Sent(Outcome.NOT_TRIED) for one in instances}
-        rounds = self._dcmsend_rounds if self.destination.tool == "dcmsend" else self._storescu_rounds
-        for going in rounds(instances, outcomes):
+        for going in self._rounds(instances, outcomes):
             log = going.directory.with_suffix(".log")
             before = sum(one.arrived for one in outcomes.values())
             with spawned(going.argv, cwd=self.workspace.path, log=log) as sender:
@@ -126,6 +126,26 @@ class Relay:
         """Raise DestinationUnreachable or RelayFailed unless the peer acknowledged every instance."""
         if delivery.failed:
             raise self._error(delivery)
+
+    def _rounds(self, instances: Sequence[Instance], outcomes: Outcomes) -> Iterator[Round]:
+        """What is well-formed by the destination's tool; then what is not, and what the tool could not read."""
+        well_formed = [one for one in instances if not one.malformed]
+        if well_formed:
+            rounds = self._dcmsend_rounds if self.destination.tool == "dcmsend" else self._storescu_rounds
+            yield from rounds(well_formed, outcomes)
+        unread = {uid for uid, sent in outcomes.items() if sent.outcome is Outcome.UNREADABLE}
+        left = [one for one in instances if one.malformed or one.sop_instance_uid in unread]
+        yield from self._rounds_as_it_is(left)
+
+    def _rounds_as_it_is(self, instances: Sequence[Instance]) -> Iterator[Round]:
+        """Byte for byte, in as many associations as their contexts need."""
+        of = {one: frozenset({(one.sop_class_uid, one.transfer_syntax)}) for one in instances}
+        for number, batch in enumerate(storescu.batches(of.values()) if of else ()):
+            going = [one for one in instances if of[one] <= batch]
+            files = {one.sop_instance_uid: self._staged.get(one.sop_instance_uid, one.path) for one in going}
+            directory = self._stage(f"_as_it_is{number}", files)
+            argv = storescu.store_as_it_is_argv(self.peer, directory, self._patience)
+            yield Round(directory, argv, storescu.report)
 
     def _storescu_rounds(self, instances: Sequence[Instance], _outcomes: Outcomes) -> Iterator[Round]:
         """As many associations as the presentation contexts of these instances need."""
@@ -157,12 +177,13 @@ class Relay:
 
         return Round(directory, argv, report)
 
-    def _stage(self, number: int, files: dict[str, Path]) -> Path:
+    def _stage(self, number: int | str, files: dict[str, Path]) -> Path:
         """A directory with these files, named by SOP Instance UID."""
         directory = self.workspace.disc / f"round{number}"
         directory.mkdir()
         for uid, file in files.items():
-            os.rename(file, f"{directory}/{uid}")
+            os.rename(file, directory / uid)
+            self._staged[uid] = directory / uid
         return directory
 
     @property

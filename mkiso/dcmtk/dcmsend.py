@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mkiso.dcmtk.association import Peer, association_argv
-from mkiso.dcmtk.sent import Outcome, Report, Sent, answered
+from mkiso.dcmtk.sent import UNREADABLE, Outcome, Report, Sent, answered
 
 RESPONSE = re.compile(
     r"^D: Message Type +: C-STORE RSP$(?:\nD: .*)*?"
@@ -21,6 +21,8 @@ RESPONSE = re.compile(
 ENTRY = re.compile(r"^Filename +: (?P<file>[^\n]*)$.*?^DIMSE Status +: (?P<status>[^\n]*)$", re.M | re.S)
 STATUS = re.compile(r"0x[0-9a-f]{4} \((.*)\)")
 ERRORS = re.compile(r"^E: .*?([0-9a-f]{4}:[0-9a-f]{4}) ", re.M)
+# Whatever is not a matter of the network is one of the file.
+UNREAD = re.compile(r"^E: cannot send SOP instance from file: (?P<file>.*?): (?!.*(?:DIMSE|DUL|TCP|[Aa]ssoc))", re.M)
 BAD_CONTEXT = "0006:0101"
 NO_CONTEXT = "<no acceptable presentation context>"
 
@@ -60,7 +62,7 @@ def report(text: str, log: str, files: Iterable[Path]) -> Report:
     refused = ERRORS.findall(log)
     no_context = bool(refused) and set(refused) == {BAD_CONTEXT}
     told |= {Path(entry["file"]): _sent(entry["status"].strip(), no_context) for entry in ENTRY.finditer(text)}
-    return told
+    return told | {Path(one["file"]): UNREADABLE for one in UNREAD.finditer(log) if Path(one["file"]) in told}
 
 
 def _sent(status: str, no_context: bool) -> Sent:

@@ -17,6 +17,7 @@ class Outcome(Enum):
     NOT_NEGOTIATED = "not negotiated"
     UNANSWERED = "unanswered"
     NOT_TRIED = "not tried"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Sent:
 
 
 Report = dict[Path, Sent]
+UNREADABLE = Sent(Outcome.UNREADABLE, "DCMTK cannot read it")
 ARRIVED = re.compile(r"^I: Received (?:Store|C-STORE) Response \((?:Success|Warning)", re.M)
 
 

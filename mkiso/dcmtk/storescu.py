@@ -8,6 +8,7 @@ a failure, and its log tells what became of each file.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from mkiso.dcmtk.association import Peer, association_argv
-from mkiso.dcmtk.sent import Outcome, Report, Sent, answered
+from mkiso.dcmtk.sent import UNREADABLE, Outcome, Report, Sent, answered
 
 Context = tuple[str, str]
 MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
@@ -24,10 +25,12 @@ EVENT = re.compile(
     r"^I: Sending file: (?P<file>.*)$"
     r"|^I: Converting transfer syntax: (?P<given>.*) -> (?P<taken>.*)$"
     r"|^I: Received Store Response \((?P<status>.*)\)$"
+    r"|^E: Bad DICOM file: (?P<unreadable>.*?): .*$"
     r"|^E: (?P<no_context>No presentation context for: .*)$"
     r"|^E: (?P<lost>[0-9a-f]{4}:[0-9a-f]{4} .*)$",
     re.M,
 )
+AS_IT_IS = Path(__file__).with_name("as_it_is.py")
 NOT_SENT = "0006:020e"
 
 
@@ -48,6 +51,15 @@ def store_argv(dcmtk_dir: Path, peer: Peer, profile: Path, directory: Path, time
         "+r",
         peer.host,
         str(peer.port),
+        str(directory),
+    )
+
+
+def store_as_it_is_argv(peer: Peer, directory: Path, timeout: float) -> tuple[str, ...]:
+    """The same by `as_it_is`, byte for byte."""
+    return (
+        *(sys.executable, "-I", str(AS_IT_IS)),
+        *(peer.calling, peer.called, peer.host, str(peer.port), str(peer.connect_timeout), str(timeout)),
         str(directory),
     )
 
@@ -91,7 +103,9 @@ def report(log: str, files: Iterable[Path]) -> Report:
     told: Report = {file: Sent(Outcome.NOT_TRIED) for file in files}
     file, compressed_to_plain = Path(), False
     for event in EVENT.finditer(log):
-        if event["file"] is not None:
+        if event["unreadable"] is not None:
+            told[Path(event["unreadable"])] = UNREADABLE
+        elif event["file"] is not None:
             file, compressed_to_plain = Path(event["file"]), False
             told[file] = Sent(Outcome.UNANSWERED)
         elif event["given"] is not None:

@@ -20,6 +20,7 @@ from tests.support.ports import free_ports
 from tests.support.service import config, read_disc
 
 ALL = MALFORMED | WELL_FORMED
+FRAGMENTS = "fragments without a delimiter"
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def test_what_cannot_be_decompressed_stays_as_it_came(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tool", ["storescu", "dcmsend"])
-def test_a_relay_sends_it_as_it_came_or_says_what_it_could_not_send(tool: str, tmp_path: Path) -> None:
+def test_a_relay_sends_it_as_it_came(tool: str, tmp_path: Path) -> None:
     study, uids = odd_study(tmp_path / "held", ALL)
     (port,) = free_ports(1)
     to = {"relay": {"ae_title": "ANY-SCP", "host": "127.0.0.1", "port": port, "tool": tool}}
@@ -108,12 +109,27 @@ def test_a_relay_sends_it_as_it_came_or_says_what_it_could_not_send(tool: str, t
         tools.running_storescp("ANY-SCP", port, arrived, tmp_path / "destination.log"),
         holding(tmp_path, destinations=to) as installation,
     ):
-        try:
-            sent_count = relay(installation, Order((ACCESSION,), "test"), "relay", Cancellation()).delivery.sent
-        except errors.RelayFailed as failed:
-            sent_count = failed.fields["files_sent"]
-            assert any(uid in failed.detail for uid in uids.values())
+        assert relay(installation, Order((ACCESSION,), "test"), "relay", Cancellation()).delivery.sent == len(
+            study.files
+        )
         (job,) = installation.ledger.list_jobs()
-        assert (job["malformed"], job["files_sent"]) == (len(MALFORMED), sent_count)
-        assert job["files_sent"] + job["files_failed"] == len(study.files)
-        print(tool, sent_count, [kind for kind, uid in uids.items() if uid not in as_it_is(arrived.iterdir())])
+        assert (job["malformed"], job["files_sent"], job["files_failed"]) == (len(MALFORMED), len(study.files), 0)
+    malformed = {uids[kind] for kind in MALFORMED}
+    came = as_it_is(arrived.iterdir())
+    assert came.keys() == sent(study).keys()
+    assert {uid: came[uid] for uid in malformed} == {uid: sent(study)[uid] for uid in malformed}
+
+
+def test_a_destination_that_takes_none_of_it_is_told_which(tmp_path: Path) -> None:
+    study, uids = odd_study(tmp_path / "held", {"x": MALFORMED["a VR of ??"], "fragments": MALFORMED[FRAGMENTS]})
+    (port,) = free_ports(1)
+    to = {"relay": {"ae_title": "ANY-SCP", "host": "127.0.0.1", "port": port}}
+    plain = ("/usr/bin/storescp", "-v", "--fork", "+B", "-od", tmp_path, str(port))
+    with (
+        tools.listening(plain, port, tmp_path / "destination.log"),
+        holding(tmp_path, destinations=to) as installation,
+        pytest.raises(errors.RelayFailed) as failed,
+    ):
+        relay(installation, Order((ACCESSION,), "test"), "relay", Cancellation())
+    assert (failed.value.fields["files_sent"], failed.value.fields["files_failed"]) == (len(study.files) - 1, 1)
+    assert uids["fragments"] in failed.value.detail
