@@ -17,7 +17,7 @@ from tests.support import tools
 from tests.support.archive import running_archive
 from tests.support.odd import ACCESSION, MALFORMED, WELL_FORMED, as_it_is, odd_study, sent
 from tests.support.ports import free_ports
-from tests.support.service import config, read_disc
+from tests.support.service import config, read_disc, running_service, settings
 
 ALL = MALFORMED | WELL_FORMED
 FRAGMENTS = "fragments without a delimiter"
@@ -133,3 +133,21 @@ def test_a_destination_that_takes_none_of_it_is_told_which(tmp_path: Path) -> No
         relay(installation, Order((ACCESSION,), "test"), "relay", Cancellation())
     assert (failed.value.fields["files_sent"], failed.value.fields["files_failed"]) == (len(study.files) - 1, 1)
     assert uids["fragments"] in failed.value.detail
+
+
+def test_the_jobs_page_and_the_api_tell_it(tmp_path: Path) -> None:
+    study, uids = odd_study(tmp_path / "held", {"x": MALFORMED["a VR of ??"]})
+    port, receiver, web = free_ports(3)
+    configuration = settings(tmp_path, port, {"RECEIVER": receiver})
+    job_id = "9d0f4cb9-8b5a-4b6a-8f0e-3a3f6c1f9d11"
+    with (
+        running_archive(port, {"RECEIVER": receiver}, tmp_path / "held"),
+        running_service(tmp_path, web, configuration) as service,
+    ):
+        assert service.get(f"/mkiso.php?accession_number={ACCESSION}&job={job_id}").ok
+        tools.wait_until(lambda: service.get(f"/api/jobs/{job_id}").json()["finished_at"] is not None, 10, str)
+        assert service.get(f"/api/jobs/{job_id}").json()["malformed"] == 1
+        page = service.get(f"/jobs/{job_id}", headers={"Accept": "text/html"}).text
+    rows = [row for row in page.split("<tr>")[1:] if "not well-formed in the archive itself" in row]
+    assert [uids["x"] in row for row in rows] == [True]
+    assert all(file.stem in page for file in study.files)
