@@ -249,14 +249,14 @@ class Retrieval:
 
     def _incomplete(self, study: Study, missing: list[str], ended: Outcome) -> MkisoError:
         if ended.ending is Ending.FAILURE:
-            return PacsRejected(ended.said)
+            return PacsRejected(f"{ended.said} Not there: {_named(missing)}.")
         expected, accession = len(study.instances), study.accession_number
         numbers: dict[str, Any] = {"accession": accession, "expected": expected, "received": expected - len(missing)}
         why = f" The PACS said: {ended.said}." if ended.said else ""
         unlisted = self._evidence(study).unlisted
         if len(missing) == expected and not self._inbox.damaged and not unlisted:
             return NoDicomData(
-                f"The PACS lists {expected} instances for {accession}, and sent none.{why} Check that it reaches"
+                f"The PACS lists {expected} instances for {accession}, and sent none: {_named(missing)}.{why} Check that it reaches"
                 " this host's receivers, and try again.",
                 **numbers,
             )
