@@ -256,8 +256,8 @@ class Retrieval:
         unlisted = self._evidence(study).unlisted
         if len(missing) == expected and not self._inbox.damaged and not unlisted:
             return NoDicomData(
-                f"The PACS lists {expected} instances for {accession}, and sent none: {_named(missing)}.{why} Check that it reaches"
-                " this host's receivers, and try again.",
+                f"The PACS lists {expected} instances for {accession}, and sent none: {_named(missing)}.{why}"
+                " Check that it reaches this host's receivers, and try again.",
                 **numbers,
             )
         damage = f" {self._inbox.damage()}".rstrip()
