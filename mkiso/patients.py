@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -92,10 +93,14 @@ class ApiNames:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._headers = {name: value.get_secret_value() for name, value in api.headers.items()}
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Read when it is needed: the file may be away when a worker starts."""
         try:
-            self._tls = ssl.create_default_context(cafile=api.ca_file)
+            return ssl.create_default_context(cafile=self._api.ca_file)
         except OSError as error:
-            raise ConfigurationError(f"patients.api.ca_file: no certificates can be read from it ({error}).") from None
+            raise _unavailable(f"patients.api.ca_file: no certificates can be read from it: {error}") from error
 
     def name_of(self, accession: str, check: Check) -> str:
         url = (self._api.url or "").replace("{accession_number}", quote(accession, safe=""))

@@ -47,10 +47,10 @@ def unusable(media: Media, layout: LayoutName) -> str | None:
 def away(media: Media) -> str | None:
     """Why the viewer cannot be read now, which may be of a share that is not mounted, and what to do."""
     try:
-        _entries(media)
+        why = "it is empty" if media.viewer_dir and not _entries(media) else ""
     except OSError as error:
-        return f"media.viewer_dir: {media.viewer_dir}: {error.strerror}. Put the viewer there, or take the key away."
-    return None
+        why = error.strerror or type(error).__name__
+    return f"media.viewer_dir: {media.viewer_dir}: {why}. Put the viewer there, or take the key away." if why else None
 
 
 def covering(media: Media, layout: LayoutName) -> str | None:

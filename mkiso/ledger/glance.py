@@ -61,7 +61,7 @@ class Glance:
     def _read(self, moment: float, job_id: str) -> None:
         if self._read_at > moment and job_id in self._seen:
             return
-        began = time.monotonic()
+        began = self._ask(job_id)  # who waited for a reading of others asks still
         with self._asking:
             self._asked = {one: asked for one, asked in self._asked.items() if began - asked < WATCHED}
             wanted = list(self._asked)

@@ -153,9 +153,10 @@ class Pulse:
         except DBAPIError as error:  # the database answers, and will never take this
             fields = {"job": row.job_id, "error": type(error.orig).__name__}
             log.error("the ledger refuses what a job tells", extra={"fields": fields})
-            if row.instances:
-                row.instances.clear()
-                return
+            with self._news:
+                if refused := row.instances[:CHUNK]:
+                    del row.instances[: len(refused)]
+                    return
         with self._news:
             row.written = changes
             if row.fields["finished_at"] and row.is_written:

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import requests
 
+from mkiso.errors import PatientApiUnavailable
+from mkiso.installation import Installation
 from tests.integration.conftest import Site
 from tests.integration.test_ready import failing
+from tests.support.certificates import Authority
 from tests.support.ports import free_ports
 from tests.support.service import Service, running_service
 from tests.support.tools import wait_until
@@ -84,3 +88,14 @@ def test_a_logo_that_is_away_is_told_and_the_service_is_ready_all_the_same(site:
         assert (answer.status_code, answer.json()["ready"]) == (200, True)
         assert [check["name"] for check in answer.json()["checks"] if not check["ok"]] == ["server.logo_file"]
         assert "server.logo_file" in service.log.read_text()
+
+
+def test_the_patient_sources_certificates_may_be_away_and_come(site: Site, tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    api = {"url": "https://127.0.0.1:1/{accession_number}", "ca_file": str(ca_file)}
+    source = Installation(site.config(patients={"source": "api", "api": api})).patients
+    with pytest.raises(PatientApiUnavailable, match=r"patients\.api\.ca_file"):
+        source.name_of("A", lambda: None)
+    shutil.copy(Authority(tmp_path / "pki").pair("mkiso").ca, ca_file)
+    with pytest.raises(PatientApiUnavailable, match="ConnectionRefused"):
+        source.name_of("A", lambda: None)

@@ -46,9 +46,10 @@ def test_without_a_viewer_there_are_no_entries() -> None:
     assert unusable(Media(), "pdi") is None
 
 
-def test_a_viewer_that_is_no_directory_is_told(tmp_path: Path) -> None:
+def test_a_viewer_that_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name, why in (("gone", "No such file or directory"), ("file", "Not a directory")):
+    (tmp_path / "mount").mkdir()
+    for name, why in (("gone", "No such file or directory"), ("file", "Not a directory"), ("mount", "it is empty")):
         told = unusable(Media(viewer_dir=tmp_path / name), "legacy")
         assert told == f"media.viewer_dir: {tmp_path / name}: {why}. Put the viewer there, or take the key away."
 
