@@ -383,6 +383,9 @@ def test_the_pages_speak_indonesian(browser: Browser, desk: Desk) -> None:
         assert [one for one in one.complaints if "404" not in one] == []
 
 
+SPACED = "document.body.style.letterSpacing = '0.12em'"  # WCAG 1.4.12, or a wider font
+
+
 def test_the_pages_fit_a_phone(browser: Browser, desk: Desk) -> None:
     assert desk.service.get("/mkiso.php?accession_number=RAD.301").ok
     done = desk.jobs()[0]["id"]
@@ -390,6 +393,8 @@ def test_the_pages_fit_a_phone(browser: Browser, desk: Desk) -> None:
         paths = ("/", "/?accession_numbers=RAD.101+RAD.201+NONE.9", "/?accession_numbers=RAD.101", "/history")
         for path in (*paths, f"/jobs/{done}", f"/jobs/{uuid.uuid4()}"):
             one.open(path)
+            assert one.page.evaluate(SCROLLS) == 0, path
+            one.page.evaluate(SPACED)
             assert one.page.evaluate(SCROLLS) == 0, path
         one.look_up("RAD.201")
         with one.page.expect_download():

@@ -41,6 +41,7 @@ class Chroot:
         self.write("/etc/resolv.conf", Path("/etc/resolv.conf").read_text())
         self.write("/usr/sbin/policy-rc.d", ALLOWS_MKISO_ALONE, 0o755)
         _run(("mount", "-t", "proc", "proc", self.root / "proc"))
+        _run(("mount", "-t", "devpts", "-o", "newinstance,ptmxmode=666", "devpts", self.root / "dev/pts"))
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         file = self.path(path)
