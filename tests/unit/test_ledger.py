@@ -219,7 +219,7 @@ def test_the_instances_of_a_job_are_remembered_once(three: Ledger) -> None:
     three.hand_out("J1", [row])
     three.hand_out("J1", [row])
     written = three._database.do(lambda connection: connection.execute(tables.instances.select()).all())
-    assert written == [("J1", *uids, 7, "on disc")]
+    assert written == [("J1", *uids, 7, "on disc", False)]
 
 
 def test_a_disk_that_is_full_is_told_as_such(ledger: Ledger) -> None:
