@@ -113,7 +113,9 @@ class Transfers:
         """
         ended = self._ended.get(file_number(name)[0])
         if name not in self._whole and ended and ended[data_set]:
-            ended -= Counter({data_set: 1})
+            ended[data_set] -= 1
+            if not ended[data_set]:
+                del ended[data_set]  # so that the child has ended none that is not known
             self._whole[name] = data_set
         return self._whole.get(name) == data_set
 

@@ -114,7 +114,9 @@ class Inbox:
 
     def _torn_in_transfer(self) -> Iterator[str]:
         whys = [why_cut(said) for said in self._failed]
-        whys += ["it could not be written to its end" if self._is_short(name) else UNENDED for name in self._torn]
+        whys += [
+            "it could not be written to its end" if self._is_short(name) else UNENDED for name in sorted(self._torn)
+        ]
         if whys:
             told = "; ".join(f"{why} ({count})" for why, count in Counter(whys).items())
             yield f"{len(whys)} were torn in transfer: {told}."

@@ -28,6 +28,8 @@ META = PREAMBLE + len(PREFIX)
 META_LENGTH = b"\x02\0\0\0UL\x04\0"
 LENGTH_AT = META + len(META_LENGTH)
 UIDS = (encoding.SOP_INSTANCE, encoding.SOP_CLASS, encoding.SERIES, encoding.STUDY)
+# What an instance was sent as (PS3.10 7.1), where its data set does not say what it is.
+SENT_AS = {encoding.SOP_INSTANCE: encoding.MEDIA_SOP_INSTANCE, encoding.SOP_CLASS: encoding.MEDIA_SOP_CLASS}
 # Without these an instance is nobody's; a series is no part of the proof.
 NAMED = {
     encoding.SOP_INSTANCE: "SOP Instance UID",
@@ -165,14 +167,10 @@ def _read(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
     data_set_at = _meta(file, meta)
     syntax = _uid(meta, encoding.TRANSFER_SYNTAX)
     malformed, found = _identity(file, data_set_at, syntax)
-    sent_as = {
-        encoding.SOP_INSTANCE: meta.get(encoding.MEDIA_SOP_INSTANCE),
-        encoding.SOP_CLASS: meta.get(encoding.MEDIA_SOP_CLASS),
-    }
-    uids = [_found_uid(found, tag) or _found_uid(sent_as, tag) for tag in UIDS]
+    uids = [_found_uid(found, tag) or _found_uid(meta, SENT_AS.get(tag, 0)) for tag in UIDS]
     if missing := [NAMED[tag] for tag, uid in zip(UIDS, uids, strict=True) if tag in NAMED and not uid]:
         raise Unattributable(uids[0], f"its {' and its '.join(missing)} cannot be read")
-    patient, known = patient_id({tag: value or b"" for tag, value in found.items()}), _knows_patient(found)
+    patient = patient_id({tag: value or b"" for tag, value in found.items()})
     sop, sop_class, series, study = uids
     series_number, number = [_text(found, tag) for tag in (encoding.SERIES_NUMBER, encoding.INSTANCE_NUMBER)]
     return Instance(
@@ -180,7 +178,7 @@ def _read(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
         series_number=series_number,
         instance_number=number,
         malformed=malformed,
-        patient_known=known,
+        patient_known=_knows_patient(found),
     )
 
 
