@@ -225,10 +225,11 @@ def test_sub_operations_that_failed_are_counted(before: Start) -> None:
         assert (error.fields["expected"], error.fields["received"], error.fields["failed"]) == (6, 4, 2)
 
 
-def test_an_archive_that_sends_nothing_is_told_apart(before: Start) -> None:
+def test_an_archive_that_sends_nothing_is_told_apart_and_what_is_missing_named(before: Start, held: Held) -> None:
     with before("none") as it:
         error = it.refusal(errors.NoDicomData)
         assert error.fields["accession"] == SIX
+        assert all(uid in error.detail for uid in held.six.sop_instance_uids)
 
 
 def test_an_archive_that_aborts_in_the_middle_fails_the_disc(before: Start) -> None:
@@ -271,9 +272,10 @@ def test_a_pacs_that_rejects_the_association_has_rejected(before: Start) -> None
 
 
 @pytest.mark.parametrize("status", ["A702", "A801", "A900", "C001"])
-def test_a_failure_status_of_the_move_is_told(status: str, before: Start) -> None:
+def test_a_failure_status_of_the_move_is_told_and_what_is_missing_named(status: str, before: Start, held: Held) -> None:
     with before("move-status", status=status) as it:
-        assert status in it.refusal(errors.PacsRejected).detail
+        error = it.refusal(errors.PacsRejected)
+        assert all(words in error.detail for words in (status, *held.six.sop_instance_uids))
 
 
 @pytest.mark.parametrize("status", ["A700", "C001", "0122"])
