@@ -1,5 +1,6 @@
 """Archives that misbehave: whatever they do, a disc is whole and holds what was asked for, or there is none."""
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -217,6 +218,17 @@ def receivers_children() -> list[psutil.Process]:
     """The processes that serve an association of our own receiver, which runs in the job's directory."""
     ours = psutil.Process().children(recursive=True)
     return [one for one in ours if one.name() == "storescp" and one.ppid() in {other.pid for other in ours}]
+
+
+@pytest.mark.parametrize(("status", "kind"), [("0000", errors.Incomplete), ("A702", errors.PacsRejected)])
+def test_an_instance_that_does_not_tell_its_study_fails_the_disc_and_is_told_with_why(
+    status: str, kind: type[errors.MkisoError], before: Start, held: Held
+) -> None:
+    with before("of-no-study", status=status) as it:
+        detail = it.refusal(kind).detail
+        (missing,) = re.findall(r"1 of 6 instances for SIX\.001 are missing: ([0-9.]+)\. ", detail)
+        assert missing in held.six.sop_instance_uids
+        assert f"1 came whole, and it cannot be told whose they are: {missing} (its Study Instance UID" in detail
 
 
 def test_sub_operations_that_failed_are_counted(before: Start) -> None:
