@@ -248,9 +248,11 @@ class Retrieval:
             raise self._incomplete(study, missing, self._ended[study.study_uid])
 
     def _incomplete(self, study: Study, missing: list[str], ended: Outcome) -> MkisoError:
-        if ended.ending is Ending.FAILURE:
-            return PacsRejected(f"{ended.said} Not there: {_named(missing)}.")
         expected, accession = len(study.instances), study.accession_number
+        what = f"{len(missing)} of {expected} instances for {accession} are missing: {_named(missing)}."
+        what = f"{what} {self._inbox.damage()}".rstrip()
+        if ended.ending is Ending.FAILURE:
+            return PacsRejected(f"{ended.said} {what}")
         numbers: dict[str, Any] = {"accession": accession, "expected": expected, "received": expected - len(missing)}
         why = f" The PACS said: {ended.said}." if ended.said else ""
         unlisted = self._evidence(study).unlisted
@@ -260,11 +262,9 @@ class Retrieval:
                 " Check that it reaches this host's receivers, and try again.",
                 **numbers,
             )
-        damage = f" {self._inbox.damage()}".rstrip()
         others = f" It sent {len(unlisted)} that it does not list: {_named(unlisted)}." if unlisted else ""
         return Incomplete(
-            f"{len(missing)} of {expected} instances for {accession} did not arrive whole: {_named(missing)}."
-            f"{damage}{others}{why} Try again; if it stays so, check these instances in the PACS.",
+            f"{what}{others}{why} Try again; if it stays so, check these instances in the PACS.",
             **numbers,
             failed=ended.failed,
         )

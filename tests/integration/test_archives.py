@@ -1,5 +1,6 @@
 """Archives that misbehave: whatever they do, a disc is whole and holds what was asked for, or there is none."""
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -219,16 +220,28 @@ def receivers_children() -> list[psutil.Process]:
     return [one for one in ours if one.name() == "storescp" and one.ppid() in {other.pid for other in ours}]
 
 
+@pytest.mark.parametrize(("status", "kind"), [("0000", errors.Incomplete), ("A702", errors.PacsRejected)])
+def test_an_instance_that_does_not_tell_its_study_fails_the_disc_and_is_told_with_why(
+    status: str, kind: type[errors.MkisoError], before: Start, held: Held
+) -> None:
+    with before("of-no-study", status=status) as it:
+        detail = it.refusal(kind).detail
+        (missing,) = re.findall(r"1 of 6 instances for SIX\.001 are missing: ([0-9.]+)\. ", detail)
+        assert missing in held.six.sop_instance_uids
+        assert f"1 came whole, and it cannot be told whose they are: {missing} (its Study Instance UID" in detail
+
+
 def test_sub_operations_that_failed_are_counted(before: Start) -> None:
     with before("partial", n=2, retrieve={"settle_timeout": 30}) as it:
         error = it.refusal(errors.Incomplete)
         assert (error.fields["expected"], error.fields["received"], error.fields["failed"]) == (6, 4, 2)
 
 
-def test_an_archive_that_sends_nothing_is_told_apart(before: Start) -> None:
+def test_an_archive_that_sends_nothing_is_told_apart_and_what_is_missing_named(before: Start, held: Held) -> None:
     with before("none") as it:
         error = it.refusal(errors.NoDicomData)
         assert error.fields["accession"] == SIX
+        assert all(uid in error.detail for uid in held.six.sop_instance_uids)
 
 
 def test_an_archive_that_aborts_in_the_middle_fails_the_disc(before: Start) -> None:
@@ -271,9 +284,10 @@ def test_a_pacs_that_rejects_the_association_has_rejected(before: Start) -> None
 
 
 @pytest.mark.parametrize("status", ["A702", "A801", "A900", "C001"])
-def test_a_failure_status_of_the_move_is_told(status: str, before: Start) -> None:
+def test_a_failure_status_of_the_move_is_told_and_what_is_missing_named(status: str, before: Start, held: Held) -> None:
     with before("move-status", status=status) as it:
-        assert status in it.refusal(errors.PacsRejected).detail
+        error = it.refusal(errors.PacsRejected)
+        assert all(words in error.detail for words in (status, *held.six.sop_instance_uids))
 
 
 @pytest.mark.parametrize("status", ["A700", "C001", "0122"])

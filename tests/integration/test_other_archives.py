@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tests.support.orthanc import Orthanc, running_orthanc
 from tests.support.ports import free_ports
 from tests.support.service import elements, read_disc, settings
 from tests.support.storing import store
-from tests.support.studies import RICHARD, Study, ct_study, mixed_study
+from tests.support.studies import GB18030, IR87, LATIN, RICHARD, UTF8, Study, ct_study, mixed_study
 
 RECEIVER = "RECEIVER"
 
@@ -41,6 +41,13 @@ def mixed(root: Path) -> Study:
     return mixed_study(root)
 
 
+@pytest.fixture(scope="module")
+def named(root: Path) -> list[Study]:
+    """Studies of the same patient, whose name each tells in another character set."""
+    names = [replace(patient, patient_id=RICHARD.patient_id) for patient in (LATIN, UTF8, GB18030, IR87)]
+    return [ct_study(root, name, f"NAMED.{n}", count=1, side=16) for n, name in enumerate(names)]
+
+
 @dataclass(frozen=True)
 class Archive:
     """An archive that listens, and can move to the receiver."""
@@ -50,20 +57,21 @@ class Archive:
     ae_title: str = "ABPACS"
 
     @contextmanager
-    def ordered(self, accession: str, directory: Path, **media: Any) -> Iterator[Iterable[bytes]]:
-        """The disc that mkiso makes of a study, as it is streamed."""
+    def ordered(self, studies: Iterable[Study], directory: Path, **media: Any) -> Iterator[Iterable[bytes]]:
+        """The disc that mkiso makes of one patient's studies, as it is streamed."""
         configuration = settings(directory, self.port, {RECEIVER: self.receiver}, media={"layout": "pdi", **media})
         configuration["pacs"]["ae_title"] = self.ae_title
         installation = Installation(parse(configuration))
         try:
-            yield make_disc(installation, Order((accession,), "test", "pdi"), Cancellation())
+            order = Order(tuple(study.accession for study in studies), "test", "pdi")
+            yield make_disc(installation, order, Cancellation())
         finally:
             installation.ledger.close()
 
-    def disc(self, accession: str, directory: Path, **media: Any) -> dict[str, Path]:
+    def disc(self, studies: Iterable[Study], directory: Path, **media: Any) -> dict[str, Path]:
         """What is on a disc that passes every check of `mkiso verify`."""
         iso = directory / "disc.iso"
-        with self.ordered(accession, directory, **media) as disc:
+        with self.ordered(studies, directory, **media) as disc:
             iso.write_bytes(b"".join(disc))
         assert [f"{check.name}: {check.found}" for check in verify(iso) if not check.ok] == []
         return read_disc(iso, directory / "disc")
@@ -85,7 +93,7 @@ def in_pixelmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
 def test_a_disc_from_pixelmed_is_whole(in_pixelmed: Archive, mixed: Study, tmp_path: Path) -> None:
     taken = store(in_pixelmed.port, pixelmed.AE_TITLE, mixed.files)
     assert len(taken) == 6  # what is not compressed, a report and a document
-    assert elements(instances_on(in_pixelmed.disc(mixed.accession, tmp_path))) == elements(taken)
+    assert elements(instances_on(in_pixelmed.disc([mixed], tmp_path))) == elements(taken)
 
 
 def test_a_disc_from_dcmjs_is_whole(mixed: Study, tmp_path: Path) -> None:
@@ -94,7 +102,7 @@ def test_a_disc_from_dcmjs_is_whole(mixed: Study, tmp_path: Path) -> None:
     assert len(files) == 7
     port, receiver = free_ports(2)
     with dcmjs.running_dcmjs(tmp_path / "archive", port, (RECEIVER, receiver), files):
-        disc = Archive(port, receiver, dcmjs.AE_TITLE).disc(mixed.accession, tmp_path)
+        disc = Archive(port, receiver, dcmjs.AE_TITLE).disc([mixed], tmp_path)
     utf_8 = {uid: values | {"(0008,0005)": "ISO_IR 192"} for uid, values in elements(files).items()}
     assert elements(instances_on(disc)) == utf_8
 
@@ -122,7 +130,7 @@ def test_the_list_of_tiny_pacs_which_names_one_of_eleven_is_not_believed(root: P
     with tinypacs.running_tinypacs(tmp_path / "archive", port, {RECEIVER: receiver}):
         assert store(port, tinypacs.AE_TITLE, study.files) == [*study.files]
         archive = Archive(port, receiver, tinypacs.AE_TITLE)
-        with pytest.raises(errors.Incomplete) as refused, archive.ordered(study.accession, tmp_path):
+        with pytest.raises(errors.Incomplete) as refused, archive.ordered([study], tmp_path):
             pass
     assert refused.value.fields == {"accession": study.accession, "expected": 1, "received": 11, "failed": 0}
 
@@ -148,14 +156,14 @@ def is_compressed(file: Path) -> bool:
 
 @pytest.mark.parametrize("uncompressed", [False, True])
 def test_pixelmed_finds_all_that_the_dicomdir_names_and_sends_it_to_an_archive(
-    uncompressed: bool, root: Path, mixed: Study, elsewhere: Orthanc, tmp_path: Path
+    uncompressed: bool, root: Path, mixed: Study, named: list[Study], elsewhere: Orthanc, tmp_path: Path
 ) -> None:
     """But for what is compressed, which its importer does not take from any disc."""
     source, receiver = free_ports(2)
     with running_archive(source, {RECEIVER: receiver}, root):
-        disc = Archive(source, receiver).disc(mixed.accession, tmp_path, uncompressed=uncompressed)
+        disc = Archive(source, receiver).disc([mixed, *named], tmp_path, uncompressed=uncompressed)
     indexed = [file for file in instances_on(disc) if file.is_relative_to(tmp_path / "disc" / "IMAGES")]
     done = pixelmed.import_disc(tmp_path / "disc", elsewhere.port, orthanc.AE_TITLE)
     arrived = elsewhere.instances(tmp_path / "arrived")
-    assert (len(indexed), sum(map(is_compressed, indexed))) == (10, 0 if uncompressed else 5)
+    assert (len(indexed), sum(map(is_compressed, indexed))) == (10 + len(named), 0 if uncompressed else 5)
     assert elements(arrived) == elements(file for file in indexed if not is_compressed(file)), done.stdout

@@ -161,6 +161,23 @@ def _shortened(instance: Instance, directory: Path) -> Path:
     return path
 
 
+def _of_no_study(move: Move) -> None:
+    """One instance does not tell its study; the status is given."""
+    instances = move.instances
+    *others, last = instances
+    with move.receiver(instances) as sender:
+        _send(move, sender, others, unsent=1)
+        move.store(sender, last, _without_study(last, move.archive.scratch))
+    move.answer(move.options.status)
+
+
+def _without_study(instance: Instance, directory: Path) -> Path:
+    dataset, path = dcmread(instance.path), directory / "of-no-study.dcm"
+    del dataset.StudyInstanceUID
+    dataset.save_as(path)
+    return path
+
+
 def _hold_open(move: Move) -> None:
     move.archive.kept.append(socket.create_connection(move.peer))
     _normal(move)
@@ -272,6 +289,7 @@ BEHAVIOURS = {
     "duplicate": Behaviour(_duplicate),
     "two-associations": Behaviour(_two_associations),
     "truncate": Behaviour(_truncate),
+    "of-no-study": Behaviour(_of_no_study),
     "hold-open": Behaviour(_hold_open),
     "partial": Behaviour(partial),
     "slow": Behaviour(_slow),
