@@ -18,6 +18,7 @@ from mkiso.config import Config, parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from tests.support import dcmqrscp
+from tests.support.archive import running_archive
 from tests.support.orthanc import running_orthanc
 from tests.support.pages import block, page
 from tests.support.ports import free_ports
@@ -65,8 +66,16 @@ class House:
         with listening(("/usr/bin/dcmqrscp", "-dhl", "-c", file), int(self.ports["11112"]), self.directory / "log"):
             yield
 
+    @contextmanager
+    def cutting(self, _changes: dict[str, Any]) -> Iterator[None]:
+        """An archive that cuts its lists and says so to nobody; no page has one."""
+        to = {one["ae_title"]: one["port"] for one in self.receivers()}
+        port, held = int(self.ports["11112"]), self.study.files[0].parent
+        with running_archive(port, to, held, "cut-whole-studies", n=10):
+            yield
+
     def running(self, archive: str, **changes: Any) -> AbstractContextManager[None]:
-        return {"orthanc": self.orthanc, "dcmqrscp": self.dcmqrscp}[archive](changes)
+        return {"orthanc": self.orthanc, "dcmqrscp": self.dcmqrscp, "cutting": self.cutting}[archive](changes)
 
     def receivers(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = yaml.safe_load(self.printed("yaml mkiso"))["receivers"]
@@ -145,6 +154,7 @@ THERE: tuple[tuple[Wrong, dict[str, Any]], ...] = (
     (Wrong("orthanc", 1), {"host": ELSEWHERE}),
     (Wrong("orthanc", 6), {"modality": {"AllowMove": False}}),
     (Wrong("orthanc", 7, other_port=True), {"SynchronousCMove": False}),
+    (Wrong("cutting", 8), {}),
 )
 
 
