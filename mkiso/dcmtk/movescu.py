@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from mkiso.dcmtk.association import Peer, association_argv, words
+from mkiso.dcmtk.association import Failure, Peer, association_argv, association_failure, words
 from mkiso.dcmtk.pacs import association_error
 
 STATUS = re.compile(r"^D: DIMSE Status +: 0x([0-9a-f]{4})(?:: (.*\S))?", re.M)
 COUNTS = re.compile(r"^D: (Completed|Failed|Warning) Suboperations +: (\d+)", re.M)
 REMAINING = re.compile(r"^D: Remaining Suboperations +: (\d+)", re.M)
 FAILED_UIDS = re.compile(r"^D: \(0008,0058\) UI \[([0-9.\\]*)", re.M)
-FINAL = "I: Received Final Move Response"
+FINAL, RESPONSE = "I: Received Final Move Response", "D: Message Type                  : C-MOVE RSP"
 CANCELLED = "fe00"
 
 
@@ -78,20 +78,27 @@ def move_argv(
     )
 
 
+def is_rejected_for_now(log: str) -> bool:
+    """Whether the archive took no association, and may take the next (PS3.8 9.3.4)."""
+    return RESPONSE not in log and association_failure(log) is Failure.BUSY
+
+
 def outcome(pacs: Peer, move_destination: str, log: str) -> Outcome:
-    """How the C-MOVE ended, from movescu's debug output (PS3.4 C.4.2.1.5); the counts are the highest of any response.
+    """How the C-MOVE ended, by its debug output (PS3.4 C.4.2.1.5), and the highest counts of its last responses.
 
     Raises PacsUnreachable or PacsRejected where there was no association.
     """
-    if error := association_error(pacs, log):
+    if RESPONSE not in log and (error := association_error(pacs, log)):
         raise error
     ending, said = _ending(pacs, move_destination, log)
     counts = {"Completed": 0, "Failed": 0, "Warning": 0}
-    for name, number in COUNTS.findall(log):
+    last = log[max(0, log.rfind(RESPONSE, 0, log.rfind(RESPONSE))) :]  # two of them: the final one need not count
+    for name, number in COUNTS.findall(last):
         counts[name] = max(counts[name], int(number))
-    named = frozenset(uid for uids in FAILED_UIDS.findall(log) for uid in uids.split("\\") if uid)
-    remaining = int(REMAINING.findall(log)[-1]) if REMAINING.search(log) else 0
-    return Outcome(ending, counts["Completed"], counts["Failed"], counts["Warning"], named, said, remaining)
+    named = frozenset(uid for uids in FAILED_UIDS.findall(last) for uid in uids.split("\\") if uid)
+    remaining = [int(number) for number in REMAINING.findall(last)]
+    completed, failed, warning = counts.values()
+    return Outcome(ending, completed, failed, warning, named, said, remaining[-1] if remaining else 0)
 
 
 def _ending(pacs: Peer, move_destination: str, log: str) -> tuple[Ending, str]:

@@ -16,8 +16,8 @@ from typing import Any
 from mkiso.cancellation import Cancellation
 from mkiso.clock import Stopwatch
 from mkiso.config import Config
-from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts
-from mkiso.dcmtk.movescu import Ending, Outcome, move_argv, outcome
+from mkiso.dcmtk.association import Peer, attempts
+from mkiso.dcmtk.movescu import Ending, Outcome, is_rejected_for_now, move_argv, outcome
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, said, spawned
@@ -172,9 +172,10 @@ class Retrieval:
             self._inbox.quiet = Stopwatch()
             with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
                 self._watch(receiver, mover, study, moving)
-            if association_failure(said(log_file)) is not Failure.BUSY:
+            log_text = said(log_file)
+            if not is_rejected_for_now(log_text):
                 break
-        return outcome(self.pacs, destination, said(log_file))
+        return outcome(self.pacs, destination, log_text)
 
     def _watch(self, receiver: RunningReceiver, mover: Child, study: Study, moving: Stopwatch) -> None:
         """Until the C-MOVE ends, or goes on although everything is there and nothing further comes."""
