@@ -82,7 +82,7 @@ def files(config: Config) -> Iterator[Check]:
         if receiver.tls:
             yield checked(f"receiver {receiver.ae_title} tls", partial(_tls, receiver.tls))
     if config.server.logo_file:
-        yield checked("server.logo_file", partial(_logo, config.server.logo_file))
+        yield checked("server.logo_file", partial(logo, config.server.logo_file))
 
 
 class Readiness:
@@ -176,7 +176,8 @@ def _tls(tls: Tls) -> str:
     return "can be used"
 
 
-def _logo(file: Path) -> str:
+def logo(file: Path) -> str:
+    """That the pages' logo can be read; raises Wrong."""
     try:
         file.open("rb").close()
     except OSError as error:

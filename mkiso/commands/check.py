@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mkiso.addresses import advice, bind_error
 from mkiso.certificates import faults, periods, too_open
-from mkiso.checks import Check, checked, directories, ledger_answers, peer_answers, readable, tools
+from mkiso.checks import Check, checked, directories, ledger_answers, logo, peer_answers, readable, tools
 from mkiso.config import Config, Receiver, Tls
 from mkiso.disc.image import image_size
 from mkiso.disc.viewer import unusable
@@ -29,6 +29,8 @@ def checks(config: Config) -> Iterator[Check]:
     yield from directories(config)
     if config.media.viewer_dir:
         yield checked("media.viewer_dir", partial(_viewer, config, config.media.viewer_dir))
+    if config.server.logo_file:
+        yield checked("server.logo_file", partial(logo, config.server.logo_file))
     yield checked("storage.ledger", partial(_ledger, config))
     for receiver in config.receivers:
         yield checked(f"receiver {receiver.ae_title}", partial(_port, config, receiver))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from mkiso.config import LayoutName, Media
 from mkiso.contents.shown import Viewer
@@ -55,9 +56,9 @@ def away(media: Media) -> str | None:
 
 def covering(media: Media, layout: LayoutName) -> str | None:
     """Why the viewer's files would cover others on a disc of this layout, whatever their capitals, and what to do."""
-    if away(media):
-        return None
-    entries = [entry for entry in _entries(media) if entry.upper() in ROOT[layout]]
+    entries: list[str] = []
+    with suppress(OSError):  # then it is away
+        entries = [entry for entry in _entries(media) if entry.upper() in ROOT[layout]]
     if not entries:
         return None
     return (

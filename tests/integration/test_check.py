@@ -117,6 +117,14 @@ def test_check_takes_no_ledger_of_another_user_for_its_own(site: Site, tmp_path:
     assert list(theirs.iterdir()) == []
 
 
+def test_check_looks_at_the_logo(site: Site, tmp_path: Path) -> None:
+    logo = tmp_path / "logo.png"
+    file = written(tmp_path, site.settings(server={"logo_file": str(logo)}))
+    assert checked(file)[1]["server.logo_file"][0] == "FAIL"
+    logo.touch()
+    assert checked(file)[1]["server.logo_file"] == ("ok", str(logo))
+
+
 def test_check_looks_at_the_disk_against_min_free(site: Site, tmp_path: Path) -> None:
     places = {"work_dir": str(tmp_path / "work"), "ledger": f"sqlite:///{tmp_path}/ledger.db", "min_free": "900TB"}
     _, found = checked(written(tmp_path, site.settings(storage=places)))
