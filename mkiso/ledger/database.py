@@ -23,7 +23,8 @@ from mkiso.ledger import statements
 from mkiso.ledger.schema import NewerLedger, Schema, is_current
 
 LIMIT = 5.0
-SOONER = 0.9  # of LIMIT: what ends by then tells more than that nobody waits any more
+# Of LIMIT: what ends by then tells more than that nobody waits any more.
+SOONER, LOCKED_SOONER = 0.8, 0.9
 STEPS = 100_000  # of SQLite, which take 10 ms or so
 LOCKED = 60.0
 TRIES = 3
@@ -248,7 +249,7 @@ def _commit(connection: sa.Connection) -> None:
 
 def _engine(text: str) -> sa.Engine:
     # No limit to connections, so that nobody waits for one that hangs.
-    return _made(text, round(SOONER * LIMIT * 1000), SOONER * LIMIT, pool_pre_ping=True, max_overflow=-1)
+    return _made(text, round(SOONER * LIMIT * 1000), LOCKED_SOONER * LIMIT, pool_pre_ping=True, max_overflow=-1)
 
 
 def _unlimited_engine(text: str) -> sa.Engine:
