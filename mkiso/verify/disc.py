@@ -19,6 +19,7 @@ from mkiso.verify.trees import Tree, Unreadable
 # and of records so many elements.
 LARGEST_DICOMDIR, LARGEST_README, LARGEST_PAGE, LARGEST_PAGES = 1 << 29, 1 << 26, 1 << 24, 1 << 28
 LEAST, A_RECORD, A_LINE, ELEMENTS = 1 << 20, 1 << 12, 1 << 8, 64
+LEAST_LINKS, LINKS = 10_000, 8
 
 
 class Disc:
@@ -82,10 +83,20 @@ class Disc:
         """INDEX.HTM, PHONE.HTM and the pages among the web content."""
         roots = (name for one in (INDEX, PHONE) if (name := self.tree.find(one)))
         below = (name for name in self.tree.below(WEB) if name.upper().endswith(".HTM"))
-        names = (*roots, *below)
+        names = tuple(dict.fromkeys((*roots, *below)))
         if (size := sum(self.tree.files[name] for name in names)) > LARGEST_PAGES:
             raise Unreadable(f"its pages have {size} bytes")
-        return tuple(read_page(name, self.content(name, LARGEST_PAGE)) for name in names)
+        most = LEAST_LINKS + LINKS * len(self.tree.files)
+        pages: list[Page] = []
+        for name in names:
+            pages.append(read_page(name, self.content(name, LARGEST_PAGE), most))
+            most -= pages[-1].count
+        return tuple(pages)
+
+    @cached_property
+    def is_in_capitals(self) -> bool:
+        """Whether the medium knows no other names."""
+        return all(name == name.upper() for name in self.tree.below(WEB))
 
     def is_viewers(self, root: str) -> bool:
         """Whether README.TXT names something at the root as the viewer's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,7 +56,7 @@ class _Modest(BufferedReader):
         return super().read(size)
 
 
-class _Image(PyCdlib):  # type: ignore[misc]
+class _Image(PyCdlib):
     """An image of which no more records are kept than it can have files: each but the empty ones has a sector."""
 
     def __init__(self, size: int) -> None:
@@ -68,7 +68,7 @@ class _Image(PyCdlib):  # type: ignore[misc]
             raise Unreadable("a path table is too large")
         return super()._parse_path_table(ptr_size, extent)
 
-    def _iter_directory_records(self, *given: Any) -> Iterator[Any]:
+    def _iter_directory_records(self, *given: Any) -> Generator[Any, None, None]:
         for one in super()._iter_directory_records(*given):
             self._records_left -= 1
             if self._records_left < 0:
