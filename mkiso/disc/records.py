@@ -22,6 +22,7 @@ FILE_ID, SOP_INSTANCE, SYNTAX = 0x00041500, 0x00041511, 0x00041512
 FILE_SET_ID, FIRST, LAST, CONSISTENT, RECORDS = 0x00041130, 0x00041200, 0x00041202, 0x00041212, 0x00041220
 META_LENGTH = 0x00020000
 BEFORE_META = 132
+A_RECORD = 8  # takes as much memory as so many elements
 IDENTIFIERS = {"PATIENT": PATIENT_ID, "STUDY": STUDY, "SERIES": SERIES}
 # 2.25 and a UUID of mkiso's own (PS3.5 B.2).
 IMPLEMENTATION = "2.25.140055411852988176683907551369266825300"
@@ -106,7 +107,7 @@ def read(data: bytes) -> list[Record]:
 def taken_apart(data: bytes, most: int = sys.maxsize) -> Content:
     """All that a DICOMDIR holds; Malformed where its lengths do not fit into each other.
 
-    So, too, where it has more than so many records and elements.
+    So, too, where it has more than so many elements, of which a record counts for A_RECORD besides.
     """
     try:
         meta = _elements(data, BEFORE_META, BEFORE_META + 12, most)
@@ -140,7 +141,7 @@ def _items(data: bytes, at: int, end: int, most: int) -> Iterator[tuple[int, Rec
         if most < 0 or group << 16 | number != ITEM or at + 8 + length > end:
             raise Malformed
         record = Record(_elements(data, at + 8, at + 8 + length, most))
-        most -= 1 + len(record.elements)
+        most -= A_RECORD + len(record.elements)
         yield at, record
         at += 8 + length
 

@@ -145,6 +145,7 @@ def _tree(archive: ZipFile, file: IO[bytes], located: Mapping[int, _Member]) -> 
         lambda name: _opened(archive, file, members[name]),
         tuple(strangers),
         partial(_damages, archive, members),
+        packed=os.fstat(file.fileno()).st_size,
     )
 
 

@@ -75,7 +75,7 @@ class Directory:
 def parse(data: bytes, most: int = sys.maxsize) -> Directory:
     """The directory in a DICOMDIR's bytes.
 
-    Raises Malformed where it has none, or lengths that do not fit, or more than so many records and elements.
+    Raises Malformed where it has none, or lengths that do not fit, or more than so many elements.
     """
     if data[PREAMBLE : PREAMBLE + len(PREFIX)] != PREFIX:
         raise Malformed

@@ -16,7 +16,7 @@ from mkiso.verify.pages import Page, read_page
 from mkiso.verify.trees import Tree, Unreadable
 
 # What a hostile disc has read into memory is bounded by what these files tell of each instance: so many bytes at most,
-# and of records so many elements.
+# of records so many elements; and never more than an archive itself has.
 LARGEST_DICOMDIR, LARGEST_README, LARGEST_PAGE, LARGEST_PAGES = 1 << 29, 1 << 26, 1 << 24, 1 << 28
 LEAST, A_RECORD, A_LINE, ELEMENTS = 1 << 20, 1 << 12, 1 << 8, 64
 LEAST_LINKS, LINKS = 10_000, 8
@@ -46,7 +46,7 @@ class Disc:
             raise Unreadable("there is no DICOMDIR at the root")
         try:
             count = len(self.tree.files)
-            data = self.content(name, min(LARGEST_DICOMDIR, LEAST + A_RECORD * count))
+            data = self.content(name, min(LARGEST_DICOMDIR, LEAST + min(A_RECORD * count, self.tree.packed)))
             return directory.parse(data, ELEMENTS * (count + A_FOLDER))
         except Malformed as error:
             raise Unreadable("the DICOMDIR is torn, or not of explicit little endian with lengths") from error
@@ -60,7 +60,7 @@ class Disc:
     def readme(self) -> readme.Readme:
         """README.TXT; one that says nothing where there is none."""
         name = self.tree.find(README)
-        most = min(LARGEST_README, LEAST + A_LINE * len(self.tree.files))
+        most = min(LARGEST_README, LEAST + min(A_LINE * len(self.tree.files), self.tree.packed))
         return readme.parse(self.content(name, most) if name else b"")
 
     @cached_property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ def lying(descriptor: int, begin: int, size: int, *place: int) -> Extent:
 class Tree:
     """A disc's files with their sizes, by their names below its root, and what is wrong with the medium itself.
 
-    `damages` are those of what it is made of, `strangers` names that a disc must not have.
+    `damages` are those of what it is made of, `strangers` names that a disc must not have. `packed` are the bytes of a
+    medium whose files may unpack to more.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Tree:
     strangers: tuple[str, ...] = ()
     damages: Callable[[], Iterable[str]] = field(default=tuple)
     volume_id: str | None = None
+    packed: int = sys.maxsize
 
     @cached_property
     def _folded(self) -> dict[str, str]:
