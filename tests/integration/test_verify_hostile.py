@@ -138,7 +138,7 @@ def test_nothing_is_unpacked_to_a_disk_or_into_memory(tmp_path: Path) -> None:
     names = ("DICOMDIR", "README.TXT", "INDEX.HTM", "IMAGES/IM000001", "IHE_PDI/A.JPG", "viewer.exe")
     contents = {name: instance if name.startswith("IMAGES") else b"x" for name in names}
     said, memory = measured(deflated(tmp_path / "disc.zip", contents, 1 << 26))
-    assert "File too large" not in said
+    assert "[Errno" not in said
     assert "ok    medium" in said
     assert memory < 150
 
