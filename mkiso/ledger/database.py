@@ -150,7 +150,7 @@ class Database:
             raise
         except (SQLAlchemyError, OSError, RuntimeError) as error:  # RuntimeError: pymysql lacks a library; no thread
             done.cancel()
-            if isinstance(error, DBAPIError) and statements.is_at_fault(error.orig):
+            if self._schema.is_ready and isinstance(error, DBAPIError) and statements.is_at_fault(error.orig):
                 raise
             raise self._failure(error) from error
         if self._is_away:
