@@ -6,6 +6,7 @@ A record's elements are kept as the bytes they came in; only offsets are written
 from __future__ import annotations
 
 import hashlib
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ FILE_ID, SOP_INSTANCE, SYNTAX = 0x00041500, 0x00041511, 0x00041512
 FILE_SET_ID, FIRST, LAST, CONSISTENT, RECORDS = 0x00041130, 0x00041200, 0x00041202, 0x00041212, 0x00041220
 META_LENGTH = 0x00020000
 BEFORE_META = 132
+A_RECORD = 8  # takes as much memory as so many elements
 IDENTIFIERS = {"PATIENT": PATIENT_ID, "STUDY": STUDY, "SERIES": SERIES}
 # 2.25 and a UUID of mkiso's own (PS3.5 B.2).
 IMPLEMENTATION = "2.25.140055411852988176683907551369266825300"
@@ -102,40 +104,45 @@ def read(data: bytes) -> list[Record]:
         raise Malformed from wrong
 
 
-def taken_apart(data: bytes) -> Content:
-    """All that a DICOMDIR holds; Malformed where its lengths do not fit into each other."""
+def taken_apart(data: bytes, most: int = sys.maxsize) -> Content:
+    """All that a DICOMDIR holds; Malformed where its lengths do not fit into each other.
+
+    So, too, where it has more than so many elements, of which a record counts for A_RECORD besides.
+    """
     try:
-        meta = _elements(data, BEFORE_META, BEFORE_META + 12)
+        meta = _elements(data, BEFORE_META, BEFORE_META + 12, most)
         start = BEFORE_META + 12 + number(meta[META_LENGTH])
-        meta |= _elements(data, BEFORE_META + 12, start)
-        head = _elements(data, start, len(data))
+        meta |= _elements(data, BEFORE_META + 12, start, most)
+        head = _elements(data, start, len(data), most)
         end_of_head = start + sum(len(one) for one in head.values())
-        records = dict(_items(data, end_of_head - len(head[RECORDS]) + 12, end_of_head))
+        records = dict(_items(data, end_of_head - len(head[RECORDS]) + 12, end_of_head, most))
     except (KeyError, error) as wrong:
         raise Malformed from wrong
     return Content(meta, head, records)
 
 
-def _elements(data: bytes, at: int, end: int) -> dict[int, bytes]:
-    found = {}
+def _elements(data: bytes, at: int, end: int, most: int) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
     while at < end:
         group, number, vr, length = _HEADER.unpack_from(data, at)
         begin, at = at, at + 8 + length
         if vr in LONG_VRS:
             at = begin + 12 + _LONG.unpack_from(data, begin + 8)[0]
-        if at > end:
+        if at > end or len(found) > most:
             raise Malformed
         found[group << 16 | number] = data[begin:at]
     return found
 
 
-def _items(data: bytes, at: int, end: int) -> Iterator[tuple[int, Record]]:
+def _items(data: bytes, at: int, end: int, most: int) -> Iterator[tuple[int, Record]]:
     """The records by their offsets."""
     while at < end:
         group, number, length = _ITEM.unpack_from(data, at)
-        if group << 16 | number != ITEM or at + 8 + length > end:
+        if most < 0 or group << 16 | number != ITEM or at + 8 + length > end:
             raise Malformed
-        yield at, Record(_elements(data, at + 8, at + 8 + length))
+        record = Record(_elements(data, at + 8, at + 8 + length, most))
+        most -= A_RECORD + len(record.elements)
+        yield at, record
         at += 8 + length
 
 

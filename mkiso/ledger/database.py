@@ -8,9 +8,9 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +19,17 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from mkiso.errors import ConfigurationError, DiskFull, LedgerUnavailable, MkisoError
+from mkiso.ledger import statements
 from mkiso.ledger.schema import NewerLedger, Schema, is_current
 
 LIMIT = 5.0
+# Of LIMIT: what ends by then tells more than that nobody waits any more.
+SOONER, LOCKED_SOONER = 0.8, 0.9
+STEPS = 100_000  # of SQLite, which take 10 ms or so
 LOCKED = 60.0
 TRIES = 3
+# A statement's limit, in ms for MySQL (of those that only read), in s for MariaDB, each in a comment of its own.
+LIMITED = "SET @mkiso = 0 /*!50708 , SESSION max_execution_time = {} */ /*M!100101 , SESSION max_statement_time = {} */"
 EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
 FULL = re.compile(r"(disk|table).* full|no space left", re.IGNORECASE)
 LEAST_FREE = 1 << 16
@@ -33,6 +39,16 @@ log = logging.getLogger("mkiso.ledger")
 
 class Upgrading(LedgerUnavailable):
     """This process is at it."""
+
+
+class TooSlow(LedgerUnavailable):
+    """It answers, and what was asked took too long, and was stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"What was asked of the ledger (storage.ledger) takes longer than {LIMIT:g} seconds, and was stopped. Ask"
+            " for less: fewer words, or a few days."
+        )
 
 
 class CommitLost(LedgerUnavailable):
@@ -98,8 +114,9 @@ class Database:
         it has to lock the rows that it reads.
 
         That takes a thread: some drivers wait for ever for a server that hangs. What nobody waits for any more is not
-        committed; where the COMMIT's end was not heard, `work` is done once more, which is to do no harm, and waits
-        where the other is still at it. Raises LedgerUnavailable, DiskFull; IntegrityError, DataError.
+        committed, and stops; where the COMMIT's end was not heard, `work` is done once more, which is to do no harm,
+        and waits where the other is still at it. Raises LedgerUnavailable, DiskFull; and DBAPIError, such as
+        IntegrityError and DataError, of what the database takes from nobody.
         """
 
         def alone_done(connection: sa.Connection) -> T:
@@ -133,6 +150,8 @@ class Database:
             raise
         except (SQLAlchemyError, OSError, RuntimeError) as error:  # RuntimeError: pymysql lacks a library; no thread
             done.cancel()
+            if self._schema.is_ready and isinstance(error, DBAPIError) and statements.is_at_fault(error.orig):
+                raise
             raise self._failure(error) from error
         if self._is_away:
             self._is_away = False
@@ -152,7 +171,7 @@ class Database:
                 if self.file:
                     _make_private(self.file)
                 make_ready(LIMIT)
-            with self._engine.connect() as connection:
+            with self._engine.connect() as connection, _stopping(connection, done.cancelled):
                 result = work(connection)
                 if not done.set_running_or_notify_cancel():
                     raise TimeoutError
@@ -163,6 +182,9 @@ class Database:
                 done.set_exception(error)
 
     def _failure(self, error: Exception) -> MkisoError:
+        if isinstance(error, DBAPIError) and statements.was_stopped(error.orig):
+            log.warning("the ledger took too long for what was asked, and was stopped")
+            return TooSlow()
         self._failed_at = time.monotonic()
         if self._schema.is_due and isinstance(error, TimeoutError):
             return Upgrading("The ledger (storage.ledger) is brought up to date at this moment. Ask again in a minute.")
@@ -197,6 +219,25 @@ def _awaited(done: Future[T]) -> T:
     return done.result()
 
 
+@contextmanager
+def _stopping(connection: sa.Connection, is_given_up: Callable[[], bool]) -> Iterator[None]:
+    """Have SQLite stop within a statement that nobody waits for any more; one that only reads, sooner."""
+    sqlite: Any = connection.connection.driver_connection
+    if not isinstance(sqlite, sqlite3.Connection):
+        yield  # a server stops by itself
+        return
+    deadline = time.monotonic() + SOONER * LIMIT
+
+    def must_stop() -> bool:
+        return is_given_up() or (time.monotonic() > deadline and not sqlite.in_transaction)
+
+    sqlite.set_progress_handler(must_stop, STEPS)
+    try:
+        yield
+    finally:
+        sqlite.set_progress_handler(None, STEPS)
+
+
 def _commit(connection: sa.Connection) -> None:
     try:
         connection.commit()
@@ -208,7 +249,7 @@ def _commit(connection: sa.Connection) -> None:
 
 def _engine(text: str) -> sa.Engine:
     # No limit to connections, so that nobody waits for one that hangs.
-    return _made(text, round(LIMIT * 1000), 0.9 * LIMIT, pool_pre_ping=True, max_overflow=-1)
+    return _made(text, round(SOONER * LIMIT * 1000), LOCKED_SOONER * LIMIT, pool_pre_ping=True, max_overflow=-1)
 
 
 def _unlimited_engine(text: str) -> sa.Engine:
@@ -232,6 +273,7 @@ def _connect_args(url: sa.URL, limit: int, locked: float) -> dict[str, Any]:
         "read_timeout": (limit and seconds) or None,
         "write_timeout": seconds,
         "charset": "utf8mb4",
+        "init_command": LIMITED.format(limit, limit / 1000) if limit else None,
     }
     postgresql: dict[str, Any] = {
         "connect_timeout": seconds,

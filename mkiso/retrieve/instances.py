@@ -112,10 +112,10 @@ def read_arrival(path: Path, is_transferred: Callable[[int], bool]) -> Instance 
     return None
 
 
-def instance_within(path: Path, descriptor: int, begin: int, version: tuple[int, int]) -> Instance | None:
-    """The instance, well-formed or not, in a part of an open file, which has the size that `version` tells."""
+def instance_within(path: Path, content: FileBytes, version: tuple[int, int]) -> Instance | None:
+    """The instance, well-formed or not, in these bytes, as many as `version` tells."""
     with suppress(Unattributable, Unwalkable):
-        return _read(path, FileBytes(descriptor, version[0], begin), version)
+        return _read(path, content, version)
     return None
 
 

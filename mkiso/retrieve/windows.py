@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -58,7 +59,7 @@ class FileBytes:
 
     def __init__(self, descriptor: int, size: int, begin: int = 0) -> None:
         self._descriptor, self._size, self._begin, self._base = descriptor, size, begin, 0
-        self._window = os.pread(descriptor, min(FIRST, size), begin)
+        self._window = self._bytes(min(FIRST, size), 0)
 
     def at(self, position: int) -> tuple[bytes, int]:
         at, there = position - self._base, len(self._window)
@@ -74,10 +75,24 @@ class FileBytes:
         expected = min(FIRST if position > behind else FURTHER, self._size - position)
         if expected < 0:
             raise Unwalkable
-        self._window = os.pread(self._descriptor, expected, self._begin + position) if expected else b""
+        self._window = self._bytes(expected, position) if expected else b""
         self._base = position
         if len(self._window) < expected:  # it was cut meanwhile
             raise Unwalkable
+
+    def _bytes(self, length: int, position: int) -> bytes:
+        return os.pread(self._descriptor, length, self._begin + position)
+
+
+class ReadBytes(FileBytes):
+    """So many bytes, which a function reads: that many from that position on."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._piece = read
+        super().__init__(-1, size)
+
+    def _bytes(self, length: int, position: int) -> bytes:
+        return self._piece(length, position)
 
 
 class Inflated:

@@ -1,41 +1,81 @@
-"""A ZIP archive as a tree (PKWARE APPNOTE 6.3.10). A stored member is read where it lies, another is unpacked."""
+"""A ZIP archive as a tree (PKWARE APPNOTE 6.3.10). A stored member is read where it lies, another as it is unpacked.
+
+Nothing is unpacked to a disk, and into memory no more than what is looked at. No byte belongs to two members, so that
+whatever an archive claims, to read it costs what its size allows.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 import struct
-import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from io import BufferedReader, FileIO
 from pathlib import Path
-from shutil import copyfileobj
-from typing import IO
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from typing import IO, NamedTuple
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from mkiso.verify.trees import Extent, Tree, Unreadable, is_plain
+from mkiso.verify.trees import MOST_FILES, Extent, Tree, Unreadable, is_plain, lying
 
-LOCAL_HEADER = struct.Struct("<4s22xHH")  # 4.3.7
-ENCRYPTED = 1
+LOCAL_HEADER = struct.Struct("<4s2xHHxxxxLLLHH")  # 4.3.7
+LOCAL, CENTRAL = b"PK\3\4", b"PK\1\2"
+ENCRYPTED, TOLD_BEHIND, IN_UTF_8 = 1, 8, 1 << 11  # 4.4.4
+IN_ZIP64 = 0xFFFFFFFF
+LARGEST_DIRECTORY = 1 << 26
 PIECE = 1 << 18
 # More than this, and it is a bomb: what it unpacks to would be read for hours.
-MOST_UNPACKED, MOST_RATIO = 1 << 34, 100
+MOST_UNPACKED, MOST_RATIO = 1 << 32, 100
 # What zipfile and its decompressors raise on archives that are none.
 DAMAGES = (BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError)
 
 
+class _Modest(BufferedReader):
+    """A file of which no directory of members is read that has far too many."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        size = LARGEST_DIRECTORY if size is None or size < 0 else size
+        if size > LARGEST_DIRECTORY:
+            raise Unreadable("its directory of members is too large")
+        data = super().read(size)
+        if len(data) > MOST_FILES and data.count(CENTRAL) > MOST_FILES:
+            raise Unreadable(f"it has more than {MOST_FILES} members")
+        return data
+
+
+class _Header(NamedTuple):
+    """What a member says of itself, before its bytes."""
+
+    signature: bytes
+    flags: int
+    method: int
+    crc: int
+    compressed: int
+    size: int
+    name_length: int
+    extra_length: int
+
+
+class _Member(NamedTuple):
+    """A member, where its bytes begin, and what is wrong with it."""
+
+    told: ZipInfo
+    begin: int
+    fault: str | None
+
+
 @contextmanager
 def archive_tree(path: Path) -> Iterator[Tree]:
-    """The members of an archive. Raises Unreadable where it has no directory of them, or is a bomb."""
-    with path.open("rb") as file:
+    """The members of an archive. Raises Unreadable where it has no directory of them, is a bomb, or members overlap."""
+    with _Modest(FileIO(path)) as file:
         try:
             archive = ZipFile(file)
         except (*DAMAGES, OverflowError, IndexError) as error:
             raise Unreadable(f"its directory of members cannot be read ({error})") from error
         _require_modest(archive.infolist(), os.fstat(file.fileno()).st_size)
-        yield _tree(archive, file)
+        yield _tree(archive, file, dict(_located(archive, file)))
 
 
 def _require_modest(members: Iterable[ZipInfo], size: int) -> None:
@@ -44,26 +84,68 @@ def _require_modest(members: Iterable[ZipInfo], size: int) -> None:
         raise Unreadable(f"it would unpack to {unpacked} bytes")
 
 
-def _tree(archive: ZipFile, file: IO[bytes]) -> Tree:
-    members: dict[str, ZipInfo] = {}
+def _located(archive: ZipFile, file: IO[bytes]) -> Iterator[tuple[int, _Member]]:
+    """The members by the places of their headers, in the order in which they lie; Unreadable where two overlap."""
+    end, before = 0, "the archive's beginning"
+    for told in sorted(archive.infolist(), key=lambda one: one.header_offset):
+        if told.header_offset < end:
+            raise Unreadable(f"its members overlap: {told.filename} begins within {before}")
+        header, name = _header(file, told)
+        begin = told.header_offset + LOCAL_HEADER.size + header.name_length + header.extra_length
+        end, before = begin + told.compress_size, told.filename
+        yield told.header_offset, _Member(told, begin, _fault(told, header, name))
+    if end > archive.start_dir:
+        raise Unreadable(f"its members overlap: {before} ends behind where the directory of members begins")
+
+
+def _header(file: IO[bytes], told: ZipInfo) -> tuple[_Header, bytes]:
+    head = os.pread(file.fileno(), LOCAL_HEADER.size, told.header_offset)
+    if len(head) < LOCAL_HEADER.size:
+        raise Unreadable(f"{told.filename} does not begin where the archive's directory says")
+    header = _Header(*LOCAL_HEADER.unpack(head))
+    return header, os.pread(file.fileno(), header.name_length, told.header_offset + LOCAL_HEADER.size)
+
+
+def _fault(told: ZipInfo, header: _Header, name: bytes) -> str | None:
+    """Why nobody can tell what a member is: two programs would unpack two files, or none."""
+    encoding = "utf-8" if told.flag_bits & IN_UTF_8 else "cp437"
+    same = (header.signature, name, header.method, header.flags & ENCRYPTED) == (
+        *(LOCAL, told.orig_filename.encode(encoding, "replace")),
+        *(told.compress_type, told.flag_bits & ENCRYPTED),
+    )
+    sizes = ((header.compressed, told.compress_size), (header.size, told.file_size), (header.crc, told.CRC))
+    if not same or not (header.flags & TOLD_BEHIND or all(own in {one, IN_ZIP64} for own, one in sizes)):
+        return "says another thing of itself than the archive's directory"
+    if told.flag_bits & ENCRYPTED:
+        return "is encrypted"
+    if told.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:
+        return "is compressed in a way that not every system knows"
+    if told.compress_type == ZIP_STORED and told.compress_size != told.file_size:
+        return "is stored, and has two sizes"
+    return None
+
+
+def _tree(archive: ZipFile, file: IO[bytes], located: Mapping[int, _Member]) -> Tree:
+    members: dict[str, _Member] = {}
     folders, strangers = set(), []
-    for member in archive.infolist():
-        name = member.filename
-        if strange := _strange(member, name in members):
+    for told in archive.infolist():
+        name = told.filename
+        if strange := _strange(told, name in members):
             strangers.append(f"{name} {strange}")
-        elif member.is_dir():
+        elif told.is_dir():
             folders.add(name.rstrip("/"))
         else:
-            members[name] = member
+            members[name] = located[told.header_offset]
     folders |= {name[:end] for name in members for end, letter in enumerate(name) if letter == "/"}
     strangers += [f"{name} is a file and a folder" for name in members if name in folders]
     return Tree(
         "ZIP",
-        {name: member.file_size for name, member in members.items()},
+        {name: member.told.file_size for name, member in members.items()},
         frozenset(folders),
         lambda name: _opened(archive, file, members[name]),
         tuple(strangers),
         partial(_damages, archive, members),
+        packed=os.fstat(file.fileno()).st_size,
     )
 
 
@@ -75,11 +157,14 @@ def _strange(member: ZipInfo, again: bool) -> str | None:
     return "is there twice" if again else None
 
 
-def _damages(archive: ZipFile, members: dict[str, ZipInfo]) -> Iterator[str]:
+def _damages(archive: ZipFile, members: Mapping[str, _Member]) -> Iterator[str]:
     """Each member is read to its end: there zipfile compares its CRC-32."""
     for name, member in members.items():
+        if member.fault:
+            yield f"{name} {member.fault}"
+            continue
         try:
-            with archive.open(member) as content:
+            with archive.open(member.told) as content:
                 while content.read(PIECE):
                     pass
         except DAMAGES as error:
@@ -87,23 +172,29 @@ def _damages(archive: ZipFile, members: dict[str, ZipInfo]) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(archive: ZipFile, file: IO[bytes], member: ZipInfo) -> Iterator[Extent]:
-    if member.compress_type == ZIP_STORED and not member.flag_bits & ENCRYPTED:
-        yield _stored(file, member)
+def _opened(archive: ZipFile, file: IO[bytes], member: _Member) -> Iterator[Extent]:
+    told = member.told
+    if member.fault:
+        raise Unreadable(f"{told.filename} {member.fault}")
+    if told.compress_type == ZIP_STORED:
+        yield lying(file.fileno(), member.begin, told.file_size)
         return
-    with tempfile.TemporaryFile() as unpacked:
+    try:
+        content = archive.open(told)
+    except DAMAGES as error:
+        raise Unreadable(f"{told.filename}: {error}") from error
+    with content:
+        yield Extent(told.file_size, (member.begin, told.file_size), _pieces(content, told.filename))
+
+
+def _pieces(content: IO[bytes], name: str) -> Callable[[int, int], bytes]:
+    """Reads so many bytes from a place on: forwards as they are unpacked, backwards from the beginning."""
+
+    def piece(length: int, at: int) -> bytes:
         try:
-            with archive.open(member) as content:
-                copyfileobj(content, unpacked, PIECE)
+            content.seek(at)
+            return content.read(length)
         except DAMAGES as error:
-            raise Unreadable(f"{member.filename}: {error}") from error
-        unpacked.flush()
-        yield Extent(unpacked.fileno(), 0, unpacked.tell())
+            raise Unreadable(f"{name}: {error}") from error
 
-
-def _stored(file: IO[bytes], member: ZipInfo) -> Extent:
-    header = os.pread(file.fileno(), LOCAL_HEADER.size, member.header_offset)
-    if len(header) < LOCAL_HEADER.size:
-        raise Unreadable(f"{member.filename} does not begin where the archive's directory says")
-    _signature, name, extra = LOCAL_HEADER.unpack(header)
-    return Extent(file.fileno(), member.header_offset + LOCAL_HEADER.size + name + extra, member.file_size)
+    return piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,11 +72,14 @@ class Directory:
         return (entry for entry in self.entries if entry.type in types)
 
 
-def parse(data: bytes) -> Directory:
-    """The directory in a DICOMDIR's bytes. Raises Malformed where it has none, or lengths that do not fit."""
+def parse(data: bytes, most: int = sys.maxsize) -> Directory:
+    """The directory in a DICOMDIR's bytes.
+
+    Raises Malformed where it has none, or lengths that do not fit, or more than so many elements.
+    """
     if data[PREAMBLE : PREAMBLE + len(PREFIX)] != PREFIX:
         raise Malformed
-    content = taken_apart(data)
+    content = taken_apart(data, most)
     walk = _Walk(content)
     try:
         walk.to_end(number(content.head[FIRST]), number(content.head[LAST]))

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from io import BufferedReader, FileIO
 from pathlib import Path
 from struct import unpack_from
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pycdlib import PyCdlib
 from pycdlib.dr import DirectoryRecord
 
 from mkiso.verify.layout import is_ours
-from mkiso.verify.trees import Extent, Tree, Unreadable, is_plain
+from mkiso.verify.trees import MOST_FILES, Extent, Tree, Unreadable, is_plain, lying
 
 SECTOR = 2048
 DESCRIPTOR = 16 * SECTOR  # ECMA-119 8.4
-LARGEST_DIRECTORY = 1 << 26
+LARGEST_DIRECTORY, LARGEST_DIRECTORIES, LARGEST_PATH_TABLE = 1 << 26, 1 << 28, 1 << 20
+LEAST, LEAST_READ = 1 << 24, 512
+EMPTY_FILES = 10_000
 MAGIC = b"\1CD001\1"
 ISO, JOLIET, ROCK_RIDGE = "ISO 9660", "Joliet", "Rock Ridge"
 
@@ -39,18 +41,45 @@ class _Names:
 
 
 class _Modest(BufferedReader):
-    """A file of which no directory is read that is far too large, whatever the image says of it."""
+    """A file of which directories are read up to a size, and in all, whatever the image says of them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path))
+        self._left = min(LARGEST_DIRECTORIES, LEAST + 2 * os.fstat(self.fileno()).st_size)
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= LARGEST_DIRECTORY:
             raise Unreadable("a directory is too large")
+        self._left -= max(size, LEAST_READ)
+        if self._left < 0:
+            raise Unreadable("its directories are too large, or overlap")
         return super().read(size)
+
+
+class _Image(PyCdlib):
+    """An image of which no more records are kept than it can have files: each but the empty ones has a sector."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._records_left = 2 * min(MOST_FILES, EMPTY_FILES + size // SECTOR)
+
+    def _parse_path_table(self, ptr_size: int, extent: int) -> Any:
+        if ptr_size > LARGEST_PATH_TABLE:
+            raise Unreadable("a path table is too large")
+        return super()._parse_path_table(ptr_size, extent)
+
+    def _iter_directory_records(self, *given: Any) -> Generator[Any, None, None]:
+        for one in super()._iter_directory_records(*given):
+            self._records_left -= 1
+            if self._records_left < 0:
+                raise Unreadable("its directories have too many records")
+            yield one
 
 
 @contextmanager
 def image_tree(path: Path) -> Iterator[Tree]:
     """An image's files. Raises Unreadable where its directories are damaged."""
-    with _Modest(FileIO(path)) as file:
+    with _Modest(path) as file:
         descriptor = os.pread(file.fileno(), SECTOR, DESCRIPTOR)
         if len(descriptor) < SECTOR:
             raise Unreadable("it is cut short in its volume descriptors")
@@ -58,10 +87,12 @@ def image_tree(path: Path) -> Iterator[Tree]:
 
 
 def _read(file: BinaryIO) -> dict[str, _Names]:
-    image = PyCdlib()
+    image = _Image(os.fstat(file.fileno()).st_size)
     try:
         image.open_fp(file)
         return dict(_trees(image))
+    except Unreadable:
+        raise
     except Exception as error:  # whatever a stranger's image makes of pycdlib
         raise Unreadable(f"its directories cannot be read ({error or type(error).__name__})") from error
 
@@ -69,10 +100,11 @@ def _read(file: BinaryIO) -> dict[str, _Names]:
 def _tree(file: BinaryIO, descriptor: bytes, trees: dict[str, _Names]) -> Tree:
     names = trees.get(ROCK_RIDGE) or trees.get(JOLIET) or trees[ISO]
     size = os.fstat(file.fileno()).st_size
+    _refuse_overlaps(names)
 
     def opened(name: str) -> nullcontext[Extent]:
         sector, length = names.files[name]
-        return nullcontext(Extent(file.fileno(), sector * SECTOR, length))
+        return nullcontext(lying(file.fileno(), sector * SECTOR, length))
 
     return Tree(
         "ISO image",
@@ -83,6 +115,15 @@ def _tree(file: BinaryIO, descriptor: bytes, trees: dict[str, _Names]) -> Tree:
         partial(_damages, descriptor, size, trees),
         descriptor[40:72].decode("utf-8", "replace").rstrip("\0 "),
     )
+
+
+def _refuse_overlaps(names: _Names) -> None:
+    """Two names may have one place, as links and equal files have; but none begins within another."""
+    end, before, last = 0, "", (0, 0)
+    for (sector, length), name in sorted((place, name) for name, place in names.files.items() if place[1]):
+        if sector * SECTOR < end and (sector, length) != last:
+            raise Unreadable(f"its files overlap: {name} begins within {before}")
+        end, before, last = max(end, sector * SECTOR + length), name, (sector, length)
 
 
 def _trees(image: PyCdlib) -> Iterator[tuple[str, _Names]]:

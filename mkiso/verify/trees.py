@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 DEEPEST = 64  # folders in folders
+MOST_FILES = 250_000  # each has its names in memory; a disc of 100 GB of CT images has fewer
 
 
 class Unreadable(Exception):
@@ -22,22 +25,28 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Extent:
-    """Where a file's bytes lie within an open one."""
+    """A file's bytes, and their `place`: what has the same one is the same file under another name."""
 
-    descriptor: int
-    begin: int
     size: int
+    place: tuple[int, ...]
+    piece: Callable[[int, int], bytes]
 
     def read(self, length: int, at: int = 0) -> bytes:
         """At most so many of its bytes, fewer at its end."""
-        return os.pread(self.descriptor, max(0, min(length, self.size - at)), self.begin + at)
+        return self.piece(max(0, min(length, self.size - at)), at)
+
+
+def lying(descriptor: int, begin: int, size: int, *place: int) -> Extent:
+    """A file whose bytes lie within an open one."""
+    return Extent(size, place or (begin, size), lambda length, at: os.pread(descriptor, length, begin + at))
 
 
 @dataclass(frozen=True)
 class Tree:
     """A disc's files with their sizes, by their names below its root, and what is wrong with the medium itself.
 
-    `damages` are those of what it is made of, `strangers` names that a disc must not have.
+    `damages` are those of what it is made of, `strangers` names that a disc must not have. `packed` are the bytes of a
+    medium whose files may unpack to more.
     """
 
     kind: str
@@ -47,6 +56,7 @@ class Tree:
     strangers: tuple[str, ...] = ()
     damages: Callable[[], Iterable[str]] = field(default=tuple)
     volume_id: str | None = None
+    packed: int = sys.maxsize
 
     @cached_property
     def _folded(self) -> dict[str, str]:
@@ -73,7 +83,7 @@ def is_plain(name: str) -> bool:
 
 @contextmanager
 def directory_tree(root: Path) -> Iterator[Tree]:
-    """A mounted or unpacked disc; no link is followed. Raises OSError where the root cannot be read."""
+    """A mounted or unpacked disc; no link is followed. Raises Unreadable, and OSError where a folder cannot be read."""
     files: dict[str, int] = {}
     folders: list[str] = []
     strangers: list[str] = []
@@ -81,7 +91,10 @@ def directory_tree(root: Path) -> Iterator[Tree]:
     while todo:
         folder = todo.pop()
         with os.scandir(root / folder) as entries:
-            for entry in sorted(entries, key=lambda one: one.name):
+            found = sorted(islice(entries, MOST_FILES + 1), key=lambda one: one.name)
+            if len(files) + len(folders) + len(strangers) + len(found) > MOST_FILES:
+                raise Unreadable(f"it has more than {MOST_FILES} files and folders")
+            for entry in found:
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 mode = entry.stat(follow_symlinks=False)
                 if not is_plain(name):
@@ -100,6 +113,9 @@ def directory_tree(root: Path) -> Iterator[Tree]:
 def _opened(path: Path) -> Iterator[Extent]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        yield Extent(descriptor, 0, os.fstat(descriptor).st_size)
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise Unreadable(f"{path.name} is no file any more")
+        yield lying(descriptor, 0, state.st_size, state.st_dev, state.st_ino)
     finally:
         os.close(descriptor)

@@ -105,8 +105,7 @@ def _fault_of_link(disc: Disc, page: str, link: str) -> str | None:
 
 def _is_there(disc: Disc, target: str) -> bool:
     """In its own case, but where the whole medium knows capitals alone."""
-    in_capitals = all(name == name.upper() for name in disc.tree.below(WEB))
-    return target in disc.tree.files or (in_capitals and target.upper() in disc.tree.files)
+    return target in disc.tree.files or (disc.is_in_capitals and target.upper() in disc.tree.files)
 
 
 CHECKS = (

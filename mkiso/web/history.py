@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from urllib.parse import urlencode
@@ -21,13 +22,16 @@ from mkiso.web.table import csv_lines
 PAGE = 50
 FIELDS = ("accession_number", "patient", "requester", "state", "from", "to")
 LINES_AT_ONCE = 200
+# What is searched costs the database time by its words.
+MOST_WORDS, LONGEST = 8, 256
+MARK = re.compile(rf"([0-9T:.Z-]{{10,32}}),({UUID.pattern})", re.I)
 blueprint = Blueprint("history", __name__)
 blueprint.before_request(refuse_embedding)
 
 
 @blueprint.get("/history")
 def history() -> Response:
-    given = {name: text for name in FIELDS if (text := (argument(name) or "").strip())}
+    given = {name: text for name in FIELDS if (text := _field(name))}
     filters, beyond = _filters(given), _mark()
     if _wants_csv():
         return _csv(filters)
@@ -40,14 +44,25 @@ def history() -> Response:
     return make_response(render_template("history.html", all_states=STATES, **page))
 
 
+def _field(name: str) -> str:
+    """What a field of the form holds, without the spaces around; BadRequest."""
+    text = (argument(name) or "").strip()
+    if len(text) > LONGEST:
+        raise BadRequest(f"{name} has {len(text)} characters, and may have {LONGEST}. Give a part of it.")
+    return text
+
+
 def _filters(given: dict[str, str]) -> Filters:
     """What the form's fields mean; InvalidAccession, BadRequest."""
     accession, state = given.get("accession_number"), given.get("state")
     if state is not None and state not in STATES:
         raise BadRequest(f"state is one of {', '.join(STATES)}.")
+    words = tuple(given.get("patient", "").split())
+    if len(words) > MOST_WORDS:
+        raise BadRequest(f"patient has {len(words)} words, and may have {MOST_WORDS}. Give the ones that tell most.")
     return Filters(
         accession=None if accession is None else parse_one(accession),
-        patient=tuple(given.get("patient", "").split()),
+        patient=words,
         requester=given.get("requester"),
         state=state,
         since=_midnight("from", given.get("from"), 0),
@@ -71,10 +86,10 @@ def _mark() -> Mark | None:
     text = argument("before")
     if text is None:
         return None
-    created_at, _, job_id = text.partition(",")
-    if not UUID.fullmatch(job_id):
+    mark = MARK.fullmatch(text)
+    if not mark:
         raise BadRequest("before is what the link to the older jobs says.")
-    return Mark(created_at, job_id)
+    return Mark(mark[1], mark[2])
 
 
 def _wants_csv() -> bool:

@@ -1,7 +1,16 @@
-"""docs/pacs.md: what it prints for an archive and for mkiso fits, and `mkiso check` says what it tells."""
+"""docs/pacs.md: what it prints for an archive and for mkiso fits, and `mkiso check` says what it tells.
+
+docs/operations.md: root follows no link of the user mkiso's.
+"""
 
 import json
+import os
+import pwd
 import re
+import shutil
+import sqlite3
+import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +33,7 @@ from tests.support.pages import block, page
 from tests.support.ports import free_ports
 from tests.support.service import instances_of, instances_on, read_disc, settings
 from tests.support.studies import RICHARD, Study, ct_study
-from tests.support.tools import LOCALHOST, listening
+from tests.support.tools import LOCALHOST, ROOT, listening
 
 PACS, HOST, ELSEWHERE = "10.1.2.3", "10.1.2.5", "127.0.0.9"
 PORTS = ("11112", "10104", "10105")
@@ -181,3 +190,98 @@ def test_orthanc_with_a_limit_below_a_series_serves_nothing_of_it(study: Study, 
     with house.running("orthanc", LimitFindInstances=10):
         told = failures(house.configuration(house.receivers()))
     assert "MatchingTerminatedDueToCancelRequest" in told[0]
+
+
+OWN = re.compile(r"/var/(?:lib|cache)/mkiso")
+COMMANDS = [
+    line
+    for file in sorted((ROOT / "docs").glob("*.md"))
+    for commands in re.findall(r"^```sh.*?\n(.*?)^```$", file.read_text(), re.M | re.S)
+    for line in commands.splitlines()
+    if OWN.search(line)
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_what_the_user_mkiso_owns_is_touched_by_nobody_else(line: str) -> None:
+    assert line.startswith("runuser -u mkiso -- ")
+    assert not re.search(rf"[<>]\s*{OWN.pattern}", line)  # the shell is root's
+
+
+def test_a_packages_scripts_look_at_nothing_below_what_the_user_mkiso_owns() -> None:
+    for name in ("postinst", "prerm", "postrm"):
+        text = (ROOT / "packaging" / name).read_text()
+        assert not re.search(rf"{OWN.pattern}/|(chown|chmod|cp|mv)\b.*{OWN.pattern}", text), name
+
+
+@dataclass(frozen=True)
+class Place:
+    """/var/lib/mkiso elsewhere, of a user who is not root, and a file that only root may read."""
+
+    lib: Path
+    secret: Path
+
+    def does(self, words: str) -> bool:
+        """Run a block of docs/operations.md; whether it came to its end."""
+        text = OWN.sub(str(self.lib), block("operations", words)).replace("-u mkiso", "-u nobody")
+        path = f"{self.lib.parent}:{os.environ['PATH']}"
+        return subprocess.run(("sh", "-ec", text), env={"PATH": path}, cwd="/", check=False, timeout=60).returncode == 0
+
+
+@pytest.fixture
+def own_place() -> Iterator[Place]:
+    """Not in a directory of pytest's, which nobody else may enter."""
+    above = Path(tempfile.mkdtemp(prefix="place-"))
+    place = Place(above / "lib", above / "secret")
+    try:
+        place.lib.mkdir()
+        place.secret.write_text("of root alone")
+        place.secret.chmod(0)
+        programs = {"systemctl": ""}
+        if os.geteuid() == 0:
+            above.chmod(0o755)
+            os.chown(place.lib, pwd.getpwnam("nobody").pw_uid, -1)
+        else:
+            programs["runuser"] = 'shift 3; exec "$@"'
+        for name, text in programs.items():
+            (above / name).write_text(f"#!/bin/sh\n{text}\n")
+            (above / name).chmod(0o755)
+        yield place
+    finally:
+        shutil.rmtree(above)
+
+
+def test_the_ledger_is_copied_and_restored_by_the_user_whose_it_is(own_place: Place) -> None:
+    ledger = own_place.lib / "ledger.db"
+    with sqlite3.connect(ledger) as connection:
+        connection.execute("CREATE TABLE jobs (id)")
+    connection.close()
+    if os.geteuid() == 0:
+        os.chown(ledger, own_place.lib.stat().st_uid, -1)
+    assert own_place.does("sh backup")
+    whole = (own_place.lib / "copy.db").read_bytes()
+    ledger.write_bytes(b"torn")
+    assert own_place.does("sh restore")
+    assert (ledger.read_bytes(), ledger.stat().st_mode & 0o777) == (whole, 0o600)
+    assert ledger.stat().st_uid == own_place.lib.stat().st_uid
+
+
+def test_no_restore_follows_a_link_to_what_is_roots(own_place: Place) -> None:
+    ledger = own_place.lib / "ledger.db"
+    ledger.write_bytes(b"as it was")
+    (own_place.lib / "copy.db").symlink_to(own_place.secret)
+    (own_place.lib / "ledger.db-wal").write_bytes(b"beside it")
+    assert not own_place.does("sh restore")
+    assert ledger.read_bytes() == b"as it was"
+    assert (own_place.lib / "ledger.db-wal").exists()
+
+
+def test_no_restore_writes_where_a_link_leads(own_place: Place) -> None:
+    elsewhere = own_place.lib.parent / "elsewhere"
+    elsewhere.mkdir()
+    (own_place.lib / "copy.db").write_bytes(b"a copy")
+    (own_place.lib / "copy.db").chmod(0o644)
+    for name in ("ledger.db", "ledger.new"):
+        (own_place.lib / name).symlink_to(elsewhere)
+    own_place.does("sh restore")
+    assert list(elsewhere.iterdir()) == []

@@ -1,9 +1,13 @@
 """The history where several hosts share a ledger: on PostgreSQL and MariaDB as they are."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
+from mkiso.errors import LedgerUnavailable
+from mkiso.ledger import database
 from mkiso.ledger.history import Filters, Mark
 from mkiso.ledger.ledger import Ledger
 from tests.integration.test_ledger import Server, server, servers
@@ -54,3 +58,51 @@ def test_who_waits_has_a_place(shared: Ledger) -> None:
     first, second = (fill(shared, number, "A", **waiting) for number in (4, 5))
     assert {one: place for one, (_, place) in shared.history.jobs([first, second]).items()} == {first: 1, second: 2}
     assert (shared.history.queue("W"), len(shared.history.running(["A"]))) == (2, 2)
+
+
+SLEEPS = {"mariadb": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}
+RUNNING = {
+    "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'",
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'",
+}
+
+
+def test_a_search_that_takes_too_long_stops_and_is_no_ledger_that_is_away(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "LIMIT", 2.0)
+    ledger = Ledger(server.url, lambda: "W", set)
+    ledger.prepare()
+    kind = "postgresql" if "postgresql" in server.url else "mariadb"
+    with pytest.raises(LedgerUnavailable, match="takes longer than 2 seconds, and was stopped"):
+        ledger._database.do(lambda connection: connection.exec_driver_sql(SLEEPS[kind]).all())
+    assert server.execute(RUNNING[kind]) == [(0,)]
+    assert "the ledger does not answer" not in caplog.text
+    assert ledger._database.answered_for(60)
+    ledger.close()
+
+
+def test_what_is_wrong_with_a_statement_is_no_ledger_that_is_away(
+    shared: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    for ask in ("nonsense", "SELECT CAST('x' AS DECIMAL) / 0 FROM jobs WHERE 1 = 'x'", f"SELECT {'(' * 100_000}"):
+        with suppress(DBAPIError):
+            shared._database.do(lambda connection, ask=ask: connection.exec_driver_sql(ask).all())  # type: ignore[misc]
+    for odd in ("\0", "x\0y", "\x7f", "'"):
+        with suppress(DBAPIError):
+            shared.history.page(Filters(accession=odd, patient=(odd,), requester=odd), Mark(odd, odd), 50)
+    assert "the ledger does not answer" not in caplog.text
+    assert shared._database.answered_for(60)
+    shared.check()
+
+
+def test_no_text_with_a_nul_keeps_a_job_out_of_the_ledger(shared: Ledger) -> None:
+    """From instances, archives and destinations alike."""
+    odd = {"patient_id": "P\0", "patient_name": "A\0B", "studies": ["1.2\0"], "destination": "\0", "requester": "x\0"}
+    job_id = fill(shared, 9, "A", **odd, error={"code": "busy", "detail": "\0"})
+    uids = dict.fromkeys(("sop_class_uid", "series_uid", "study_uid", "transfer_syntax"), "1.2\0")
+    shared.hand_out(job_id, [{"sop_instance_uid": "1.2\0.3", **uids, "bytes": 1, "outcome": "\0"}])
+    shared.update(job_id, seconds={"queued": 0.5}, error={"code": "\0", "detail": ["\0"]})
+    job = shared.job(job_id)
+    assert (job["patient_id"], job["patient_name"], job["studies"], job["requester"]) == ("P", "AB", ["1.2"], "x")
+    assert [one["sop_instance_uid"] for one in shared.history.instances(job_id, "", 9)] == ["1.2.3"]

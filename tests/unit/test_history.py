@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from mkiso.errors import LedgerUnavailable
 from mkiso.ledger.glance import Glance
 from mkiso.ledger.history import BATCH, History
 from mkiso.ledger.ledger import Ledger
-from mkiso.web.table import COLUMNS, harmless
+from mkiso.web.table import COLUMNS, csv_lines, harmless
 from tests.unit.test_web import BROWSER, Jobs, client, installation, ledger, service
 
 __all__ = ("client", "installation", "service")  # fixtures
@@ -103,6 +104,29 @@ def test_a_filter_that_makes_no_sense_is_refused(query: str, filled: FlaskClient
     assert filled.get(f"/history?{query}", headers=BROWSER).status_code == 400
 
 
+WORDS = " ".join(["a"] * 8)
+
+
+@pytest.mark.parametrize(
+    "query", [f"patient={WORDS} a", "patient=" + "a" * 257, "requester=" + "a" * 257, f"before={'1' * 300},{'1' * 36}"]
+)
+@pytest.mark.parametrize("headers", [BROWSER, JSON, {"Accept": "text/csv"}])
+def test_a_search_of_many_words_or_a_long_one_is_refused(
+    query: str, headers: dict[str, str], filled: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(History, "page", lambda *_asked: pytest.fail("the ledger was asked"))
+    assert filled.get(f"/history?{query}", headers=headers).status_code == 400
+
+
+def test_a_search_of_many_words_is_told_how_many_it_may_have(filled: FlaskClient) -> None:
+    told = filled.get(f"/history?patient={WORDS} a", headers=JSON).json
+    assert (told["code"], told["detail"]) == (
+        "bad_request",
+        "patient has 9 words, and may have 8. Give the ones that tell most.",
+    )
+    assert days(filled.get(f"/history?patient={WORDS}&requester={'a' * 256}", headers=JSON)) == []
+
+
 def test_a_page_holds_50_and_leads_to_the_older_ones(client: FlaskClient) -> None:
     same = "2026-02-01T00:00:00.000000Z"
     ids = [fill(ledger(client), number, "A", created_at=same) for number in range(120)]
@@ -147,12 +171,29 @@ def test_no_cell_of_the_csv_is_calculated(filled: FlaskClient) -> None:
     assert failed["error"] == "busy"
 
 
-@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "  =1", "＝1", "\tx"])  # noqa: RUF001
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "  =1", "＝1", "\tx", '"=1', "\u3000＋1"])  # noqa: RUF001
 def test_what_a_spreadsheet_would_calculate_has_an_apostrophe(text: str) -> None:
     assert harmless(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["", "DOE", "1-2", "a=b", "'=1"])
+@pytest.mark.parametrize("separator", ["\t", "\r", "\n", "\r\n", ";", "|", ";;", "; ", ';"'])
+@pytest.mark.parametrize("before", ["", "RM"])
+def test_no_part_of_a_text_is_calculated_where_lists_have_another_separator(before: str, separator: str) -> None:
+    """As programs read it that split at semicolons, bars, tabs and lines, whether or not they know quotes."""
+    (line,) = list(csv_lines([dict.fromkeys(COLUMNS, f"{before}{separator}=HYPERLINK(A1);X{separator}@x")]))[1:]
+    split = {
+        one for delimiter in ";|\t" for row in csv.reader(io.StringIO(line, None), delimiter=delimiter) for one in row
+    }
+    cells = split | {one for row in csv.reader(io.StringIO(line, newline="")) for one in row}
+    assert not [one for one in cells | set(re.split("[;|\t\r\n]", line)) if one.lstrip(' "').startswith(("=", "@"))]
+
+
+def test_every_cell_is_quoted() -> None:
+    (line,) = list(csv_lines([dict.fromkeys(COLUMNS, 'A;"B"')]))[1:]
+    assert line == ",".join(['"A;""B"""'] * len(COLUMNS)) + "\r\n"
+
+
+@pytest.mark.parametrize("text", ["", "DOE", "1-2", "a=b", "'=1", "a;b", "a\r\nb", "O'NEIL;", "a, -b"])
 def test_what_is_text_stays_as_it_is(text: str) -> None:
     assert harmless(text) == text
 

@@ -3,6 +3,7 @@ import ctypes
 import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections import deque
@@ -12,12 +13,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from mkiso.errors import ConfigurationError, DiskFull, JobExists, JobNotFound, LedgerUnavailable
 from mkiso.ledger import database, tables
 from mkiso.ledger import ledger as ledger_module
+from mkiso.ledger.history import Filters
 from mkiso.ledger.ledger import Ledger
 from mkiso.retrieve.instances import Instance
+from tests.support.tools import wait_until
 
 # The contract's JOB.
 JOB_FIELDS = {
@@ -212,6 +216,67 @@ def test_after_the_ledger_was_away_silence_proves_nothing(three: Ledger, file: P
     assert other.job("J1")["state"] == "queued"
     assert other.request_cancel("J1")["state"] == "queued"
     other.close()
+
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c{}) SELECT count(*) FROM c"
+
+
+def runs(statement: str) -> Callable[[sa.Connection], Any]:
+    return lambda connection: connection.exec_driver_sql(statement).scalar_one()
+
+
+def runs_on() -> bool:
+    """Whether a thread is still at what was asked of a ledger."""
+    return any(thread.name == "ledger" for thread in threading.enumerate())
+
+
+def require_not_away(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    assert "the ledger does not answer" not in caplog.text
+    assert ledger._database.answered_for(60)
+    ledger.check()
+
+
+def test_what_is_wrong_with_a_statement_is_no_ledger_that_is_away(
+    three: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    for ask in (
+        lambda: three.history.page(Filters(patient=tuple(map(str, range(1_500)))), None, 50),
+        lambda: three.history.jobs(list(map(str, range(300_000)))),
+        lambda: three._database.do(runs("SELECT zeroblob(2000000000)")),
+        lambda: three._database.do(runs("nonsense")),
+        lambda: three.job(object()),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(DBAPIError):
+            ask()
+    require_not_away(three, caplog)
+
+
+def test_a_search_that_takes_too_long_stops_and_is_no_ledger_that_is_away(
+    three: Ledger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LIMIT", 2.0)
+    with pytest.raises(LedgerUnavailable, match=r"takes longer than 2 seconds, and was stopped"):
+        three._database.do(runs(ENDLESS.format("")))
+    wait_until(lambda: not runs_on(), 10, str)
+    monkeypatch.setattr(database, "LIMIT", 5.0)
+    require_not_away(three, caplog)
+
+
+def write_then(connection: sa.Connection, statement: str) -> None:
+    connection.execute(tables.jobs.update().values(patient_name="WRITTEN"))
+    connection.exec_driver_sql(statement)
+
+
+def test_who_writes_is_stopped_no_sooner_than_given_up(three: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "SOONER", 0)
+    with pytest.raises(LedgerUnavailable, match="stopped"):
+        three._database.do(runs(ENDLESS.format(" LIMIT 300000")))
+    three._database.do(lambda connection: write_then(connection, ENDLESS.format(" LIMIT 300000")))
+    assert three.job("J1")["patient_name"] == "WRITTEN"
+    monkeypatch.setattr(database, "LIMIT", 0.3)
+    with pytest.raises(LedgerUnavailable):
+        three._database.do(lambda connection: write_then(connection, ENDLESS.format("")))
+    wait_until(lambda: not runs_on(), 10, str)
 
 
 def test_the_instances_of_a_job_are_remembered_once(three: Ledger) -> None:

@@ -9,9 +9,11 @@ import pytest
 import sqlalchemy as sa
 
 from mkiso.errors import JobNotFound
+from mkiso.ledger import ledger as ledger_module
 from mkiso.ledger import retention
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.tables import forgotten, instances, job_accessions, ledger_time
+from mkiso.ledger.retention import DAY
+from mkiso.ledger.tables import forgotten, instances, job_accessions, jobs, ledger_time
 from tests.unit.test_totals import BUSY, House, house
 
 __all__ = ("house",)  # a fixture
@@ -116,6 +118,112 @@ def test_nothing_of_a_forgotten_patient_is_left_in_the_files(house: House, tmp_p
     assert found(tmp_path, names) == names
     house.ours.retention.forget(5)
     assert found(tmp_path, names) == {name for name in names if name.endswith("0")}
+
+
+class Clocks:
+    """The database's clock and the host's, so many days from now; and a process's own, which nobody sets."""
+
+    def __init__(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.house, self.begin, self.up = house, datetime.now(UTC), 0.0
+        self.show(0)
+        monkeypatch.setattr(ledger_module, "now", lambda: ledger_time(self.shown))
+        monkeypatch.setattr(retention.time, "monotonic", lambda: self.up * DAY)
+
+    def show(self, days: float) -> None:
+        self.shown = self.begin + timedelta(days=days)
+        for one in (self.house.ours, self.house.theirs):
+            one._database.now = sa.literal(int(self.shown.timestamp()))
+
+    def job(self, days: float) -> str:
+        """One that is run and ends at this time."""
+        self.show(days)
+        return self.house.end(1, finished_at=ledger_time(self.shown))
+
+    def forgets(self, days: float, keep: int, host: Ledger | None = None) -> set[str]:
+        """What is forgotten at this time, by a process that has just started unless it is told."""
+        self.show(days)
+        before = ids(self.house.ours)
+        self.house.ours.retention._believed = None
+        (host or self.house.ours).retention.forget(keep)
+        return before - ids(self.house.ours)
+
+
+@pytest.fixture
+def clocks(house: House, monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(house, monkeypatch)
+
+
+def a_month_of_jobs(clocks: Clocks) -> dict[int, str]:
+    """One every third day, by the day; the last one today."""
+    return {day: clocks.job(day) for day in range(-30, 1, 3)}
+
+
+def test_one_start_with_a_wrong_clock_forgets_nothing(clocks: Clocks, caplog: pytest.LogCaptureFixture) -> None:
+    made = a_month_of_jobs(clocks)
+    assert clocks.forgets(400, keep=28) == {made[-30]}
+    assert "the clock is far beyond the ledger's last job" in caplog.text
+    assert clocks.forgets(400, keep=28) == set()
+    caplog.clear()
+    assert clocks.forgets(0.5, keep=26) == {made[-27]}
+    assert "the clock" not in caplog.text
+
+
+def test_jobs_that_are_run_by_a_wrong_clock_do_not_bear_it_out(clocks: Clocks) -> None:
+    made = a_month_of_jobs(clocks)
+    strange = [clocks.job(400 + hours / 24) for hours in range(0, 6 * 24, 8)]
+    assert clocks.forgets(406, keep=28) == {made[-30]}
+    assert clocks.forgets(1, keep=28) == set()
+    clocks.job(1)
+    assert clocks.forgets(1, keep=27) == {made[-27]}
+    assert set(strange) <= ids(clocks.house.ours)
+
+
+def test_a_service_that_was_off_for_long_believes_its_clock_when_a_week_of_jobs_bears_it_out(clocks: Clocks) -> None:
+    made = a_month_of_jobs(clocks)
+    for day in range(60, 67, 3):
+        clocks.job(day)
+        assert clocks.forgets(day, keep=40) == set()
+    clocks.job(67.5)
+    assert clocks.forgets(67.5, keep=40) == set(made.values())
+
+
+def test_a_long_weekend_without_jobs_is_no_wrong_clock(clocks: Clocks, caplog: pytest.LogCaptureFixture) -> None:
+    made = a_month_of_jobs(clocks)
+    for day in range(5):
+        clocks.up = day
+        expected = {0: {made[-30]}, 3: {made[-27]}}.get(day, set())
+        assert clocks.forgets(day + 0.1, keep=30, host=clocks.house.theirs) == expected
+    assert "the clock" not in caplog.text
+
+
+def test_a_start_after_a_long_weekend_waits_for_the_first_job(clocks: Clocks) -> None:
+    made = a_month_of_jobs(clocks)
+    assert clocks.forgets(4, keep=28) == {made[-30]}
+    clocks.job(4)
+    assert clocks.forgets(4, keep=28) == {made[-27]}
+
+
+def test_a_clock_that_jumps_while_the_service_runs_is_not_believed(clocks: Clocks) -> None:
+    made = a_month_of_jobs(clocks)
+    running = clocks.house.theirs
+    assert clocks.forgets(0.1, keep=30, host=running) == {made[-30]}
+    clocks.up = 4
+    clocks.job(404)
+    assert clocks.forgets(404, keep=30, host=running) == {made[-27]}
+
+
+def test_a_job_of_the_future_keeps_no_other_and_ends_none(clocks: Clocks) -> None:
+    strange = clocks.job(3_650)
+    made = a_month_of_jobs(clocks)
+    assert clocks.forgets(0.1, keep=28) == {made[-30]}
+    assert strange in ids(clocks.house.ours)
+
+
+def test_a_ledger_of_older_versions_bears_its_clock_out_too(clocks: Clocks) -> None:
+    made = a_month_of_jobs(clocks)
+    clocks.house.change(jobs.update().values(alive_at=None))
+    assert clocks.forgets(400, keep=28) == {made[-30]}
+    assert clocks.forgets(0.5, keep=26) == {made[-27]}
 
 
 def forgotten_at_once(*ledgers: Ledger) -> int:
