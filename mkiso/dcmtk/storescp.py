@@ -26,7 +26,8 @@ LOGGING = Path(__file__).with_name("storescp.cfg")
 OUT_OF_SPACE = "Cannot write to file"
 SPEAKER = re.compile(r" \[[0-9]+\]$", re.M)
 TRANSFER = re.compile(
-    rb"^(?:I: Received Store Request.*|E: Store SCP Failed: (?:[0-9a-f]{4}:[0-9a-f]{4} )?(?P<failed>.*)"
+    rb"^(?:I: Received Store Request.*|I: Association (?P<associated>Acknowledged).*"
+    rb"|E: Store SCP Failed: (?:[0-9a-f]{4}:[0-9a-f]{4} )?(?P<failed>.*)"
     rb"|T: DIMSE receiveDataSetInFile: (?P<bytes>[0-9]+) bytes read \(last: (?:(?P<last>YES)|NO)\))"
     rb" \[(?P<child>[0-9]+)\]$",
     re.M,
@@ -78,7 +79,8 @@ def _tls_argv(tls: Tls) -> tuple[str, ...]:
 class Transfers:
     """Which files storescp has received whole: it has counted as many bytes to a last fragment as the file holds.
 
-    `failed` is what it said of the others, whose files it has removed.
+    `failed` is what it said of the others, whose files it has removed; `associated` are its processes whose peers have
+    got an association.
     """
 
     def __init__(self, log: Path) -> None:
@@ -87,6 +89,7 @@ class Transfers:
         self._coming: Counter[int] = Counter()  # bytes of the data set that each child receives now
         self._ended: dict[int, Counter[int]] = defaultdict(Counter)  # and of those whose files are not known yet
         self._whole: dict[str, int] = {}
+        self.associated: set[int] = set()
         self.failed: list[str] = []
 
     def read_on(self) -> None:
@@ -119,9 +122,15 @@ class Transfers:
             self._whole[name] = data_set
         return self._whole.get(name) == data_set
 
+    def forget(self, name: str) -> None:
+        """A file that is gone is not asked about again."""
+        self._whole.pop(name, None)
+
     def _take(self, match: re.Match[bytes]) -> None:
         child = int(match["child"])
-        if match["bytes"] is None:
+        if match["associated"]:
+            self.associated.add(child)
+        elif match["bytes"] is None:
             self._coming[child] = 0
         else:
             self._coming[child] += int(match["bytes"])

@@ -81,10 +81,10 @@ def receiving(directory: Path, instance: Instance) -> Iterator[Receiving]:
     workspace = Workspace(directory / "dicomdir_test")
     workspace.received.mkdir(parents=True)
     (port,) = free_ports(1)
-    inbox = Inbox(workspace.received, {(instance.study_uid, instance.sop_instance_uid)})
     with started_receiver(Tools(), Receiver(ae_title="RECEIVER", port=port), Retrieve(), workspace) as receiver:
         receiver.wait_until_it_listens()
-        inbox.transfers = receiver.transfers
+        inbox = Inbox(workspace.received, receiver.transfers)
+        inbox.expect({(instance.study_uid, instance.sop_instance_uid)})
         yield Receiving(receiver, inbox, workspace.received, instance)
 
 

@@ -318,7 +318,7 @@ def test_an_identity_that_cannot_be_kept_is_nobodys(tmp_path: Path) -> None:
 def test_a_program_that_failed_without_room_failed_for_that(
     free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.workspace._free", lambda _directory: free)
+    monkeypatch.setattr("mkiso.workspace.free_space", lambda _directory: free)
     if free < 1 << 16:
         with pytest.raises(DiskFull):
             require_room(tmp_path)
