@@ -115,7 +115,7 @@ class Expectation:
 
     uids: set[str] = field(default_factory=set)
     check: Check = unasked
-    seconds: float = STRANGERS
+    seconds: float = field(default_factory=lambda: STRANGERS)
 
     def is_met(self, found: Values) -> bool:
         """Whether an instance was sent as one of these, or is of one of their studies."""

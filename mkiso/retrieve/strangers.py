@@ -17,7 +17,7 @@ from mkiso.retrieve.receiver import RunningReceiver
 from mkiso.workspace import free_space
 
 MOST = 32  # associations that have sent nothing expected yet; an archive opens some 8 at once
-MOST_YOUNG = 2 * MOST  # while these are so young that an archive's first image may still come
+MOST_YOUNG = 256  # of those that are so young that an archive's first image may still come, in whose midst it may be
 YOUNG = 2.0
 UNASSOCIATED = 10.0  # s from a connection to its association; storescp's handshake of TLS has no limit of its own
 PAUSE = 0.05
@@ -35,21 +35,25 @@ class Strangers:
         self._storage, self._receivers = config.storage, len(config.receivers)
         self._clock, self._kept = Stopwatch(), Stopwatch()
         self._since: dict[int, float] = {}  # when each process of a connection was first seen, the oldest first
+        self._is_keeping = False
         self.ended = self.removed = 0
 
     def keep_in_bounds_sometimes(self) -> None:
-        """As `keep_in_bounds`, for whoever asks more often than need be."""
-        if self._kept.seconds() > PAUSE:
+        """As `keep_in_bounds`, for whoever asks more often than need be, or while it reads what a file will be."""
+        if self._kept.seconds() > PAUSE and not self._is_keeping:
             self.keep_in_bounds(self.inbox.unended())
 
     def keep_in_bounds(self, files: Set[str]) -> None:
         """End what takes too much now. `files` are those of the inbox that are not whole."""
-        self._see()
-        self._end_unassociated()
-        if len(self._since) > MOST:
-            self._end_surplus(files)
-        self._make_room(files)
-        self._kept = Stopwatch()
+        self._is_keeping = True
+        try:
+            self._see()
+            self._end_unassociated()
+            if len(self._since) > MOST:
+                self._end_surplus(files)
+            self._make_room(files)
+        finally:
+            self._is_keeping, self._kept = False, Stopwatch()
 
     def next_look(self) -> float:
         """Seconds after which there may be no room left, however much there is now."""
@@ -75,7 +79,7 @@ class Strangers:
         expected = self.inbox.senders | {file_number(one)[0] for one in files if self.inbox.is_expected(one)}
         strangers = sorted(self._since.keys() - expected, key=lambda one: (one in associated, self._since[one], one))
         for behind, child in zip(range(len(strangers), MOST, -1), strangers, strict=False):
-            if behind > MOST_YOUNG or child not in associated or now - self._since[child] > YOUNG:
+            if behind > MOST_YOUNG or now - self._since[child] > YOUNG:
                 self._end(child)
 
     def _make_room(self, files: Set[str]) -> None:

@@ -1,0 +1,165 @@
+"""Whoever reaches a receiver's port takes no processes, no time and no space from those who are served."""
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from socket import create_connection
+from typing import Any
+
+import psutil
+import pytest
+
+from mkiso import errors
+from mkiso.cancellation import Cancellation
+from mkiso.config import parse
+from mkiso.installation import Installation
+from mkiso.job import Order, make_disc
+from tests.support.archive import running_archive
+from tests.support.certificates import Authority
+from tests.support.ports import free_ports
+from tests.support.service import instances_of, instances_on, read_disc, settings
+from tests.support.strangers import (
+    DEFLATED,
+    Stranger,
+    endless_objects,
+    hung_up,
+    idle_associations,
+    of_many_steps,
+)
+from tests.support.studies import RICHARD, Study, ct_study
+from tests.support.tools import LOCALHOST, listens, wait_until
+
+SIX = "SIX.001"
+
+
+class Site:
+    """An installation with two receivers that anybody may reach, whose archive sends six instances slowly."""
+
+    def __init__(self, directory: Path, configuration: dict[str, Any], study: Study) -> None:
+        self.directory, self.study = directory, study
+        self.installation = Installation(parse(configuration))
+        self.ports = [one["port"] for one in configuration["receivers"]]
+        self.cancellation = Cancellation()
+
+    def disc(self, name: str = "disc") -> dict[str, bytes]:
+        disc = make_disc(self.installation, Order((SIX,), "test"), self.cancellation)
+        iso = b"".join(disc)
+        disc.close()
+        return instances_on(read_disc(iso, self.directory / name))
+
+    def is_right(self, made: Any) -> bool:
+        return bool(made.result(60) == instances_of([self.study]))
+
+    def wait_for_receiver(self, number: int = 0) -> None:
+        wait_until(lambda: any(listens(one.pid, self.ports[number]) for one in receivers()), 20, str)
+
+
+def receivers() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if one.name() == "storescp"]
+
+
+def living_children() -> list[psutil.Process]:
+    """The processes of the receivers that serve connections."""
+    children = [child for one in receivers() for child in one.children()]
+    return [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@contextmanager
+def attacked(
+    directory: Path, behaviour: str = "slow", delay: float = 0.3, tls: Any = None, **sections: Any
+) -> Iterator[tuple[Site, ThreadPoolExecutor]]:
+    port, *receiving = free_ports(3)
+    destinations = dict(zip(("RECEIVER", "RECEIVER2"), receiving, strict=True))
+    study = ct_study(directory / "held", RICHARD, SIX, count=6)
+    configuration = settings(directory, port, destinations)
+    configuration["receivers"][0]["tls"] = tls
+    for name, section in sections.items():
+        configuration[name] |= section
+    with running_archive(port, destinations, directory / "held", behaviour, delay=delay):
+        site = Site(directory, configuration, study)
+        with ThreadPoolExecutor(4) as pool:
+            try:
+                yield site, pool
+            finally:
+                site.cancellation.cancel("The test is over.")
+        site.installation.ledger.close()
+
+
+def test_idle_associations_stay_few_and_keep_nobody_from_being_served(tmp_path: Path) -> None:
+    with attacked(tmp_path) as (site, pool):
+        made = pool.submit(site.disc)
+        site.wait_for_receiver()
+        with idle_associations(site.ports[0], 200):
+            wait_until(lambda: len(living_children()) <= 33, 10, lambda: str(len(living_children())))
+            assert site.is_right(made)
+
+
+def test_an_association_that_comes_behind_many_is_served(tmp_path: Path) -> None:
+    with attacked(tmp_path, "stall", retrieve={"stall_timeout": 3600}) as (site, pool), ExitStack() as held:
+        pool.submit(site.disc)
+        site.wait_for_receiver()
+        held.enter_context(idle_associations(site.ports[0], 100))
+        last = held.enter_context(Stranger(site.ports[0]))
+        last.store(bytes(range(256)), b"1.2.3.668")
+        wait_until(lambda: len(living_children()) <= 33, 10, lambda: str(len(living_children())))
+        assert not last.is_over()
+
+
+def test_silent_connections_end_though_tls_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso.retrieve.strangers.UNASSOCIATED", 0.5, raising=False)
+    authority = Authority(tmp_path / "ca")
+    own = authority.pair("mkiso", host="mkiso.hospital.example")
+    tls = {"key_file": str(own.key), "cert_file": str(own.certificate), "ca_file": str(authority.certificate)}
+    with attacked(tmp_path, "hang-move", tls=tls, retrieve={"stall_timeout": 3600}) as (site, pool):
+        pool.submit(site.disc)
+        site.wait_for_receiver()
+        silent = [create_connection((LOCALHOST, site.ports[0])) for _ in range(3)]
+        wait_until(lambda: all(map(hung_up, silent)), 20, str)
+        for one in silent:
+            one.close()
+
+
+def test_foreign_instances_of_endless_elements_hold_up_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso.retrieve.instances.STRANGERS", 0.5, raising=False)
+    hostile = of_many_steps()
+    with attacked(tmp_path) as (site, pool):
+        made = pool.submit(site.disc)
+        site.wait_for_receiver()
+        with Stranger(site.ports[0], DEFLATED) as stranger:
+            for number in range(8):
+                stranger.store(hostile, f"1.2.3.{number}".encode())
+        assert site.is_right(made)
+
+
+def test_a_job_that_reads_an_endless_instance_can_be_cancelled(tmp_path: Path) -> None:
+    with attacked(tmp_path, delay=1) as (site, pool):
+        made = pool.submit(site.disc)
+        site.wait_for_receiver()
+        with Stranger(site.ports[0], DEFLATED) as stranger:
+            for file in site.study.files:
+                stranger.store(of_many_steps(), file.stem.encode())  # as if it were the archive's own
+        site.cancellation.cancel("Somebody stopped it.")
+        with pytest.raises(errors.Cancelled):
+            made.result(5)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 48 MB, which needs root."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", directory), check=True)
+    yield directory
+    subprocess.run(("umount", directory), check=True)
+
+
+def test_a_strangers_endless_objects_fill_nobodys_disk(tmp_path: Path, small_disk: Path) -> None:
+    storage = {"work_dir": str(small_disk / "work"), "min_free": "8MB"}
+    with attacked(tmp_path, storage=storage) as (site, pool):
+        made = [pool.submit(site.disc, f"disc{number}") for number in range(2)]
+        for number in range(2):
+            site.wait_for_receiver(number)
+        with endless_objects(site.ports[0]):
+            assert all(map(site.is_right, made))
