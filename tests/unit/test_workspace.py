@@ -324,3 +324,18 @@ def test_a_program_that_failed_without_room_failed_for_that(
             require_room(tmp_path)
     else:
         require_room(tmp_path)
+
+
+def test_room_that_others_make_in_time_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = 10
+
+    def make_room() -> None:
+        nonlocal free
+        free += 30
+
+    monkeypatch.setattr("mkiso.workspace.free_space", lambda _directory: free)
+    require_space(tmp_path, 100, make_room)
+    assert free == 100
+    monkeypatch.setattr("mkiso.workspace.PATIENCE", 0.05)
+    with pytest.raises(DiskFull, match=r"storage\.min_free keeps 101"):
+        require_space(tmp_path, 101)
