@@ -74,7 +74,7 @@ class RunningReceiver:
             return []
         children = Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text()
         pids = [int(pid) for pid in children.split()]
-        self._ended = {pid for pid in pids if pid in self._ended or _has_ended(pid)}
+        self._ended = {pid for pid in pids if pid in self._ended or _state(pid) in "ZX"}
         return [pid for pid in pids if pid not in self._ended]
 
     def end(self, child: int) -> None:
@@ -83,6 +83,21 @@ class RunningReceiver:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             self._ended.add(child)
+
+    def shorten_log(self) -> None:
+        """Let the log begin anew; its writers stand still meanwhile, so that no line is lost."""
+        self.require_alive()
+        os.killpg(self._child.pid, signal.SIGSTOP)
+        try:
+            waited = Stopwatch()
+            while any(_state(pid) not in "TZX" for pid in (self._child.pid, *self.children())):
+                if waited.seconds() > TELL_LIMIT:
+                    return
+                time.sleep(POLL)
+            self.transfers.read_on()
+            self.transfers.begin_anew()
+        finally:
+            os.killpg(self._child.pid, signal.SIGCONT)
 
     def _said(self) -> str:
         return without_speakers(said(self._log))
@@ -121,11 +136,12 @@ def _told(wrong: dict[str, str]) -> list[str]:
     return [f"Its tls.{key} {why}." for key, why in wrong.items()]
 
 
-def _has_ended(pid: int) -> bool:
+def _state(pid: int) -> str:
+    """One letter (proc_pid_stat(5)); X where there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].startswith((b"Z", b"X"))
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2][0]
     except (FileNotFoundError, ProcessLookupError):
-        return True
+        return "X"
 
 
 def _listens(pid: int, port: int) -> bool:

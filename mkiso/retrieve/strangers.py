@@ -20,6 +20,8 @@ MOST = 32  # associations that have sent nothing expected yet; an archive opens 
 MOST_YOUNG = 256  # of those that are so young that an archive's first image may still come, in whose midst it may be
 YOUNG = 2.0
 UNASSOCIATED = 10.0  # s from a connection to its association; storescp's handshake of TLS has no limit of its own
+MOST_SMALL = 4096  # fragments that make next to nothing, and a line of the log each
+MOST_LOG = 1 << 24  # bytes
 PAUSE = 0.05
 FASTEST = 2 << 30  # bytes a second that a peer may write
 
@@ -49,6 +51,7 @@ class Strangers:
         try:
             self._see()
             self._end_unassociated()
+            self._shorten_log(files)
             if len(self._since) > MOST:
                 self._end_surplus(files)
             self._make_room(files)
@@ -64,7 +67,7 @@ class Strangers:
         self._since = {child: before.get(child, now) for child in self.receiver.children()}
         self.receiver.transfers.read_on()
         gone = before.keys() - self._since.keys()
-        self.receiver.transfers.associated -= gone  # their numbers may become others'
+        self.receiver.transfers.forget_children(gone)
         self.inbox.senders -= gone
 
     def _end_unassociated(self) -> None:
@@ -76,8 +79,9 @@ class Strangers:
     def _end_surplus(self, files: Set[str]) -> None:
         """The oldest go first, so that one that comes now has its time; before all those without an association."""
         now, associated = self._clock.seconds(), self.receiver.transfers.associated
-        expected = self.inbox.senders | {file_number(one)[0] for one in files if self.inbox.is_expected(one)}
-        strangers = sorted(self._since.keys() - expected, key=lambda one: (one in associated, self._since[one], one))
+        strangers = sorted(
+            self._since.keys() - self._of_expected(files), key=lambda one: (one in associated, self._since[one], one)
+        )
         for behind, child in zip(range(len(strangers), MOST, -1), strangers, strict=False):
             if behind > MOST_YOUNG or now - self._since[child] > YOUNG:
                 self._end(child)
@@ -96,6 +100,19 @@ class Strangers:
                 self.inbox.remove(name)
                 self.removed += foreign[name]
                 total -= foreign[name]
+
+    def _shorten_log(self, files: Set[str]) -> None:
+        """storescp tells of each fragment, which may be of two bytes, and of two others."""
+        small = self.receiver.transfers.small
+        if many := {child for child in self._since if small[child] > MOST_SMALL}:
+            for child in many - self._of_expected(files):
+                self._end(child)
+        if self._since and self.receiver.transfers.read > MOST_LOG:
+            self.receiver.shorten_log()
+
+    def _of_expected(self, files: Set[str]) -> set[int]:
+        """The processes that have received what is expected, or do now."""
+        return self.inbox.senders | {file_number(one)[0] for one in files if self.inbox.is_expected(one)}
 
     def _is_foreign(self, name: str) -> bool:
         """Not of one who has sent what is expected: the archive itself, whose association is not cut."""

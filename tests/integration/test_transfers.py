@@ -180,6 +180,19 @@ def test_a_file_that_came_whole_counts_though_its_receiver_was_killed_then(file:
         assert it.inbox.damaged == 1
 
 
+def test_a_log_that_begins_anew_in_the_middle_of_a_transfer_loses_no_count(file: Path, tmp_path: Path) -> None:
+    data = data_set(file)
+    with receiving(tmp_path, read(file)) as it, it.sender() as sender:
+        begin_store(sender, it.instance)
+        send(sender, it.instance, data[: len(data) // 4 * 2], DATA)
+        wait_until(lambda: "(last: NO)" in it.log(), 10, it.log)
+        it.receiver.shorten_log()
+        assert it.log() == ""
+        send(sender, it.instance, data[len(data) // 4 * 2 :], LAST)
+        wait_until(it.found, 10, str)
+        assert it.log() != ""
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """A file system of so many bytes, which needs root."""

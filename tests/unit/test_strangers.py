@@ -8,7 +8,7 @@ import pytest
 from mkiso.config import Config, Receiver, Storage
 from mkiso.dcmtk.storescp import Transfers
 from mkiso.retrieve import strangers
-from mkiso.retrieve.strangers import MOST, MOST_YOUNG, UNASSOCIATED, YOUNG, Strangers
+from mkiso.retrieve.strangers import MOST, MOST_LOG, MOST_SMALL, MOST_YOUNG, UNASSOCIATED, YOUNG, Strangers
 
 MIN_FREE, RECEIVERS = 1000, 2
 NAME = "CT.X.1.2.{}.9.1"
@@ -23,6 +23,11 @@ class Receiving:
         self.sizes: dict[str, int] = {}
         self.expected: dict[str, bool | None] = {}
         self.senders: set[int] = set()
+
+        self.shortened = 0
+
+    def shorten_log(self) -> None:
+        self.shortened += 1
 
     def children(self) -> list[int]:
         return list(self.alive)
@@ -118,6 +123,17 @@ def test_a_connection_gets_its_association_in_time_or_ends(it: Receiving, keep: 
     time.now = UNASSOCIATED + 1
     keep()
     assert it.alive == [2, 3]
+
+
+def test_who_writes_the_log_full_goes(it: Receiving, keep: Keep) -> None:
+    it.alive = [1, 2, 3]
+    it.senders = {1}
+    it.transfers.small.update({1: MOST_SMALL + 1, 2: MOST_SMALL + 1, 3: MOST_SMALL})
+    keep()
+    assert (it.alive, it.shortened) == ([1, 3], 0)
+    it.transfers.read = MOST_LOG + 1
+    keep()
+    assert it.shortened == 1
 
 
 def test_the_number_of_a_process_that_ended_may_be_anothers(it: Receiving, keep: Keep) -> None:

@@ -220,6 +220,7 @@ def test_less_than_min_free_is_disk_full(
     min_free: int, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_bfree=99, f_frsize=4096, f_bsize=1))
+    monkeypatch.setattr("mkiso.workspace.PATIENCE", 0)
     if enough:
         require_space(tmp_path, min_free)
     else:
