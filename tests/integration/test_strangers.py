@@ -9,7 +9,6 @@ from pathlib import Path
 from socket import create_connection
 from typing import Any
 
-import psutil
 import pytest
 
 from mkiso import errors
@@ -54,28 +53,37 @@ class Site:
         return bool(made.result(seconds) == instances_of([self.study]))
 
     def wait_for_receiver(self, number: int = 0) -> None:
-        wait_until(lambda: any(listens(one.pid, self.ports[number]) for one in receivers()), 20, str)
+        wait_until(lambda: any(listens(pid, self.ports[number]) for pid in receivers()), 20, str)
 
 
-def receivers() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if one.name() == "storescp"]
+def receivers() -> list[int]:
+    return [pid for pid in children(os.getpid()) if stat(pid).startswith("storescp)")]
 
 
-def living_children() -> list[psutil.Process]:
+def living_children() -> list[int]:
     """The processes of the receivers that serve connections."""
-    return [child for one in receivers() for child in one.children() if not has_ended(child)]
+    return [child for one in receivers() for child in children(one) if stat(child).startswith("storescp) S")]
 
 
-def has_ended(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
+def children(pid: int) -> list[int]:
+    """Of all threads of a process."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def stat(pid: int) -> str:
+    """A process's name and state (proc_pid_stat(5)); empty where it is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().partition("(")[2]
+    return ""
 
 
 @contextmanager
 def attacked(
-    directory: Path, behaviour: str = "slow", delay: float = 0.3, tls: Any = None, **sections: Any
+    directory: Path, behaviour: str = "slow", delay: float = 0.2, tls: Any = None, **sections: Any
 ) -> Iterator[tuple[Site, ThreadPoolExecutor]]:
     port, *receiving = free_ports(3)
     destinations = dict(zip(("RECEIVER", "RECEIVER2"), receiving, strict=True))
@@ -94,8 +102,11 @@ def attacked(
         site.installation.ledger.close()
 
 
-def test_idle_associations_stay_few_and_keep_nobody_from_being_served(tmp_path: Path) -> None:
-    with attacked(tmp_path, delay=0.6) as (site, pool):
+def test_idle_associations_stay_few_and_keep_nobody_from_being_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.retrieve.strangers.YOUNG", 1, raising=False)
+    with attacked(tmp_path, delay=0.7) as (site, pool):
         made = pool.submit(site.disc)
         site.wait_for_receiver()
         with idle_associations(site.ports[0], 200):
