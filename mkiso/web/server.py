@@ -58,6 +58,7 @@ class Server(BaseApplication):
             "logger_class": Logger,
             "graceful_timeout": math.ceil(server.drain_timeout) + GRACE,
             "limit_request_line": LONGEST_REQUEST_LINE,
+            "forwarder_headers": "",  # by default SCRIPT_NAME and PATH_INFO of loopback change the path
             "control_socket_disable": True,
             "sendfile": False,  # it goes past the limits of Client, and is not counted
             "proc_name": "mkiso",
