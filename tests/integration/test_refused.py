@@ -13,8 +13,8 @@ from tests.support.service import Service, running_service, settings
 from tests.support.tools import LOCALHOST, wait_until
 
 SECRET = b"s3cr3t-t0ken"
-GET = b"GET /mkiso.php HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /mkiso2.php HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+GET = b"GET /mkiso.php HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /mkiso2.php HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 BEARER = b"Authorization: Bearer " + SECRET
 REFUSED = {
     "a header without a colon": (400, GET + b"Authorization Bearer " + SECRET + b"\r\n\r\n"),
@@ -24,7 +24,6 @@ REFUSED = {
     "a length": (400, GET + b"Content-Length: " + SECRET + b"\r\n\r\n"),
     "an expectation": (400, GET + b"Expect: " + SECRET + b"\r\n\r\n"),
     "a coding": (400, GET + b"Transfer-Encoding: " + SECRET + b"\r\n\r\n"),
-    "a script's name": (400, GET + b"SCRIPT_NAME: /" + SECRET + b"\r\n\r\n"),
     "a long header": (431, GET + BEARER + b"A" * 9000 + b"\r\n\r\n"),
     "many headers": (431, GET + (BEARER + b"\r\n") * 200 + b"\r\n"),
     "a long request line": (414, b"GET /mkiso.php?token=" + SECRET + b"A" * 9000 + b" HTTP/1.1\r\n\r\n"),
