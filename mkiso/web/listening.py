@@ -50,7 +50,7 @@ class Listener:
 
 def unnamed(server: Server) -> str | None:
     """What to do where another host can reach the service, and has no name to ask for; None where it has."""
-    address = parse_address(server.bind)
+    address = cast(Address, parse_address(server.bind))
     if server.hosts or isinstance(address, str) or is_loopback(host_name(address[0])):
         return None
     return "Browsers of other hosts are refused: server.hosts has no name for them"

@@ -75,6 +75,35 @@ def test_what_is_no_request_is_answered_in_json_and_not_logged(what: str, servic
     assert b"Traceback" not in log
 
 
+@pytest.mark.parametrize(
+    ("wanted", "request_"),
+    [
+        (200, b"GET /history HTTP/1.1\r\nHost: localhost\r\n"),
+        (200, b"GET http://127.0.0.1:80/history HTTP/1.1\r\nHost: LOCALHOST.\r\n"),
+        (200, b"GET /history HTTP/1.0\r\n"),
+        (200, b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n"),
+        (403, b"GET /history HTTP/1.1\r\nHost: evil.example\r\n"),
+        (403, b"GET http://evil.example/history HTTP/1.1\r\nHost: localhost\r\n"),
+        (403, b"GET http://localhost/history HTTP/1.1\r\nHost: evil.example\r\n"),
+        (403, b"POST /mkiso2.php?accession_number=A HTTP/1.1\r\nHost: evil.example\r\n"),
+        (400, b"GET /history HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n"),
+        (400, b"GET /history HTTP/1.1\r\nHost: localhost, evil.example\r\n"),
+        (400, b"GET /history HTTP/1.1\r\nHost: \xff\r\n"),
+        (400, b"GET /history HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-User: a\r\nX-Forwarded-User: b\r\n"),
+        (200, b"GET /history HTTP/1.1\r\nHost: localhost\r\nX_Forwarded_User: a,b\r\n"),
+        (404, b"GET /api/history HTTP/1.1\r\nHost: localhost\r\nSCRIPT_NAME: /api\r\n"),
+        (400, b"GET /static/%00 HTTP/1.1\r\nHost: localhost\r\n"),
+    ],
+)
+def test_at_a_port_it_is_told_from_the_bytes_for_whom_a_request_is(
+    wanted: int, request_: bytes, service: Service
+) -> None:
+    status, _, body = said(service, request_ + b"Connection: close\r\n\r\n")
+    assert status == wanted, body
+    if wanted >= 400:
+        assert json.loads(body)["code"] in ("forbidden", "bad_request")
+
+
 def disc_by(script: str, site: Site) -> dict[str, object]:
     """A configuration whose genisoimage says 1 MB, and does what the script does."""
     program = site.directory / "genisoimage"
