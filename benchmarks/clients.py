@@ -62,7 +62,7 @@ GARBAGE = (
     b"\x01\x00\x00\x00\x00\xcd" + bytes(205),  # an A-ASSOCIATE-RQ
     b"\r\n\r\nnonsense\r\n\r\n",
     b"GET /mkiso.php?accession_number=CT.001 HTT",
-    b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\naccession",
+    b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\naccession",
     b"GET / HTTP/1.1\r\n" + b"X-Header: " + b"y" * 20_000 + b"\r\n\r\n",
     b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n",
 )

@@ -100,7 +100,7 @@ def fill(desk: Desk) -> None:
     job_id = desk.service.get("/api/jobs?state=done&limit=1").json()["jobs"][0]["id"]
     begun = [socket.create_connection((LOCALHOST, desk.port)) for _ in range(3 * WORKERS * THREADS)]
     for one in begun:
-        one.sendall(f"POST /api/jobs/{job_id}/cancel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n".encode())
+        one.sendall(f"POST /api/jobs/{job_id}/cancel HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n".encode())
     time.sleep(LOCKED)
     with closing(sqlite3.connect(desk.ledger, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from mkiso import problems
+from mkiso.addresses import host_name, is_address
 from mkiso.errors import BadRequest, ConfigurationError, NotConfigured
 from mkiso.yaml_file import read_yaml
 
@@ -54,6 +55,13 @@ def _host(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_:][A-Za-z0-9._:-]*", value):
         raise ValueError("a host name or an address")
     return value
+
+
+def _asked_name(value: str) -> str:
+    name = host_name(value)
+    if not (is_address(name) or re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", name)):
+        raise ValueError("a name or an address as in a browser's address bar, without scheme, port and wildcard")
+    return name
 
 
 def _secret(value: object) -> object:
@@ -90,6 +98,7 @@ Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 AETitle = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_ae_title)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Host = Annotated[str, AfterValidator(_host)]
+AskedName = Annotated[str, AfterValidator(_asked_name)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 LayoutName = Literal["legacy", "pdi"]
 
@@ -209,6 +218,7 @@ class ApiToken(Section):
 
 class Server(Section):
     bind: Annotated[str, AfterValidator(_bind)] = "127.0.0.1:8080"
+    hosts: tuple[AskedName, ...] = ()
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     threads: Annotated[int, Field(ge=8, le=1024)] = 16
     send_timeout: Seconds = 300

@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.support.tools import ROOT, wait_until
 STARTED = time.monotonic()
 CONFIGURATION = "/etc/mkiso/mkiso.yaml"
 DISC = "/mkiso.php?accession_number=CT.001"
+DOWNLOAD, RELAY = "/iso/download?accession_number=SR.001", "/mkiso2.php?accession_number=SR.001"
 INSTALL = ("apt-get", "install", "-y", "-qq")
 ELSEWHERE = ("/proc", "/sys", "/dev", "/packages", "/var/cache/apt", "/var/lib/apt")
 
@@ -116,8 +119,73 @@ def check_nginx(chroot: Chroot, directory: Path) -> None:
         told = subprocess.run((*curl, url), capture_output=True, text=True, check=True).stdout
         assert told == status, (url, told, body.read_text())
     assert '"accessions":["CT.001"]' in body.read_text(), body.read_text()
-    chroot.run("nginx", "-s", "stop")
     said("nginx: mkiso's site beside Debian's own, with TLS")
+    check_doors(chroot)
+    chroot.run("nginx", "-s", "stop")
+
+
+def check_doors(chroot: Chroot) -> None:
+    """Who is told to mkiso, and who comes in, as the installed site is opened further and further."""
+    before = jobs(chroot)
+    assert asked("/healthz", "-u", f"dr.chief\r\n\r\nGET {RELAY} HTTP/1.1:x") == (200, "")
+    assert asked(f"/api{DOWNLOAD}", "-u", "dr.chief:anything") == (200, "")
+    (job,) = [job for job in jobs(chroot) if job not in before]
+    assert (job["kind"], job["requester"]) == ("iso", "127.0.0.1"), job
+    said("nginx: a user's name that nobody checked is not told, and is no request")
+    access, htpasswd = "/etc/nginx/mkiso-access.conf", "/etc/nginx/mkiso.htpasswd"
+    chroot.write(htpasswd, "dr.chief:{PLAIN}right\n")
+    chroot.run("sed", "-i", "s/^# auth_basic/auth_basic/", access)
+    with configured(chroot, "  api_tokens: [{name: his, token: s3cr3t}]\n"):
+        chroot.run("nginx", "-s", "reload")
+        wait_until(lambda: asked("/history") == (401, "unauthorized"), 10, str)
+        password, token = ("-u", "dr.chief:right"), ("-H", "Authorization: Bearer s3cr3t")
+        wrong = ("-H", "Authorization: Bearer wrong")
+        for path, options, status in (
+            ("/api/jobs", (), 401),
+            ("/api/jobs", wrong, 401),
+            ("/history", token, 401),
+            ("/history", password, 200),
+            (f"/api{DOWNLOAD}", token, 200),
+            (f"/api{DOWNLOAD}", password, 200),
+        ):
+            assert asked(path, *options) == (status, "unauthorized" if status == 401 else ""), (path, options)
+    signed = {job["requester"] for job in jobs(chroot)}
+    assert {"his@127.0.0.1", "dr.chief@127.0.0.1"} <= signed, signed
+    assert " dr.chief [" in chroot.path("/var/log/nginx/access.log").read_text()
+    with configured(chroot):
+        assert asked("/api/jobs", *token) == (401, "unauthorized")
+    said("nginx: with passwords, and the API by a password or a token that mkiso knows")
+    with configured(chroot, "  hosts: [radiology]\n", bind="127.0.0.1:8080"):
+        for host, status, code in (
+            ("localhost", 200, ""),
+            ("Radiology:1", 200, ""),
+            ("evil.example", 403, "forbidden"),
+        ):
+            assert asked("/api/jobs", "-H", f"Host: {host}", site="http://127.0.0.1:8080") == (status, code), host
+    said("at a TCP address: loopback's names and those of the configuration, and no other site's")
+
+
+def asked(path: str, *options: str, site: str = "https://127.0.0.1") -> tuple[int, str]:
+    """The status of an answer, and the code where it is an error in JSON."""
+    argv = ("curl", "-sS", "--insecure", "-w", "\\n%{http_code}", *options, f"{site}{path}")
+    *body, status = subprocess.run(argv, capture_output=True, check=True).stdout.split(b"\n")
+    error = re.match(rb'{"error":[^{}]*"code": ?"(\w+)"', b"".join(body))
+    return int(status), error[1].decode() if error else ""
+
+
+@contextmanager
+def configured(chroot: Chroot, more: str = "", bind: str = "") -> Iterator[None]:
+    """The service with more in its last section, `server`, and perhaps at another address, for a while."""
+    configuration = chroot.path(CONFIGURATION)
+    kept = configuration.read_text()
+    try:
+        text = re.sub(r"bind: \S+", f"bind: {bind}", kept) if bind else kept
+        configuration.write_text(text + more)
+        chroot.run("systemctl", "restart", "mkiso")
+        yield
+    finally:
+        configuration.write_text(kept)
+        chroot.run("systemctl", "restart", "mkiso")
 
 
 def check_backup(chroot: Chroot) -> None:

@@ -75,10 +75,11 @@ def _port(config: Config, receiver: Receiver) -> str:
 
 
 def _bind(config: Config) -> str:
-    from mkiso.web.listening import occupant  # noqa: PLC0415  (gunicorn is not for every command)
+    from mkiso.web.listening import occupant, unnamed  # noqa: PLC0415  (gunicorn is not for every command)
 
     who = occupant(config.server.bind)
-    return f"{config.server.bind} is free" if who == "nobody" else f"{who} serves at {config.server.bind}"
+    found = f"{config.server.bind} is free" if who == "nobody" else f"{who} serves at {config.server.bind}"
+    return ". ".join(filter(None, (found, unnamed(config.server))))
 
 
 def _tls(tls: Tls) -> str:

@@ -23,6 +23,8 @@ def create_app(config: Config) -> Flask:
     app.extensions["mkiso"] = (installation, LiveJobs(config.server.threads - THREADS_KEPT_FREE))
     app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = KEPT
+    app.before_request(guards.refuse_foreign_names)
+    app.before_request(access.refuse_odd_forwarding)
     app.before_request(access.require_token)
     app.before_request(access.require_text)
     app.before_request(guards.refuse_foreign_posts)
@@ -30,5 +32,5 @@ def create_app(config: Config) -> Flask:
         app.register_blueprint(room.blueprint)
     answers.register(app)
     context.register(app)
-    app.wsgi_app = Polls(app.wsgi_app, installation.glance)  # type: ignore[method-assign]
+    app.wsgi_app = Polls(app.wsgi_app, installation.glance, config.server)  # type: ignore[method-assign]
     return app

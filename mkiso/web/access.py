@@ -3,39 +3,61 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from flask import current_app, request
 from gunicorn.http.errors import ParseException
 
+from mkiso.addresses import host_name, is_loopback
 from mkiso.errors import BadRequest, InvalidAccession, Unauthorized
 from mkiso.installation import Installation
 
 USER = "mkiso.user"  # of a token, in the WSGI environ
+# What a proxy tells of who asks, and all that it may hold: it goes into the ledger, the log and the pages.
+FORWARDED = {
+    "HTTP_X_FORWARDED_USER": re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_ .@+-]{0,126}[A-Za-z0-9_.@+-])?"),
+    "HTTP_X_FORWARDED_FOR": re.compile(r"[A-Za-z0-9_.:\[\], -]{1,512}"),
+}
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")  # of a pasted list's white space none
+
+
+def refuse_odd_forwarding() -> None:
+    """Before each request: raise BadRequest where a proxy's header has what no user's name and no address has."""
+    for key in FORWARDED:
+        if request.environ.get(key) and not _forwarded(request.environ, key):
+            name = key.removeprefix("HTTP_").replace("_", "-").title()
+            raise BadRequest(f"The header {name} has other than letters of ASCII, digits and what joins them.")
 
 
 def require_token() -> None:
-    """Before each request: raise Unauthorized for `/api/*` without a known token, where tokens are set."""
+    """Before each request: raise Unauthorized for `/api/*` without a known token, where tokens are set.
+
+    Instead nginx may have checked a password: that it is nginx who says so is sure at our socket alone. As it asks
+    for none where it sees a token, one that nobody knows is refused where none are set, too.
+    """
+    if not request.path.startswith("/api/"):
+        return
     installation: Installation = current_app.extensions["mkiso"][0]
     tokens = installation.config.server.api_tokens
-    if not tokens or not request.path.startswith("/api/"):
-        return
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    is_bearer, at_socket = scheme.lower() == "bearer", not request.environ.get("REMOTE_ADDR")
+    if not is_bearer and (not tokens or (at_socket and _forwarded(request.environ, "HTTP_X_FORWARDED_USER"))):
+        return
     matching = [
         known.name
         for known in tokens
         if hmac.compare_digest(known.token.get_secret_value().encode(), given.strip().encode())
     ]
-    if scheme.lower() != "bearer" or not matching:
+    if not (is_bearer and matching):
         raise Unauthorized("Send the header Authorization: Bearer TOKEN with a token of server.api_tokens.")
     request.environ[USER] = matching[0]
 
 
 def require_text() -> None:
-    """Before each request: read all of it, for which the client has a limit; BadRequest where it is no UTF-8.
+    """Before each request: read all of it, for which the client has a limit; BadRequest where it is no text in UTF-8.
 
     Where that is an accession number, it is InvalidAccession.
     """
@@ -44,13 +66,24 @@ def require_text() -> None:
     except ParseException:
         raise BadRequest("The request's body is not as HTTP has it.") from None
     form = body if request.mimetype == "application/x-www-form-urlencoded" else b""
-    for parameter in (request.query_string + b"&" + form).split(b"&"):
-        try:
-            unquote_to_bytes(parameter).decode()
-        except UnicodeDecodeError:
+    parameters = map(unquote_to_bytes, (request.query_string + b"&" + form).split(b"&"))
+    fields = (f"{name}={value}".encode() for name, value in request.form.items(multi=True))
+    for parameter in (*parameters, *fields):
+        if not is_text(parameter):
             if parameter.startswith(b"accession_number"):
-                raise InvalidAccession("An accession number consists of printable ASCII characters.") from None
-            raise BadRequest("The request's parameters are no UTF-8.") from None
+                raise InvalidAccession("An accession number consists of printable ASCII characters.")
+            raise BadRequest("The request's parameters are no text in UTF-8.")
+    if CONTROL.search(request.environ["PATH_INFO"].encode("latin-1")):
+        raise BadRequest("The URL's path has control characters.")
+
+
+def is_text(text: bytes) -> bool:
+    """Whether it is UTF-8, and has no NUL and no other control character but white space."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return not CONTROL.search(text)
 
 
 def requester() -> str:
@@ -60,23 +93,15 @@ def requester() -> str:
 
 def asker(environ: Mapping[str, Any]) -> str:
     """`USER@ADDRESS` or `ADDRESS`; what a proxy forwards counts only from loopback or the unix socket."""
-    address, user = _unmapped(environ.get("REMOTE_ADDR") or ""), environ.get(USER)
-    if _is_our_proxy(address):
-        forwarded = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
-        address = _plain(forwarded) or address or "local"
-        user = user or _plain(environ.get("HTTP_X_FORWARDED_USER", ""))
+    address, user = host_name(environ.get("REMOTE_ADDR") or ""), environ.get(USER)
+    if not address or is_loopback(address):
+        forwarded = _forwarded(environ, "HTTP_X_FORWARDED_FOR").rpartition(",")[2].strip()
+        address = forwarded or address or "local"
+        user = user or _forwarded(environ, "HTTP_X_FORWARDED_USER")
     return f"{user}@{address}" if user else address
 
 
-def _unmapped(address: str) -> str:
-    """A socket that takes both families tells an IPv4 address as ::ffff:ADDRESS (RFC 4291 2.5.5.2)."""
-    mapped = getattr(ip_address(address), "ipv4_mapped", None) if address else None
-    return str(mapped or address)
-
-
-def _is_our_proxy(address: str) -> bool:
-    return not address or ip_address(address).is_loopback
-
-
-def _plain(text: str) -> str:
-    return "".join(character for character in text[:128] if character.isprintable())
+def _forwarded(environ: Mapping[str, Any], key: str) -> str:
+    """What a proxy's header says, where it has nothing odd."""
+    said: str = environ.get(key, "")
+    return said if FORWARDED[key].fullmatch(said) else ""

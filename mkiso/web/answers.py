@@ -217,9 +217,11 @@ def error(raised: MkisoError) -> Response:
 def _is_framed() -> bool:
     """Whether a job's page loads its disc in its frame: it reads there, or in the ledger, what went wrong.
 
-    A status of failure would stand in the browser's console for each disc that somebody cancelled.
+    A status of failure would stand in the browser's console for each disc that somebody cancelled. Whoever else
+    asks so has it: a browser tells by its own word that it is our page's frame.
     """
-    return request.args.get("page") == FRAME and prefers_page()
+    by = [request.headers.get(f"Sec-Fetch-{name}") for name in ("Dest", "Site")]
+    return request.args.get("page") == FRAME and by == ["iframe", "same-origin"] and prefers_page()
 
 
 def _http_error(raised: HTTPException) -> Response:

@@ -15,7 +15,8 @@ from typing import cast
 
 from gunicorn.util import parse_address
 
-from mkiso.addresses import advice, bind_error
+from mkiso.addresses import advice, bind_error, host_name, is_loopback
+from mkiso.config import Server
 from mkiso.errors import ConfigurationError
 from mkiso.locks import held
 
@@ -45,6 +46,14 @@ class Listener:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(self._address), self._file):
                     os.unlink(self._address)
+
+
+def unnamed(server: Server) -> str | None:
+    """What to do where another host can reach the service, and has no name to ask for; None where it has."""
+    address = cast(Address, parse_address(server.bind))
+    if server.hosts or isinstance(address, str) or is_loopback(host_name(address[0])):
+        return None
+    return "Browsers of other hosts are refused: server.hosts has no name for them"
 
 
 def occupant(bind: str) -> str:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
+from mkiso.config import Server
 from mkiso.ledger.glance import Glance, Seen
+from mkiso.web.access import is_text
+from mkiso.web.guards import is_for_us
 
 Application = Any  # a WSGI application
 PREFIX = "/jobs/"
@@ -24,11 +28,13 @@ class Polls:
     What is not known already, and whatever is no poll of a page of ours, is the application's.
     """
 
-    def __init__(self, application: Application, glance: Glance) -> None:
-        self._application, self._glance = application, glance
+    def __init__(self, application: Application, glance: Glance, server: Server) -> None:
+        self._application, self._glance, self._server = application, glance, server
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        seen = self._glance.recent(environ["PATH_INFO"].removeprefix(PREFIX)) if is_poll(environ) else None
+        query = unquote_to_bytes(environ["QUERY_STRING"])
+        is_ours = is_poll(environ) and is_for_us(environ, self._server) and is_text(query)
+        seen = self._glance.recent(environ["PATH_INFO"].removeprefix(PREFIX)) if is_ours else None
         if seen is None:
             return self._application(environ, start_response)  # type: ignore[no-any-return]
         body = json.dumps(seen.job, ensure_ascii=False, separators=(",", ":")).encode()

@@ -26,7 +26,7 @@ from mkiso.errors import ConfigurationError, DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
 from mkiso.log import log_the_uncaught, set_up
 from mkiso.web import create_app
-from mkiso.web.listening import Listener
+from mkiso.web.listening import Listener, unnamed
 from mkiso.web.live import LiveJobs
 from mkiso.web.logger import Logger
 from mkiso.web.worker import Worker
@@ -58,6 +58,7 @@ class Server(BaseApplication):
             "logger_class": Logger,
             "graceful_timeout": math.ceil(server.drain_timeout) + GRACE,
             "limit_request_line": LONGEST_REQUEST_LINE,
+            "forwarder_headers": "",  # by default SCRIPT_NAME and PATH_INFO of loopback change the path
             "control_socket_disable": True,
             "sendfile": False,  # it goes past the limits of Client, and is not counted
             "proc_name": "mkiso",
@@ -99,6 +100,8 @@ def serve(config: Config) -> None:
         installation.ledger.refuse_newer()
     installation.ledger.close()  # the workers have connections of their own
     installation.sweep()
+    if why := unnamed(config.server):
+        log.warning("asked by nobody", extra={"fields": {"bind": config.server.bind, "found": why}})
     Server(config, Listener(config.server.bind)).run()
 
 

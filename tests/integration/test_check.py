@@ -143,6 +143,12 @@ def test_an_address_of_the_service_is_free_ours_or_taken(site: Site, tmp_path: P
     assert f"127.0.0.1:{other} is taken" in found["server.bind"][1]
 
 
+def test_an_address_that_other_hosts_reach_has_a_name_for_them(site: Site, tmp_path: Path) -> None:
+    server = {"bind": f"0.0.0.0:{free_ports(1)[0]}"}
+    ok, found = checked(written(tmp_path, site.settings(server=server)))[1]["server.bind"]
+    assert (ok, "server.hosts has no name" in found) == ("ok", True)
+
+
 def test_a_socket_of_the_service_needs_its_directory(site: Site, tmp_path: Path) -> None:
     for name, state in (("absent/mkiso.sock", "FAIL"), ("mkiso.sock", "ok"), ("mkiso.yaml", "FAIL")):
         _, found = checked(written(tmp_path, site.settings(server={"bind": f"unix:{tmp_path}/{name}"})))

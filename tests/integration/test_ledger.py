@@ -215,7 +215,7 @@ def test_a_server_that_hangs_holds_no_job_whose_client_left(postgresql: Server, 
     job_id = str(uuid.uuid4())
     with slow_service(tmp_path, postgresql.url, delay=0.5) as slow:
         host, port = slow.service.url.removeprefix("http://").split(":")
-        request = f"GET /mkiso.php?accession_number=SLOW.001&job={job_id} HTTP/1.1\r\nHost: x\r\n\r\n"
+        request = f"GET /mkiso.php?accession_number=SLOW.001&job={job_id} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with socket.create_connection((host, int(port))) as client:
             client.sendall(request.encode())
             wait_until(lambda: slow.state(job_id) == "retrieving", 20, lambda: f"{slow.job(job_id)}")

@@ -153,7 +153,7 @@ def test_a_client_that_leaves_while_it_waits_ends_the_job(tmp_path: Path) -> Non
         host, port = slow.service.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as client:
             client.sendall(
-                f"GET /mkiso.php?accession_number=SLOW.001&job={job_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+                f"GET /mkiso.php?accession_number=SLOW.001&job={job_id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
             )
             wait_until(lambda: slow.state(job_id) == "retrieving", 20, lambda: f"{slow.state(job_id)}")
         wait_until(lambda: slow.state(job_id) == "cancelled", 10, lambda: f"{slow.job(job_id)}")
@@ -262,7 +262,9 @@ def hanging_job(service: Service) -> Iterator[str]:
     job_id = str(uuid.uuid4())
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
-        client.sendall(f"GET /mkiso.php?accession_number=CT.001&job={job_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.sendall(
+            f"GET /mkiso.php?accession_number=CT.001&job={job_id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
         url = f"/api/jobs/{job_id}"
         wait_until(lambda: service.get(url).json().get("state") == "mastering", 20, lambda: service.get(url).text)
         yield job_id
@@ -350,7 +352,7 @@ def test_a_stopping_service_takes_no_new_job_and_tells_so(tmp_path: Path) -> Non
             assert (answer.status_code, answer.json()["code"]) == (503, "stopping"), answer.text
             assert answer.json()["error"] == "service is stopping"
             assert int(answer.headers["Retry-After"]) > 0
-        accepted.sendall(b"GET /mkiso.php?accession_number=SLOW.001 HTTP/1.1\r\nHost: x\r\n\r\n")
+        accepted.sendall(b"GET /mkiso.php?accession_number=SLOW.001 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b'"stopping"' in b"".join(iter(lambda: accepted.recv(4096), b""))
         assert slow.service.get("/healthz").status_code == 200
         waiting.join()

@@ -162,7 +162,9 @@ def test_a_relay_goes_on_where_its_window_is_closed(relaying: Relaying) -> None:
     url = f"/api/jobs/{job_id}"
     host, port = relaying.service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as window:
-        window.sendall(f"GET /mkiso2.php?accession_number=CT.001&job={job_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        window.sendall(
+            f"GET /mkiso2.php?accession_number=CT.001&job={job_id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
         wait_until(lambda: relaying.service.get(url).status_code == 200, 10, str)
     state = lambda: relaying.service.get(url).json()  # noqa: E731
     wait_until(lambda: state()["finished_at"] is not None, 20, lambda: f"{state()}")
@@ -187,7 +189,9 @@ def test_a_cancelled_relay_writes_down_what_had_arrived(pacs: RunningPacs, tmp_p
         running_service(tmp_path, http, Site(tmp_path, pacs).settings(destinations=peers)) as service,
         socket.create_connection(("127.0.0.1", http)) as client,
     ):
-        client.sendall(f"GET /mkiso2.php?accession_number=CT.001&job={job_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.sendall(
+            f"GET /mkiso2.php?accession_number=CT.001&job={job_id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
         job = lambda: service.get(f"/api/jobs/{job_id}").json()  # noqa: E731
         wait_until(lambda: job().get("files_sent") == 2, 20, lambda: f"{job()}")
         assert job()["state"] == "sending"

@@ -55,7 +55,7 @@ def connected(service: Service) -> socket.socket:
 
 def asked(service: Service, path: str, more: bytes = b"") -> socket.socket:
     connection = connected(service)
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + more)
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() + more)
     return connection
 
 
@@ -138,11 +138,11 @@ def is_over(connection: socket.socket) -> bool:
 
 
 def headers(connection: socket.socket) -> None:
-    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-More: ")
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-More: ")
 
 
 def form(connection: socket.socket) -> None:
-    connection.sendall(b"POST /mkiso2.php HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n")
+    connection.sendall(b"POST /mkiso2.php HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n")
     connection.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\naccession_number=")
 
 
@@ -203,7 +203,7 @@ def test_nginx_refuses_as_the_service_does(site: Site) -> None:
 
 def test_a_client_that_had_sent_more_than_was_read_is_seen_to_leave(tmp_path: Path) -> None:
     port = free_ports(1)[0]
-    more = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2000
+    more = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000
     with slow_archive(tmp_path, 0.2) as (archive, receiver, _):
         configuration = settings(tmp_path, archive, {"RECEIVER": receiver}, server=small(f"{LOCALHOST}:{port}"))
         with running_service(tmp_path, port, configuration) as service:

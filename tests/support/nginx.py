@@ -23,6 +23,7 @@ http {{
     include {directory}/mkiso.conf;
 }}
 """
+OPEN = {"\ndeny all;": "\nallow all;"}
 SELF_SIGNED = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=mkiso")
 
 
@@ -46,6 +47,13 @@ class Front:
         wait_until(lambda: not any(worker.is_running() for worker in workers), 10, str)
 
 
+def with_passwords(directory: Path, users: Mapping[str, str]) -> dict[str, str]:
+    """What an administrator replaces in mkiso-access.conf so that these users come in, each with a password."""
+    file = directory / "mkiso.htpasswd"
+    file.write_bytes(b"".join(f"{user}:{{PLAIN}}{password}\n".encode() for user, password in users.items()))
+    return {**OPEN, "\n# auth_basic": "\nauth_basic", "/etc/nginx/mkiso.htpasswd": str(file)}
+
+
 @contextmanager
 def running_front(directory: Path, port: int, unix_socket: Path) -> Iterator[Front]:
     """nginx with the site as it ships, of which only addresses and paths are replaced."""
@@ -63,14 +71,17 @@ def running_nginx(
     other_host: str | None = None,
     address: str = LOCALHOST,
     inside: Sequence[str] = (),
+    access: Mapping[str, str] = OPEN,
 ) -> Iterator[str]:
-    """nginx with the site in clear, and open to everybody, perhaps with another host (ADDRESS:PORT); its URL.
+    """nginx with the site in clear, perhaps with another host (ADDRESS:PORT); its URL.
+
+    What is replaced of mkiso-access.conf opens it to everybody, if nothing else is said.
 
     `access.log` beside the site has a line a request: its X-Request-Id, whom nginx asked, and what came of it.
     """
     listen = {"listen 443 ssl;": f"listen {address}:{port};", "listen [::]:443 ssl;": ""}
     _written(directory, port, unix_socket, listen, "asked")
-    _replace(directory / "mkiso-access.conf", {"\ndeny all;": "\nallow all;"})
+    _replace(directory / "mkiso-access.conf", access)
     if other_host:
         _replace(directory / "mkiso.conf", {"# server 127.0.0.1:8081;": f"server {other_host};"})
     with listening((*inside, *_argv(directory)), port, directory / "start.log"):

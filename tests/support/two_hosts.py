@@ -159,7 +159,7 @@ def running_hospital(
         running.enter_context(running_storescp("ANY-SCP", DESTINATION, directory / "arrived", log, rest.inside))
         short = Path(running.enter_context(TemporaryDirectory(prefix="mkiso-")))  # for a socket's path (unix(7))
         machines = tuple(
-            _machine(running, directory, host, titles[host.namespace], (rest, database), bind)
+            _machine(running, directory, host, titles[host.namespace], (rest, database), bind, (a.address, b.address))
             for host, bind in ((a, f"unix:{short}/s"), (b, f"{b.address}:{HTTP}"))
         )
         a.set_kernel(**keepalive)
@@ -197,6 +197,7 @@ def _machine(
     titles: list[str],
     others: tuple[Host, PostgreSQL],
     bind: str,
+    asked_at: Sequence[str],
 ) -> Machine:
     rest, database = others
     own = directory / host.port
@@ -207,7 +208,7 @@ def _machine(
         "pacs": {"host": rest.address, "port": ARCHIVE},
         "storage": {"work_dir": str(own / "work"), "ledger": database.url("mkiso"), "min_free": "1MB"},
         "destinations": {"relay": to, "cd_publisher": to},
-        "server": {"bind": bind, "threads": THREADS},
+        "server": {"bind": bind, "threads": THREADS, "hosts": [*asked_at]},
         "retrieve": PATIENT,
     }
     machine = Machine(host, own, settings(own, ARCHIVE, receivers, **given))

@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "storage.ledger": "sqlite:////var/lib/mkiso/ledger.db",
     "storage.keep_history": None,
     "server.bind": "127.0.0.1:8080",
+    "server.hosts": [],
     "server.workers": 2,
     "server.threads": 16,
     "server.send_timeout": 300,
@@ -196,6 +197,16 @@ def test_a_wrong_type_is_named(key: str, value: object) -> None:
     assert re.search(rf"^  {re.escape(key)}: expected .", problem(at(key, value)), re.M)
 
 
+def test_a_name_of_the_service_is_as_browsers_send_it() -> None:
+    names = ["Radiology.Hospital.example.", "10.1.2.5", "[FD00:0::5]", "pacs_2"]
+    assert parse({"server": {"hosts": names}}).server.hosts == (
+        "radiology.hospital.example",
+        "10.1.2.5",
+        "fd00::5",
+        "pacs_2",
+    )
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -238,6 +249,10 @@ def test_a_wrong_type_is_named(key: str, value: object) -> None:
         ("server.bind", "8080"),
         ("server.bind", "127.0.0.1:65536"),
         ("server.bind", "unix:relative"),
+        *(
+            ("server.hosts.0", name)
+            for name in ("", "https://radiology", "radiology:80", "*.example", "a b", "-x", "rö")
+        ),
         ("server.workers", 0),
         ("server.threads", 7),
         ("server.send_timeout", 0),

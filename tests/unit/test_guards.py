@@ -1,9 +1,12 @@
 """What other sites' pages may do: open a window, have a disc in a frame, and nothing else."""
 
+from collections.abc import Callable
+
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.unit.test_web import DOWNLOADS, ID, RELAYS, Jobs, client, installation, ledger, record, service
+from tests.unit.test_web import DOWNLOADS, ID, RELAYS, STUDIES, Jobs, client, installation, ledger, record, service
 
 __all__ = ("client", "installation", "service")  # fixtures
 HERE = "http://localhost"
@@ -38,6 +41,75 @@ FOREIGN_POSTS = (
     {"Origin": "null"},
     {"Origin": "http://["},
 )
+
+NAMES = ["radiology", "Radiology.Hospital.example.", "10.1.2.5", "[fd00::5]", "pacs_2"]
+ASKED = ("radiology:8080", "RADIOLOGY.hospital.example", "radiology.hospital.example.:80", "10.1.2.5", "pacs_2")
+ASKED_OF_LOOPBACK = ("localhost:8080", "LOCALHOST.", "127.0.0.1", "127.1.2.3:1", "[::1]:8080", "[::ffff:127.0.0.1]")
+FOREIGN = ("evil.example", "evil.example:8080", "10.1.2.6", "localhost.evil.example", "evil.localhost", "[fd00::6]")
+FOREIGN += ("radiology.evil.example", "hospital.example", "0.0.0.0", "127.1", "2130706433", "127.0.0.1.evil.example")
+NO_NAMES = ("", ":80", "a b", "localhost,evil", "evil@localhost", "localhost/", "a:b", "::1", "[::1", "gr\xfcn", "a\t")
+NO_PATIENT = ("/healthz", "/static/mkiso.css", "/metrics")
+PATIENTS = ("/", "/history", "/api/jobs", STUDIES, f"/jobs/{ID}", f"/api/jobs/{ID}", *DOWNLOADS, *RELAYS, "/nothing")
+
+
+@pytest.fixture
+def named(service: Callable[..., Flask]) -> FlaskClient:
+    return service(hosts=NAMES).test_client()
+
+
+@pytest.mark.parametrize("host", [*ASKED, "[FD00:0::5]:8080", *ASKED_OF_LOOPBACK])
+def test_a_name_of_ours_is_answered(host: str, named: FlaskClient) -> None:
+    assert named.get("/history", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+def test_another_sites_name_that_leads_here_is_refused(host: str, named: FlaskClient, installation: Jobs) -> None:
+    for url in (PATIENTS[0], DOWNLOADS[0], *RELAYS):
+        answer = named.get(url, headers={"Host": host})
+        assert (answer.status_code, answer.json["code"], answer.json["error"]) == (403, "forbidden", "forbidden")
+    assert (installation.orders, installation.asked) == ([], [])
+
+
+@pytest.mark.parametrize("url", PATIENTS)
+def test_whatever_shows_patients_or_changes_something_is_refused_to_it(
+    url: str, client: FlaskClient, installation: Jobs
+) -> None:
+    record(client, ID, "MR.001")
+    for method in ("GET", "HEAD", "POST"):
+        assert client.open(url, method=method, headers={"Host": "evil.example"}).status_code == 403
+    assert (installation.orders, installation.asked) == ([], [])
+
+
+@pytest.mark.parametrize("url", [*NO_PATIENT, "/healthz", "/readyz", "/logo"])
+def test_what_shows_no_patient_is_answered_to_any_name(url: str, client: FlaskClient) -> None:
+    assert client.get(url, headers={"Host": "evil.example"}).status_code != 403
+
+
+def test_a_poll_of_a_page_is_refused_to_another_name_too(client: FlaskClient) -> None:
+    record(client, ID, "MR.001")
+    poll = {"Accept": "application/json", "Sec-Fetch-Site": "same-origin"}
+    assert client.get(f"/jobs/{ID}", headers=poll).status_code == 200
+    assert client.get(f"/jobs/{ID}", headers={**poll, "Host": "evil.example"}).status_code == 403
+    assert client.get(f"/jobs/{ID}?x=%00", headers=poll).status_code == 400
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:8080", "unix:/run/mkiso.sock"])
+@pytest.mark.parametrize("host", NO_NAMES)
+def test_a_host_that_is_no_name_is_no_request(host: str, bind: str, service: Callable[..., Flask]) -> None:
+    answer = service(bind=bind).test_client().get("/history", environ_overrides={"HTTP_HOST": host})
+    assert (answer.status_code, answer.json["code"]) == (400, "bad_request")
+
+
+def test_at_a_socket_the_proxy_in_front_knows_its_names(service: Callable[..., Flask]) -> None:
+    client = service(bind="unix:/run/mkiso.sock").test_client()
+    assert client.get("/history", headers={"Host": "radiology.hospital.example"}).status_code == 200
+
+
+@pytest.mark.parametrize("url", ["http://evil.example/history", "HTTP://evil.example:80/history"])
+def test_the_name_in_an_absolute_url_counts_as_well(url: str, client: FlaskClient) -> None:
+    assert client.get("/history", environ_overrides={"RAW_URI": url}).status_code == 403
+    assert client.get("/history", environ_overrides={"RAW_URI": "http://localhost/history"}).status_code == 200
+    assert client.get("/history", environ_overrides={"RAW_URI": "http://x@localhost/history"}).status_code == 400
 
 
 @pytest.mark.parametrize("url", [*DOWNLOADS, *RELAYS])

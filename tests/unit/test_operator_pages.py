@@ -366,9 +366,16 @@ def test_a_framed_download_tells_its_failure_without_one_for_the_console(
     client: FlaskClient, installation: Jobs
 ) -> None:
     installation.fails = Busy("All are busy.")
-    framed = client.get(f"{DOWNLOADS[0]}&job={ID}&page=frame", headers=BROWSER)
+    url, frame = f"{DOWNLOADS[0]}&job={ID}&page=frame", {"Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "same-origin"}
+    framed = client.get(url, headers={**BROWSER, **frame})
     assert (framed.status_code, "Everything is busy" in framed.text) == (200, True)
-    assert client.get(f"{DOWNLOADS[0]}&job={ID}&page=frame").status_code == 503
+    assert client.get(url, headers=frame).status_code == 503
+    assert client.get(url.removesuffix("&page=frame"), headers={**BROWSER, **frame}).status_code == 503
+    for site in ("same-site", "cross-site", "none", ""):
+        assert client.get(url, headers={**BROWSER, **frame, "Sec-Fetch-Site": site}).status_code in (403, 503)
+    for dest in ("document", "frame", "empty", "image", ""):
+        assert client.get(url, headers={**BROWSER, **frame, "Sec-Fetch-Dest": dest}).status_code in (403, 503)
+    assert client.get(url, headers=BROWSER).status_code == 503
 
 
 def test_a_page_in_indonesian(client: FlaskClient, running: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from flask import Flask
@@ -504,7 +505,7 @@ def test_one_job_is_answered_as_the_ledger_has_it(client: FlaskClient) -> None:
     assert "山田" in answer.text
 
 
-@pytest.mark.parametrize("job_id", [ID, "17", "a%0Ab", "a%0D%0AX-Header:%20b", "%E5%B1%B1", "%00"])
+@pytest.mark.parametrize("job_id", [ID, "17", "a%0Ab", "a%0D%0AX-Header:%20b", "%E5%B1%B1"])
 @pytest.mark.parametrize("accept", ["application/json", "text/html"])
 def test_a_job_that_is_not_there_is_not_found(job_id: str, accept: str, client: FlaskClient) -> None:
     answer = client.get(f"/api/jobs/{job_id}", headers={"Accept": accept})
@@ -604,9 +605,34 @@ class TestWithTokens:
         assert answer.status_code == 200
         assert installation.orders[0].requester == "his@127.0.0.1"
 
+    @pytest.mark.parametrize(
+        ("bind", "address", "headers", "status"),
+        [
+            ("unix:/s", "", {"X-Forwarded-User": "desk"}, 200),
+            ("unix:/s", "", {"X-Forwarded-User": "desk", "Authorization": "Basic eA=="}, 200),
+            ("unix:/s", "", {"X-Forwarded-User": "desk", "Authorization": "Bearer wrong"}, 401),
+            ("unix:/s", "", {"X-Forwarded-User": ""}, 401),
+            ("unix:/s", "", {}, 401),
+            ("127.0.0.1:8080", "127.0.0.1", {"X-Forwarded-User": "desk"}, 401),
+            ("127.0.0.1:8080", "::1", {"X-Forwarded-User": "desk"}, 401),
+            ("127.0.0.1:8080", "10.0.0.9", {"X-Forwarded-User": "desk"}, 401),
+        ],
+    )
+    def test_a_user_whom_nginx_checked_needs_none_at_the_socket_alone(
+        self, bind: str, address: str, headers: dict[str, str], status: int, service: Callable[..., Flask]
+    ) -> None:
+        client = service(bind=bind, api_tokens=[{"name": "his", "token": "s3cr3t"}]).test_client()
+        assert client.get("/api/jobs", headers=headers, environ_base={"REMOTE_ADDR": address}).status_code == status
+
     @pytest.mark.parametrize("url", ["/healthz", DOWNLOADS[0], DOWNLOADS[1]])
     def test_what_nginx_guards_is_open(self, url: str, client: FlaskClient) -> None:
         assert client.get(url).status_code == 200
+
+
+@pytest.mark.parametrize("given", ["Bearer s3cr3t", "bearer", "Bearer "])
+def test_a_token_where_there_are_none_opens_nothing(given: str, client: FlaskClient) -> None:
+    assert client.get("/api/jobs", headers={"Authorization": given}).status_code == 401
+    assert client.get("/api/jobs", headers={"Authorization": "Basic eDp5"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -629,6 +655,66 @@ def test_what_a_proxy_forwards_counts_only_from_this_host(
 ) -> None:
     client.get(DOWNLOADS[0], headers=headers, environ_base={"REMOTE_ADDR": address})
     assert installation.orders[0].requester == requester
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        *(
+            ("X-Forwarded-User", odd)
+            for odd in ("a,b", "<b>", 'a"b', "gr\xfcn", "a\x7f", "a\tb", "=A1", "a" * 129, "a;b")
+        ),
+        *(("X-Forwarded-For", odd) for odd in ("<b>", "10.0.0.1\t", "10.0.0.1, x\x7f", "\xff", "a@b", "1" * 513)),
+    ],
+)
+def test_what_no_proxy_forwards_is_refused(name: str, odd: str, client: FlaskClient, installation: Jobs) -> None:
+    for address in ("127.0.0.1", "", "10.0.0.9"):
+        answer = client.get(DOWNLOADS[0], headers={name: odd}, environ_base={"REMOTE_ADDR": address})
+        assert (answer.status_code, answer.json["code"]) == (400, "bad_request")
+        assert name in answer.json["detail"]
+    assert installation.orders == []
+
+
+@pytest.mark.parametrize("user", ["dr.chief", "desk 2", "a_b-c+d@ward.example", "9", "_", "a" * 128])
+def test_a_name_that_a_proxy_checked_signs_the_ledger(user: str, client: FlaskClient, installation: Jobs) -> None:
+    client.get(DOWNLOADS[0], headers={"X-Forwarded-User": user})
+    assert installation.orders[0].requester == f"{user}@127.0.0.1"
+
+
+@pytest.mark.parametrize("control", ["%00", "%01", "%08", "%0E", "%1f", "%7F"])
+def test_a_control_character_in_any_parameter_is_refused(control: str, client: FlaskClient, installation: Jobs) -> None:
+    urls = (
+        *(f"/history?{name}={control}" for name in ("accession_number", "patient", "requester", "state", "from", "to")),
+        *(f"/history?{name}=A{control}" for name in ("before", "format", "unknown")),
+        *(f"/api/jobs?{name}=A{control}" for name in ("accession_number", "state", "since", "limit")),
+        *(f"{DOWNLOADS[0]}&{name}={control}" for name in ("job", "layout", "format", "page")),
+        *(f"{url}{control}" for url in (*DOWNLOADS, *RELAYS, STUDIES)),
+        f"/?accession_numbers=A{control}",
+        f"/api/iso/relay?accession_numbers=A&destination=relay{control}",
+        f"/healthz?{control}=1",
+        *(f"{path}{control}" for path in ("/jobs/", f"/jobs/{ID}", f"/api/jobs/{ID}", "/static/", "/", "/logo")),
+        f"/api/jobs/{control}/cancel",
+    )
+    for url in urls:
+        answer = client.get(url)
+        assert (answer.status_code, answer.json["code"]) in ((400, "bad_request"), (400, "invalid_accession")), url
+    form = {"accession_numbers": f"A{unquote(control)}"}
+    for kind in (FORM, "multipart/form-data"):
+        assert client.post("/jobs", data=form, content_type=kind).status_code == 400
+        assert (
+            client.post("/jobs", data={"accession_numbers": "A", "x": unquote(control)}, content_type=kind).status_code
+            == 400
+        )
+        assert (
+            client.post("/jobs", data={"accession_numbers": "A", unquote(control): "x"}, content_type=kind).status_code
+            == 400
+        )
+    assert (installation.orders, installation.asked) == ([], [])
+
+
+def test_a_pasted_list_keeps_its_white_space(client: FlaskClient, installation: Jobs) -> None:
+    assert client.get("/?accession_numbers=A%0D%0AB%09%0BC%0C").status_code == 200
+    assert installation.asked == [("A", "B", "C")]
 
 
 def test_the_process_lives(client: FlaskClient) -> None:
