@@ -12,7 +12,7 @@ from typing import TypeVar
 from mkiso.clock import Stopwatch
 from mkiso.errors import Busy
 
-PATIENCE = 5.0
+PATIENCE = 3.0
 PAUSE = 0.05
 NO_THREAD = "can't start new thread"
 LACKS = {
