@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from mkiso.exhaustion import lack
+
 T = TypeVar("T")
 log = logging.getLogger("mkiso.status")
 
@@ -43,8 +45,13 @@ class Last(Generic[T]):
         with self._beginning:
             if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=self._renew, name="look", daemon=True)
-                thread.start()
-                self._thread = thread
+                try:
+                    thread.start()
+                except RuntimeError as error:  # whoever asks next begins it
+                    if not lack(error):
+                        raise
+                else:
+                    self._thread = thread
 
     def _renew(self) -> None:
         began = time.monotonic()

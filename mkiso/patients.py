@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mkiso.clock import Stopwatch
 from mkiso.config import Api, Patients, Sql
 from mkiso.errors import AccessionNotFound, ConfigurationError, PatientApiUnavailable, PatientDbUnavailable
+from mkiso.exhaustion import start
 
 LARGEST_ANSWER = 1 << 20
 SLICE = 0.05
@@ -173,7 +174,7 @@ def watched(ask: Callable[[], T], check: Check, limit: float = math.inf) -> T:
         except BaseException as error:  # told to whoever waits
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    start(threading.Thread(target=run, daemon=True), check)
     waited = Stopwatch()
     while not wait([future], SLICE).done:
         check()

@@ -22,6 +22,7 @@ from typing import IO
 
 from mkiso.clock import Stopwatch
 from mkiso.errors import Internal
+from mkiso.exhaustion import awaited
 
 ENVIRONMENT = {"TCP_NODELAY": "1", "LC_ALL": "C", "HOME": "/nonexistent"}
 # These know few attributes, and read no data sets: a small dictionary saves each 12 ms of its start.
@@ -142,9 +143,14 @@ def _public_dictionary(programs: Path) -> Path | None:
 
 
 def _popen(
-    argv: Sequence[str], *, cwd: Path | None, stdout: int | IO[bytes], stderr: int | IO[bytes]
+    argv: Sequence[str],
+    *,
+    cwd: Path | None,
+    stdout: int | IO[bytes],
+    stderr: int | IO[bytes],
+    check: Callable[[], None] = lambda: None,
 ) -> subprocess.Popen[bytes]:
-    try:
+    def begin() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             tuple(argv),
             cwd=cwd or "/",  # not the caller's: genisoimage wants to read a .genisoimagerc there
@@ -156,6 +162,9 @@ def _popen(
             umask=PRIVATE,
             start_new_session=True,
         )
+
+    try:
+        return awaited(begin, check)
     except OSError as error:
         tool = Path(argv[0]).name
         raise Internal(
@@ -189,12 +198,12 @@ def run(
     """Run a program to its end, `timeout` seconds at most, asking `check` all the while; behind others where `nice`.
 
     One that may say much says it to a new `log`, of which the result has what `said` tells. Raises
-    ToolTimeout, Internal where it cannot be started, and whatever `check` raises; the program and its
-    group are dead by then.
+    ToolTimeout, Internal where it cannot be started, Busy where the host has no room for it, and whatever
+    `check` raises; the program and its group are dead by then.
     """
     started = time.monotonic()
     with log.open("wb") if log else nullcontext() as file:
-        popen = _popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=file or subprocess.PIPE)
+        popen = _popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=file or subprocess.PIPE, check=check)
         child = Child(argv, popen)
         try:
             if nice:
@@ -224,7 +233,7 @@ def remove_tree(directory: Path) -> None:
     """Remove a directory and all in it; by a program where this process has no file descriptor left to do it."""
     shutil.rmtree(directory, ignore_errors=True)
     if directory.exists():
-        os.waitpid(os.posix_spawn(RM, (RM, "-rf", "--", str(directory)), ENVIRONMENT), 0)
+        os.waitpid(awaited(lambda: os.posix_spawn(RM, (RM, "-rf", "--", str(directory)), ENVIRONMENT)), 0)
 
 
 def said(log: Path) -> str:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mkiso.errors import DiskFull, JobNotFound, LedgerUnavailable
+from mkiso.exhaustion import start
 from mkiso.ledger.ledger import Ledger
 
 TICK = 0.2
@@ -87,8 +88,7 @@ def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
             with suppress(JobNotFound, LedgerUnavailable, DiskFull):
                 progress.job(ledger.job(job_id))
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    watcher = start(threading.Thread(target=watch, daemon=True))
     try:
         with logging_redirect_tqdm():
             yield progress

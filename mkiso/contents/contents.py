@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -20,7 +19,8 @@ from mkiso.contents.pictures import nothing, pictures
 from mkiso.contents.reports import document, report
 from mkiso.contents.shown import WEB, Item, Nothing, Patient, Why
 from mkiso.dcmtk.conversion import Converter
-from mkiso.errors import Internal
+from mkiso.errors import Busy, Internal
+from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout
 from mkiso.retrieve.instances import Instance
 from mkiso.workspace import require_room
@@ -73,7 +73,7 @@ def _files(wanted: Wanted, numbers: dict[Kind, count[int]]) -> Iterator[str]:
 def _made(tasks: Sequence[_Task], bench: Bench) -> dict[int, list[Item]]:
     """The items of each series. Pictures come last, and one of every series first: it may become late for others."""
     in_turn = sorted(tasks, key=lambda task: (task.wanted.kind is Kind.IMAGE, task.place, task.series))
-    with ThreadPoolExecutor(PROCESSES) as pool:
+    with pool_of(PROCESSES) as pool:
         made = dict(zip(in_turn, pool.map(lambda task: _items(bench, task), in_turn), strict=True))
     items: dict[int, list[Item]] = {}
     for task in tasks:
@@ -90,7 +90,7 @@ def _items(bench: Bench, task: _Task) -> list[Item]:
             items.append(item)
     except (Late, ToolTimeout):
         why = Why.LATE
-    except Internal:
+    except (Internal, Busy):
         pass
     except OSError as error:
         if error.errno in FULL:

@@ -22,6 +22,7 @@ from mkiso.config import Receiver, Tls
 from mkiso.dcmtk.association import whole_seconds
 
 IDLE_LIMIT = 600
+ASSOCIATION_LIMIT = "30"  # s from the connection to its request, as DCMTK has it: a busy archive takes some
 PIECE = 1 << 20
 SMALL = 1 << 10  # bytes of a fragment; a line of the log for each, and for as many as a peer likes
 NO_NUMBER = (0, 0, 0)
@@ -65,7 +66,7 @@ def receive_argv(receiver: Receiver, dcmtk_dir: Path, directory: Path, stall_tim
         "131072",
         "+uf",
         "-ta",
-        "5",
+        ASSOCIATION_LIMIT,
         "-ts",
         whole_seconds(max(IDLE_LIMIT, 2 * stall_timeout)),
         "-od",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mkiso.disc.keys import read_keys
 from mkiso.disc.product import Check
 from mkiso.disc.records import SYNTAX, Malformed, Record, read, written
 from mkiso.errors import Internal
+from mkiso.exhaustion import pool_of
 from mkiso.retrieve.encoding import PATIENT_ID
 
 NAME = "DICOMDIR"
@@ -99,7 +99,7 @@ class _Chunks:
     def made(self, files: Sequence[str], *, invent: bool) -> _Made:
         whole = _Made()
         parts = [files[at : at + CHUNK] for at in range(0, len(files), CHUNK)]
-        with ThreadPoolExecutor(PROCESSES) as pool:
+        with pool_of(PROCESSES, self.check) as pool:
             for part in pool.map(lambda part: self._made(part, invent), parts):
                 whole.add(part)
         return whole

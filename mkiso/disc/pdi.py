@@ -6,7 +6,6 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -23,6 +22,7 @@ from mkiso.disc.stage import IMAGES, Staged, set_aside, stage
 from mkiso.disc.tree import Graft, Setting, Tree
 from mkiso.disc.viewer import found_viewer
 from mkiso.errors import Cancelled
+from mkiso.exhaustion import pool_of
 from mkiso.pages.pages import write_pages
 from mkiso.pages.readme import readme
 from mkiso.retrieve.instances import Instance
@@ -67,7 +67,7 @@ def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dico
 
     media, dcmtk_dir, directory = setting.config.media, setting.config.tools.dcmtk_dir, setting.workspace.path
     indexer = Indexer(dcmtk_dir, setting.stage, file_set_id(media))
-    with ThreadPoolExecutor(1) as pool:
+    with pool_of(1, check) as pool:
         instances, maker = [one.instance for one in staged], Maker(dcmtk_dir, directory, media.pictures)
         shown = pool.submit(show, instances, setting.stage, maker, check)
         try:

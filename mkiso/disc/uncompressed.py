@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from mkiso.disc.product import Check
 from mkiso.disc.tree import Setting
 from mkiso.disc.viewer import viewer_bytes
 from mkiso.errors import Internal
+from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout
 from mkiso.retrieve.instances import Instance, read_whole
 from mkiso.workspace import require_room
@@ -81,7 +81,7 @@ def _fitting(instances: Sequence[Instance], limit: int | None, check: Check) -> 
 
 def _each(converter: Converter, wanted: Iterable[tuple[Instance, int | None]]) -> dict[Path, Instance]:
     """The new instances by their files."""
-    with ThreadPoolExecutor(PROCESSES) as pool:
+    with pool_of(PROCESSES, converter.check) as pool:
         made = pool.map(lambda one: _replaced(converter, *one), wanted)
         return {one.path: one for one in made if one}
 

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from mkiso.errors import ConfigurationError, DiskFull, LedgerUnavailable, MkisoError
+from mkiso.errors import Busy, ConfigurationError, DiskFull, LedgerUnavailable, MkisoError
+from mkiso.exhaustion import start
 from mkiso.ledger import statements
 from mkiso.ledger.schema import NewerLedger, Schema, is_current
 
@@ -140,15 +141,19 @@ class Database:
 
     def _limited(self, work: Callable[[sa.Connection], T], make_ready: Callable[[float], None]) -> T:
         done: Future[T] = Future()
+        thread = threading.Thread(target=self._run, args=(work, make_ready, done), name="ledger", daemon=True)
         try:
-            threading.Thread(target=self._run, args=(work, make_ready, done), name="ledger", daemon=True).start()
+            start(thread)
+        except Busy as error:
+            raise LedgerUnavailable(f"The ledger could not be asked. {error.detail}") from error
+        try:
             result = _awaited(done)
         except (IntegrityError, DataError):
             raise
         except (NewerLedger, CommitLost):
             self._failed_at = time.monotonic()
             raise
-        except (SQLAlchemyError, OSError, RuntimeError) as error:  # RuntimeError: pymysql lacks a library; no thread
+        except (SQLAlchemyError, OSError, RuntimeError) as error:  # RuntimeError: pymysql lacks a library
             done.cancel()
             if self._schema.is_ready and isinstance(error, DBAPIError) and statements.is_at_fault(error.orig):
                 raise

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mkiso.cancellation import STOPPED, Cancellation
 from mkiso.errors import MkisoError
+from mkiso.exhaustion import start
 from mkiso.ledger.database import LIMIT
 from mkiso.ledger.ledger import BEAT, Ledger
 
@@ -58,14 +59,16 @@ class Pulse:
     def keep_beating(self) -> None:
         """Finish what the dead leave in the ledger, also while no job runs here."""
         with self._news:
-            self._keeps_beating = True
             self._start()
+            self._keeps_beating = True
+            self._news.notify_all()
 
     def watch(self, row: Row) -> None:
         """Write the row, and cancel its job on request, until it is finished."""
         with self._news:
-            self._rows[row.job_id] = row
             self._start()
+            self._rows[row.job_id] = row
+            self._news.notify_all()
 
     def beat_now(self) -> None:
         """Somebody died."""
@@ -100,10 +103,8 @@ class Pulse:
                 self._news.wait(TICK)
 
     def _start(self) -> None:
-        self._news.notify_all()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
-            self._thread.start()
+            self._thread = start(threading.Thread(target=self._run, name="pulse", daemon=True))
 
     def _run(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from mkiso.cancellation import LEFT, Cancellation
 from mkiso.errors import Cancelled, ConfigurationError, DiskFull, Internal, MkisoError
+from mkiso.exhaustion import exhausted, lack
 from mkiso.ledger.ledger import now
 from mkiso.ledger.pulse import Pulse, Row
 from mkiso.log import log_once
@@ -133,4 +134,6 @@ def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
         return Cancelled("The command was interrupted.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("The disk of storage.work_dir or storage.ledger is full. Make room.")
+    if what := lack(error):
+        return exhausted(what)
     return Internal(f"Job {job_id} failed for a reason that the service's log tells. Ask the administrator.")

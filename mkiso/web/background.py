@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 
+from mkiso.exhaustion import start
 from mkiso.installation import Installation
 from mkiso.job import Order, relay
 from mkiso.web.live import LiveJobs
@@ -28,8 +29,8 @@ def start_relay(installation: Installation, live: LiveJobs, order: Order, destin
             live.stop(order.job_id)
 
     try:
-        threading.Thread(target=run, name="relay").start()
-    except RuntimeError:
+        start(threading.Thread(target=run, name="relay"), cancellation.check)
+    except BaseException:
         live.stop(order.job_id)
         raise
     begun.result()

@@ -84,17 +84,22 @@ def has_left(client: socket.socket) -> bool:
     return _has(client, select.POLLRDHUP)
 
 
+def has_sent(client: socket.socket, seconds: float) -> bool:
+    """Whether a client sends something, or leaves, within so many seconds; it takes no file descriptor."""
+    return _has(client, select.POLLIN, seconds)
+
+
 def break_connection(client: socket.socket) -> None:
     """End a send that waits for its reader."""
     with suppress(OSError):
         client.shutdown(socket.SHUT_RDWR)
 
 
-def _has(client: socket.socket, event: int) -> bool:
-    """Whether poll tells that event, a hang-up or an error."""
+def _has(client: socket.socket, event: int, seconds: float = 0) -> bool:
+    """Whether poll tells that event, a hang-up or an error, within so many seconds."""
     poll = select.poll()
     try:
         poll.register(client, event)
     except ValueError:  # it is closed
         return True
-    return bool(poll.poll(0))
+    return bool(poll.poll(seconds * 1000))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from mkiso import heaps
 from mkiso.cancellation import LEFT, Cancellation
 from mkiso.errors import Busy, JobExists, Stopping
+from mkiso.exhaustion import start
 from mkiso.web.connection import has_left
 
 TICK = 0.25
@@ -31,7 +32,7 @@ class LiveJob:
 
 
 class LiveJobs:
-    """The registry and its watcher, which starts with the first job (and so after a worker's fork)."""
+    """The registry and its watcher, which starts with `keep_watch` or the first job (and so after a worker's fork)."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -55,12 +56,16 @@ class LiveJobs:
                 raise JobExists(f"A job {job_id} is running. Choose another UUID, or none.")
             if len(self._jobs) >= self._most:
                 raise Busy("As many jobs run and wait as the service takes. Ask again in a while.")
+            self.keep_watch()
             self._jobs[job_id] = job
-            if self._watcher is None:
-                self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
-                self._watcher.start()
             self._changed.notify()
         return job.cancellation
+
+    def keep_watch(self) -> None:
+        """Have the watcher run; raises Busy where there may be no thread for it."""
+        with self._changed:
+            if self._watcher is None:
+                self._watcher = start(threading.Thread(target=self._watch, name="watcher", daemon=True))
 
     def stop(self, job_id: str) -> None:
         with self._changed:

@@ -22,7 +22,8 @@ from mkiso import heaps
 from mkiso.checks import files
 from mkiso.config import Config
 from mkiso.disc.viewer import covering
-from mkiso.errors import ConfigurationError, DiskFull, LedgerUnavailable
+from mkiso.errors import Busy, ConfigurationError, DiskFull, LedgerUnavailable
+from mkiso.exhaustion import lack, start
 from mkiso.installation import Installation
 from mkiso.log import log_the_uncaught, set_up
 from mkiso.web import create_app
@@ -79,6 +80,33 @@ class Server(BaseApplication):
 
 
 class _Arbiter(Arbiter):
+    """gunicorn's master, which nothing ends but a signal: what the system has none of, it will have again."""
+
+    # No process ends with that: a worker that could not start is started again, and does not end the service.
+    WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
+    _lacks: str | None = None
+
+    def spawn_worker(self) -> int:
+        """Start a worker; where the system has no room for one, the master's loop tries again in a second."""
+        try:
+            pid = super().spawn_worker()
+        except (OSError, MemoryError) as error:
+            if os.getpid() != self.pid:  # in the worker
+                os._exit(1)
+            self._note_lack(lack(error) or str(error))
+            return 0
+        self._note_lack(None)
+        return pid
+
+    def _note_lack(self, lacks: str | None) -> None:
+        if lacks != self._lacks:
+            event = "no worker can be started now; it is tried again" if lacks else "workers can be started again"
+            log.log(logging.ERROR if lacks else logging.INFO, event, extra={"fields": {"lacks": lacks}})
+        self._lacks = lacks
+
+    def handle_usr2(self) -> None:
+        """Another master beside this one is not for mkiso: it would find the address taken."""
+
     def stop(self, graceful: bool = True) -> None:
         """Stop listening first, and then the workers."""
         if self.LISTENERS:  # it is called twice where it is to be quick
@@ -118,8 +146,12 @@ def _post_worker_init(worker: Any) -> None:
     installation, live = _extension(worker)
     live.is_stopping = partial(_is_stopping, worker)
     live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)
+    live.keep_watch()
+    installation.pulse.keep_beating()
     try:
         _prepare(installation)
+    except Busy:
+        raise  # it would be without a thread that nobody starts again: another try, in a new worker
     except Exception:  # the boundary: whatever is away now, the worker answers what it can
         log.exception("not all that a worker does at its start could be done")
     log.info("worker started", extra={"fields": {"pid": worker.pid}})
@@ -130,9 +162,8 @@ def _prepare(installation: Installation) -> None:
     for check in files(installation.config):
         if not check.ok:
             log.warning("away at the start", extra={"fields": {"check": check.name, "found": check.found}})
-    installation.pulse.keep_beating()
     installation.status.known()  # so that the first page knows it
-    threading.Thread(target=_look_back, args=(installation,), name="history", daemon=True).start()
+    start(threading.Thread(target=_look_back, args=(installation,), name="history", daemon=True))
     with suppress(LedgerUnavailable, DiskFull):
         if swept := installation.clear_away():
             log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})

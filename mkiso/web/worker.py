@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
+import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http import errors as http
-from gunicorn.workers import base, gthread
+from gunicorn.workers import base, gthread, workertmp
 
-from mkiso.errors import BadRequest, MkisoError
+from mkiso.errors import BadRequest, Busy, MkisoError
+from mkiso.exhaustion import lack, pool_of
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
-from mkiso.web.connection import READ_LIMIT, Client
+from mkiso.web.connection import READ_LIMIT, Client, has_sent
 from mkiso.web.live import THREADS_KEPT_FREE
 
 HESITATION = 0.02
@@ -31,31 +33,48 @@ TOO_LARGE = {
 log = logging.getLogger("mkiso.web")
 
 
+class Heartbeat(workertmp.WorkerTmp):
+    """By its time the master sees that the worker lives: in memory, whatever disk is full or cannot be written."""
+
+    def __init__(self, _cfg: object) -> None:
+        self._tmp = os.fdopen(os.memfd_create("mkiso-worker"), "w+b", 0)
+
+
+base.WorkerTmp = Heartbeat  # type: ignore
+
+
 class Worker(gthread.ThreadWorker):
     def init_process(self) -> None:
         """Start, and run to the end. What ends it otherwise is an event; gunicorn would print it beside that.
 
-        A worker that could not start is started again after a pause: gunicorn would end the whole service for it.
+        A worker that could not start is started again after a pause.
         """
         try:
             super().init_process()
-        except Exception:  # the boundary
-            log.exception("the worker failed")
+        except Exception as error:  # the boundary
+            if isinstance(error, Busy):
+                log.warning("the worker cannot start now", extra={"fields": {"detail": error.detail}})
+            else:
+                log.exception("the worker failed")
             if not self.booted:
                 time.sleep(START_PAUSE)
             sys.exit(1)
 
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """All threads from the start: gunicorn would lose a connection, and the worker, for which none is to be had."""
+        return pool_of(self.cfg.threads)
+
     def accept(self, listener: Any) -> None:
         """Take a connection; who has as many as there may be jobs lets a worker with more room be first.
 
-        One for which no file descriptor is left waits: gunicorn would end the worker, and its jobs.
+        One for which there is no file descriptor or memory waits: gunicorn would end the worker, and its jobs.
         """
         if self.nr_conns >= self.cfg.threads - THREADS_KEPT_FREE:
             time.sleep(HESITATION)
         try:
             super().accept(listener)
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if not lack(error):
                 raise
             time.sleep(HESITATION)
 
@@ -80,7 +99,7 @@ class Worker(gthread.ThreadWorker):
         """
         if not isinstance(conn.sock, Client):
             conn.sock = Client(fileno=conn.sock.detach())
-        if not conn.initialized and not conn.wait_for_data(0 if self.alive else LAST_WAIT):
+        if not (conn.initialized or conn.data_ready or has_sent(conn.sock, 0 if self.alive else LAST_WAIT)):
             return gthread._DEFER  # type: ignore[attr-defined]
         conn.sock.deadline = time.monotonic() + READ_LIMIT
         keep = super().handle(conn)

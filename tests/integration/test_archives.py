@@ -114,6 +114,11 @@ def test_a_disc_is_whole_and_holds_that_study_alone(behaviour: str, before: Star
         assert it.disc() == instances_of([held.six])
 
 
+def test_an_archive_that_is_slow_to_ask_for_its_association_is_waited_for(before: Start, held: Held) -> None:
+    with before("late-request", delay=5.5) as it:
+        assert it.disc() == instances_of([held.six])
+
+
 @pytest.mark.parametrize(
     ("behaviour", "expected", "received", "failed"),
     [("cut", 3, 6, 0), ("cut-and-never-answers", 3, 6, 0), ("cut-and-failed", 6, 3, 3), ("cut-and-kept", 6, 3, 0)],

@@ -9,16 +9,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
 from tests.integration.conftest import Site
 from tests.integration.test_lifecycle import slow_archive
 from tests.support.archive import running_archive
+from tests.support.limited import User, filled, user_of
 from tests.support.nginx import running_nginx
 from tests.support.ports import free_ports
-from tests.support.service import Service, running_service, settings
+from tests.support.service import MKISO, Service, running_service, settings
 from tests.support.studies import RICHARD, ct_study
+from tests.support.testpacs import RunningPacs
 from tests.support.tools import LOCALHOST, wait_until
 
 LARGE = 1 << 26
@@ -210,3 +213,54 @@ def test_a_client_that_had_sent_more_than_was_read_is_seen_to_leave(tmp_path: Pa
             with closing(asked(service, "/mkiso.php?accession_number=SLOW.001", more)):
                 wait_until(lambda: states(service) == ["retrieving"], 20, lambda: str(states(service)))
             wait_until(lambda: states(service) == ["cancelled"], 5, lambda: str(states(service)))
+
+
+PROCESSES = 120  # of the service's user: some 60 while it rests, with all threads
+
+
+@contextmanager
+def limited_service(pacs: RunningPacs) -> Iterator[tuple[User, Service]]:
+    with user_of(PROCESSES) as user:
+        configuration = Site(user.directory, pacs).settings()
+        with running_service(user.directory, free_ports(1)[0], configuration, (*user.program, MKISO)) as service:
+            wait_until(lambda: len(service.workers()) == 2, 10, str)
+            assert service.get(DISC).status_code == 200
+            yield user, service
+
+
+def says(service: Service, words: str) -> int:
+    return service.log.read_text().count(words)
+
+
+def test_a_user_without_processes_left_ends_no_worker_and_no_service(pacs: RunningPacs) -> None:
+    with limited_service(pacs) as (user, service), ThreadPoolExecutor(3 * THREADS) as pool:
+        stays, killed = service.workers()
+        with filled(user):
+            disc = pool.submit(service.get, DISC)
+            assert all(answer.ok for answer in pool.map(service.get, ["/healthz"] * 3 * THREADS))
+            assert disc.result().status_code == 503
+            assert "no more processes or threads" in disc.result().json()["detail"]
+            killed.kill()
+            # Its place is the master's, or the stranger's.
+            wait_until(lambda: says(service, "start now") + says(service, "started now") > 0, 20, service.log.read_text)
+            assert service.get("/healthz").ok
+        wait_until(lambda: len(service.workers()) == 2, 20, service.log.read_text)
+        assert stays in service.workers()
+        wait_until(lambda: says(service, "worker started") == 3, 20, service.log.read_text)
+        assert service.get(DISC).status_code == 200
+        assert all_free(service, user.directory / "work")
+        with filled(user):
+            service.workers()[0].kill()
+            assert service.stop() == 0
+
+
+def test_a_master_without_files_left_starts_its_workers_later(site: Site) -> None:
+    with serving(site) as service:
+        master, (worker,) = psutil.Process(service.process.pid), service.workers()
+        before = master.rlimit(psutil.RLIMIT_NOFILE)
+        master.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))
+        worker.kill()
+        wait_until(lambda: says(service, "no worker can be started now") == 1, 10, service.log.read_text)
+        master.rlimit(psutil.RLIMIT_NOFILE, before)
+        wait_until(lambda: says(service, "worker started") == 2, 10, service.log.read_text)
+        assert service.get(DISC).status_code == 200

@@ -191,6 +191,14 @@ def partial(move: Move) -> None:
     move.finish()
 
 
+def _late_request(move: Move) -> None:
+    """A busy archive: what it wants of the receiver it says a while after it has connected."""
+    instances = move.instances
+    with move.receiver(instances, lambda _connected: time.sleep(move.options.delay)) as sender:
+        _send(move, sender, instances)
+    move.finish()
+
+
 def _slow(move: Move) -> None:
     send_all(move, move.instances, delay=move.options.delay)
     move.finish()
@@ -293,5 +301,6 @@ BEHAVIOURS = {
     "hold-open": Behaviour(_hold_open),
     "partial": Behaviour(partial),
     "slow": Behaviour(_slow),
+    "late-request": Behaviour(_late_request),
     "none": Behaviour(Move.finish),
 }

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -112,15 +112,20 @@ class Move:
         return self.is_cancelled or self.association.acse.is_aborted()
 
     @contextmanager
-    def receiver(self, instances: Sequence[Instance]) -> Iterator[Association]:
-        """An association to the receiver, one presentation context a SOP class and transfer syntax."""
+    def receiver(
+        self, instances: Sequence[Instance], connected: Callable[[evt.Event], None] = send_at_once
+    ) -> Iterator[Association]:
+        """An association to the receiver, one presentation context a SOP class and transfer syntax.
+
+        `connected` is called between the connection and the request.
+        """
         kinds = sorted({(str(one.sop_class), str(one.transfer_syntax)) for one in instances})
         contexts = [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in kinds]
         sender = self._service.ae.associate(
             *self.peer,
             contexts,
             ae_title=self.destination,
-            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, connected)],
         )
         if not sender.is_established:
             raise Unreachable(f"{self.destination} at {self.peer}")

@@ -31,6 +31,7 @@ LAYERS = (
         "clock",
         "last",
         "heaps",
+        "exhaustion",
         "places",
         "texts",
     },

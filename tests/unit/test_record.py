@@ -56,6 +56,11 @@ def test_a_job_that_was_completed_is_done(ledger: Ledger) -> None:
         (GeneratorExit(), "cancelled", "cancelled"),
         (OSError(errno.ENOSPC, "full", "/w/received"), "failed", "disk_full"),
         (OSError(errno.EACCES, "denied", "/w/received"), "failed", "internal"),
+        (OSError(errno.EMFILE, "Too many open files", "/w/received"), "failed", "busy"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "failed", "busy"),
+        (MemoryError(), "failed", "busy"),
+        (RuntimeError("can't start new thread"), "failed", "busy"),
+        (RuntimeError("anything else"), "failed", "internal"),
         (ValueError("/w/received"), "failed", "internal"),
     ],
 )

@@ -23,7 +23,7 @@ TLS = Tls(key_file=Path("/tls/key"), cert_file=Path("/tls/cert"), ca_file=Path("
 def test_the_argv_of_storescp(stall: float, idle: str) -> None:
     assert receive_argv(Receiver(), Path("/opt/dcmtk"), Path("/w/received"), stall) == (
         *("/opt/dcmtk/storescp", "-lc", str(LOGGING), "--fork", "-aet", "CDRECORD", "+xa", "-pm", "+B"),
-        *("-pdu", "131072", "+uf", "-ta", "5", "-ts", idle, "-od", "/w/received", "10104"),
+        *("-pdu", "131072", "+uf", "-ta", "30", "-ts", idle, "-od", "/w/received", "10104"),
     )
 
 
@@ -44,7 +44,7 @@ def test_the_argv_of_a_storescp_that_takes_tls_alone() -> None:
             "-rc",
             "+py",
         ),
-        *("-aet", "CDRECORD", "+xa", "-pm", "+B", "-pdu", "131072", "+uf", "-ta", "5", "-ts", "600"),
+        *("-aet", "CDRECORD", "+xa", "-pm", "+B", "-pdu", "131072", "+uf", "-ta", "30", "-ts", "600"),
         *("-od", "/w/received", "2762"),
     )
 
