@@ -94,7 +94,7 @@ def _windows(header: Header) -> list[tuple[str, ...]]:
     if not header.text("PhotometricInterpretation").startswith("MONOCHROME"):
         return [COLOUR]
     window = [STORED_WINDOW] if header.text("WindowCenter") and header.decimal("WindowWidth") >= NARROWEST else []
-    table = [STORED_TABLE] if header.text("VOILUTSequence") else []
+    table = [STORED_TABLE] if header.has("VOILUTSequence") else []
     return [*window, *table, OWN_WINDOW]
 
 

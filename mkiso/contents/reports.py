@@ -11,9 +11,8 @@ from mkiso.contents.headers import Header
 from mkiso.contents.making import Bench, Late
 from mkiso.contents.shown import Document, Report
 from mkiso.contents.xhtml import harmless
-from mkiso.datasets import Unreadable, write_in_utf8
 from mkiso.dcmtk.dcm2pdf import make_document
-from mkiso.dcmtk.dsr2html import Reading, make_report
+from mkiso.dcmtk.dsr2html import Reading, make_report, write_in_utf8
 from mkiso.retrieve.instances import Instance
 
 LARGEST_REPORT = 1 << 24
@@ -29,7 +28,7 @@ def report(bench: Bench, instance: Instance) -> Report | None:
         raise Late
     page, encoded = bench.path(instance, "htm"), bench.path(instance, "dcm")
     try:
-        for file, reading in _readings(instance.path, encoded):
+        for file, reading in _readings(bench, instance.path, encoded):
             if (text := make_report(bench.converter, file, page, reading)) is not None:
                 return Report(instance.instance_number, title(instance), harmless(text), reading is Reading.STRICT)
         return None
@@ -52,18 +51,9 @@ def title(instance: Instance) -> str:
     return header.text("DocumentTitle") or header.meaning(CONCEPT) or kind
 
 
-def _readings(instance: Path, encoded: Path) -> Iterator[tuple[Path, Reading]]:
+def _readings(bench: Bench, instance: Path, encoded: Path) -> Iterator[tuple[Path, Reading]]:
     """The ways to read a report, the best one first: DCMTK knows not every character set."""
     yield instance, Reading.STRICT
-    again = [encoded] if _in_utf8(instance, encoded) else []
+    again = [encoded] if write_in_utf8(bench.converter, instance, encoded) else []
     yield from ((file, Reading.STRICT) for file in again)
     yield from ((file, reading) for reading in (Reading.TOLERANT, Reading.SKIPPING) for file in (*again, instance))
-
-
-def _in_utf8(instance: Path, encoded: Path) -> bool:
-    """Write the report in UTF-8; whether it could be read."""
-    try:
-        write_in_utf8(instance, encoded)
-    except Unreadable:
-        return False
-    return True

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from mkiso.dcmtk.dcmmkdir import NO_RECORD, Crashed, Indexer, index
 from mkiso.disc.completion import Completed, Own, complete, own_values, put_in, take_out
-from mkiso.disc.keys import read_keys
 from mkiso.disc.product import Check
 from mkiso.disc.records import SYNTAX, Malformed, Record, read, written
 from mkiso.errors import Internal
 from mkiso.retrieve.encoding import PATIENT_ID
+from mkiso.retrieve.keys import read_keys
 
 NAME = "DICOMDIR"
 CHUNK, PROCESSES = 128, 2
