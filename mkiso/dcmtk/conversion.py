@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,20 @@ LIMIT = 60.0
 MEMORY = 1500 << 20
 # and more than this to be sent, or decompressed for a disc.
 MEMORY_FOR_ALL = 3 << 30
-LARGEST_FILE = 1 << 30  # decoded pixels, a document
+LARGEST_FILE = 5 << 28  # decoded pixels with what is around them, a document
 LARGEST_PICTURE = 1 << 23  # as large as one of 1,200 pixels a side without compression; the worker reads it
 LARGEST_PAGE = 1 << 21  # of a report; the worker reads it
+
+
+class TooLarge(Exception):
+    """More than may be read, decoded or written."""
 
 
 @dataclass(frozen=True)
 class Converter:
     """Runs them for the job that has `directory`, each `limit` seconds at most, where `nice` behind other programs.
 
-    Each has `memory` bytes, and its files so many as it is told: one that needs more fails as on any other instance.
+    Each has `memory` bytes: one that needs more fails as on any other instance.
     """
 
     dcmtk_dir: Path
@@ -35,9 +40,9 @@ class Converter:
     memory: int = MEMORY
 
     def run(self, argv: Sequence[str], largest: int = LARGEST_FILE) -> Result:
-        """Raises ToolTimeout, Internal where the program cannot be started, and whatever `check` raises."""
+        """Raises ToolTimeout, Internal where it cannot be started, TooLarge for its file, and what `check` raises."""
         limits = Limits(self.memory, largest)
-        return run(
+        result = run(
             argv,
             timeout=self.limit,
             cwd=self.directory,
@@ -46,6 +51,9 @@ class Converter:
             limits=limits,
             heard=False,
         )
+        if result.rc == -signal.SIGXFSZ:
+            raise TooLarge
+        return result
 
     def makes(self, argv: Sequence[str], product: Path, largest: int = LARGEST_FILE) -> bool:
         """Whether the program ended well and its product is there. Raises what `run` raises."""

@@ -118,7 +118,7 @@ def _elements(source: Source, at: int, written: Encoding, last_group: int) -> It
             if end <= len(data):
                 yield tag, data[start:end]
                 whole = end
-            elif not whole:
+            elif not whole or end - start > READ:
                 yield tag, None
                 whole = 0 if data.startswith(NO_LENGTH, start - len(NO_LENGTH)) else end
         if not whole or end <= len(data) - LONG_HEADER:
