@@ -7,9 +7,12 @@ of a character set, LookupError, TypeError, AttributeError, struct.error, NotImp
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.charset import convert_encodings, decode_bytes
@@ -23,27 +26,22 @@ REPLACEMENT = "\ufffd"
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 # The Specific Character Set, explicit or implicit, and the length of its value.
 NAMED = re.compile(rb"\x08\0\x05\0(?:CS(..)|(..)\0\0)", re.DOTALL)
-HEAD = 1 << 20
 
 
 class Unreadable(ValueError):
     """What should be a data set is none."""
 
 
-def read(path: Path, tags: list[int] | list[str] | None = None) -> Dataset:
-    """The data set in a file; with `tags` only these attributes of its header, which are skipped to.
+def read(file: Path | BinaryIO) -> Dataset:
+    """The data set in a file, all of which gets into memory: one that is small, or a child's.
 
     OSError says that the file could not be read; whatever is in it raises nothing but Unreadable.
     """
-    is_header = tags is not None
-    with path.open("rb") as file:
-        try:
-            return dcmread(file, stop_before_pixels=is_header, specific_tags=tags)
-        except Exception:  # as above
-            file.seek(0)
-            content = BytesIO(file.read(HEAD if is_header else -1))
+    content = file.read_bytes() if isinstance(file, Path) else file.read()
     try:
-        return dcmread(_without_nul(content), stop_before_pixels=is_header, specific_tags=tags)
+        with suppress(Exception):  # as above
+            return dcmread(BytesIO(content))
+        return dcmread(_without_nul(BytesIO(content)))
     except Exception as error:  # as above
         raise Unreadable(f"{type(error).__name__} in its data set") from error
 
@@ -94,7 +92,7 @@ def readable(text: str) -> str:
 
 
 def write_in_utf8(source: Path, target: Path) -> None:
-    """The data set with its texts in UTF-8. Raises as `read`."""
+    """The data set with its texts in UTF-8: what this module does as a program. Raises as `read`."""
     dataset, written = read(source), BytesIO()
     try:
         dataset.decode()
@@ -139,3 +137,10 @@ def _without_nul(content: BytesIO) -> BytesIO:
             begin, length = found.end(), int.from_bytes(found[1] or found[2], "little")
             view[begin : begin + length] = bytes(view[begin : begin + length]).replace(b"\0", b" ")
     return content
+
+
+if __name__ == "__main__":  # a child (dcmtk/dsr2html), which may take what no worker may
+    try:
+        write_in_utf8(Path(sys.argv[1]), Path(sys.argv[2]))
+    except Unreadable:
+        sys.exit(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import select
 import shutil
 import signal
@@ -39,6 +40,26 @@ SLICE = 0.05
 KEPT_OF_LOG = 1 << 16
 LONGEST_LINE = 1 << 16
 NICE = 10
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program that reads what strangers made may take, in bytes: of memory, and for each file that it writes.
+
+    It leaves no core: there would be patients' data in it.
+    """
+
+    memory: int
+    file: int = 1 << 62
+
+    def hold(self, pid: int) -> None:
+        """From now on, for this process and what it starts, never above what its own limit is already."""
+        limits = ((resource.RLIMIT_AS, self.memory), (resource.RLIMIT_FSIZE, self.file), (resource.RLIMIT_CORE, 0))
+        with suppress(ProcessLookupError):
+            for kind, most in limits:
+                _, hard = resource.prlimit(pid, kind)
+                allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+                resource.prlimit(pid, kind, (allowed, allowed))
 
 
 @dataclass(frozen=True)
@@ -173,7 +194,9 @@ def _popen(
 
 
 @contextmanager
-def spawned(argv: Sequence[str], *, cwd: Path, log: Path, piped: bool = False) -> Iterator[Child]:
+def spawned(
+    argv: Sequence[str], *, cwd: Path, log: Path, piped: bool = False, limits: Limits | None = None
+) -> Iterator[Child]:
     """A program in the background, ended with its group on leaving.
 
     Its output is appended to `log`; where it is `piped`, standard output is read from the child instead.
@@ -181,6 +204,8 @@ def spawned(argv: Sequence[str], *, cwd: Path, log: Path, piped: bool = False) -
     with log.open("ab") as output:
         child = Child(argv, _popen(argv, cwd=cwd, stdout=subprocess.PIPE if piped else output, stderr=output))
     try:
+        if limits:
+            limits.hold(child.pid)
         yield child
     finally:
         child.end()
@@ -194,18 +219,24 @@ def run(
     log: Path | None = None,
     check: Callable[[], None] = lambda: None,
     nice: bool = False,
+    limits: Limits | None = None,
+    heard: bool = True,
 ) -> Result:
     """Run a program to its end, `timeout` seconds at most, asking `check` all the while; behind others where `nice`.
 
-    One that may say much says it to a new `log`, of which the result has what `said` tells. Raises
+    One that may say much says it to a new `log`, of which the result has what `said` tells, and no standard
+    output; what is not to be `heard` is kept nowhere. Raises
     ToolTimeout, Internal where it cannot be started, Busy where the host has no room for it, and whatever
     `check` raises; the program and its group are dead by then.
     """
     started = time.monotonic()
     with log.open("wb") if log else nullcontext() as file:
-        popen = _popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=file or subprocess.PIPE, check=check)
+        kept = subprocess.PIPE if heard else subprocess.DEVNULL
+        popen = _popen(argv, cwd=cwd, stdout=subprocess.DEVNULL if log else kept, stderr=file or kept, check=check)
         child = Child(argv, popen)
         try:
+            if limits:
+                limits.hold(child.pid)
             if nice:
                 with suppress(OSError):  # where that is not allowed, it only takes others' time
                     os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
@@ -222,7 +253,8 @@ def _output(
     waited = Stopwatch()
     while True:
         try:
-            return popen.communicate(timeout=SLICE)
+            stdout, stderr = popen.communicate(timeout=SLICE)
+            return stdout or b"", stderr or b""
         except subprocess.TimeoutExpired:
             check()
             if waited.seconds() >= timeout:

@@ -19,16 +19,18 @@ from mkiso.clock import Stopwatch
 from mkiso.config import Destination, Retrieve
 from mkiso.dcmtk import dcmsend, storescu
 from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts, busy, words
+from mkiso.dcmtk.conversion import MEMORY_FOR_ALL
 from mkiso.dcmtk.echoscu import echo
 from mkiso.dcmtk.sent import Outcome, Progress, Sent
 from mkiso.errors import Cancelled, DestinationUnreachable, MkisoError, RelayFailed
-from mkiso.process import Child, GrowingLog, said, spawned
+from mkiso.process import Child, GrowingLog, Limits, said, spawned
 from mkiso.retrieve.instances import Instance
 from mkiso.workspace import Workspace
 
 POLL = 0.02
 PROGRESS_INTERVAL = 0.5
 NAMED = 10
+LIMITS = Limits(MEMORY_FOR_ALL)  # storescu and dcmsend have all of a deflated instance in memory
 AGAIN = "Sending again is safe: the instances keep their UIDs."
 
 
@@ -121,7 +123,7 @@ class Relay:
         files, log = _unsent(going.directory, outcomes), going.directory.with_suffix(".log")
         log.unlink(missing_ok=True)
         before = sum(one.arrived for one in outcomes.values())
-        with spawned(going.argv, cwd=self.workspace.path, log=log) as sender:
+        with spawned(going.argv, cwd=self.workspace.path, log=log, limits=LIMITS) as sender:
             progress, lines = going.progress(files), GrowingLog(log)
             ended = self._watch(sender, log, lambda: self.on_progress(before + _taken(progress, lines)))
         _taken(progress, lines)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 
 from mkiso.contents.choice import Kind, Wanted, choose
@@ -18,7 +18,7 @@ from mkiso.contents.making import Bench, Check, Deadline, Late, Maker
 from mkiso.contents.pictures import nothing, pictures
 from mkiso.contents.reports import document, report
 from mkiso.contents.shown import WEB, Item, Nothing, Patient, Why
-from mkiso.dcmtk.conversion import Converter
+from mkiso.dcmtk.conversion import Converter, TooLarge
 from mkiso.errors import Busy, Internal
 from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout
@@ -26,7 +26,9 @@ from mkiso.retrieve.instances import Instance
 from mkiso.workspace import require_room
 
 PROCESSES = 2
-NAMES = {Kind.IMAGE: "p{:07}.jpg", Kind.DOCUMENT: "d{:07}.pdf"}
+LIMIT = 20.0  # seconds of one program on a report or a document; usual ones take a fiftieth of a second
+PICTURE, DOCUMENT = "p{:07}.jpg", "d{:07}.pdf"
+PAGES = 5  # of a document, that are shown as pictures
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -47,7 +49,7 @@ def show(instances: Sequence[Instance], stage: Path, maker: Maker, check: Check)
     """
     (stage / WEB).mkdir(exist_ok=True)
     series = series_of(instances)
-    tasks = _tasks(choose(series, maker.pictures, check))
+    tasks = _tasks(choose(series, maker.pictures, check), min(PAGES, maker.pictures))
     with tempfile.TemporaryDirectory(prefix="pictures-", dir=maker.directory) as room:
         deadline = Deadline(maker.limit_of_all, check)
         converter = Converter(maker.dcmtk_dir, maker.directory, deadline.check, maker.limit)
@@ -55,19 +57,21 @@ def show(instances: Sequence[Instance], stage: Path, maker: Maker, check: Check)
     return patients_of((one, items.get(at, ())) for at, one in enumerate(series))
 
 
-def _tasks(chosen: Iterable[Sequence[Wanted]]) -> list[_Task]:
-    numbers = {kind: count(1) for kind in NAMES}
+def _tasks(chosen: Iterable[Sequence[Wanted]], pages: int) -> list[_Task]:
+    pictures, documents = map(PICTURE.format, count(1)), map(DOCUMENT.format, count(1))
     return [
-        _Task(series, place, wanted, tuple(_files(wanted, numbers)))
+        _Task(series, place, wanted, tuple(_files(wanted, pages, pictures, documents)))
         for series, one in enumerate(chosen)
         for place, wanted in enumerate(one)
     ]
 
 
-def _files(wanted: Wanted, numbers: dict[Kind, count[int]]) -> Iterator[str]:
-    if wanted.kind in NAMES:
-        for _ in wanted.frames:
-            yield NAMES[wanted.kind].format(next(numbers[wanted.kind]))
+def _files(wanted: Wanted, pages: int, pictures: Iterator[str], documents: Iterator[str]) -> Iterator[str]:
+    """A picture of each frame; a document's own, and a picture of each of its pages that may be shown."""
+    if wanted.kind is Kind.DOCUMENT:
+        yield next(documents)
+    if wanted.kind in {Kind.IMAGE, Kind.DOCUMENT}:
+        yield from islice(pictures, len(wanted.frames) if wanted.kind is Kind.IMAGE else pages)
 
 
 def _made(tasks: Sequence[_Task], bench: Bench) -> dict[int, list[Item]]:
@@ -90,6 +94,8 @@ def _items(bench: Bench, task: _Task) -> list[Item]:
             items.append(item)
     except (Late, ToolTimeout):
         why = Why.LATE
+    except TooLarge:
+        why = Why.LARGE
     except (Internal, Busy):
         pass
     except OSError as error:
@@ -108,10 +114,12 @@ def _making(bench: Bench, task: _Task) -> Iterator[Item]:
     bench.converter.check()
     if kind is Kind.IMAGE:
         yield from pictures(bench, task.wanted, task.files)
-    elif kind is Kind.REPORT:
+        return
+    bench = replace(bench, converter=replace(bench.converter, limit=min(LIMIT, bench.converter.limit)))
+    if kind is Kind.REPORT:
         yield report(bench, instance) or nothing(instance, Why.BROKEN)
     else:
-        yield document(bench, instance, task.files[0]) or nothing(instance, Why.BROKEN)
+        yield from document(bench, instance, *task.files)
 
 
 def _clear(bench: Bench, task: _Task, items: Sequence[Item]) -> None:

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.tag import Tag
 
-from mkiso.datasets import Unreadable, first_item, read, values
+from mkiso.datasets import CHARACTER_SET, Unreadable, first_item, read, values
+from mkiso.retrieve.keys import read_keys
 
 DIGITS = 9
 DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots before DICOM 3 (PS3.5 6.2)
 
 
 class Header:
-    """Some attributes of an instance; what is missing or cannot be read is empty."""
+    """Some attributes of an instance; what is missing, very long or cannot be read is empty."""
 
     def __init__(self, path: Path, keywords: Iterable[str]) -> None:
-        self.broken = False
-        self._dataset = Dataset()
+        keys = read_keys(path, {CHARACTER_SET, *map(Tag, keywords)})
+        self.broken = keys is None
+        self._dataset, self._filled = Dataset(), keys.filled if keys else frozenset[int]()
         try:
-            self._dataset = read(path, list(keywords))
-        except (OSError, Unreadable):
+            if keys:
+                self._dataset = read(BytesIO(keys.file()))
+        except Unreadable:
             self.broken = True
+
+    def has(self, keyword: str) -> bool:
+        """Whether there is something in it, also what is too long or cannot be read."""
+        return Tag(keyword) in self._filled
 
     def text(self, keyword: str) -> str:
         """A value as one line, empty where there is none; several are separated by backslashes."""

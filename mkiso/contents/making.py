@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mkiso.clock import Stopwatch
-from mkiso.dcmtk.conversion import LIMIT, Converter
-from mkiso.retrieve.instances import Instance
+from mkiso.dcmtk.conversion import LIMIT, Converter, TooLarge
+from mkiso.retrieve.instances import Instance, inflates_to
 
 Check = Callable[[], None]
 LIMIT_OF_ALL = 120.0
+LARGEST_OF_REPORTS = 1 << 24  # bytes of memory
 PARTS = 3  # of a staged file's path, which are its own
 
 
@@ -30,6 +32,20 @@ class Maker:
     limit_of_all: float = LIMIT_OF_ALL
 
 
+class Reports:
+    """How much of them a disc's pages hold, for several threads: they are in memory until these are written."""
+
+    def __init__(self) -> None:
+        self._bytes, self._lock = 0, threading.Lock()
+
+    def take(self, text: str) -> None:
+        """Raises TooLarge where there is no room for it any more."""
+        with self._lock:
+            self._bytes += sys.getsizeof(text)
+            if self._bytes > LARGEST_OF_REPORTS:
+                raise TooLarge
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where it is made: what runs the programs, room for what lies between, and the disc's web content."""
@@ -37,6 +53,7 @@ class Bench:
     converter: Converter
     room: Path
     web: Path
+    reports: Reports = field(default_factory=Reports)
 
     def path(self, instance: Instance, ending: str) -> Path:
         """A file for what lies between: no UID is a name, for a stranger wrote it."""
@@ -45,6 +62,12 @@ class Bench:
 
 class Late(Exception):
     """The time for all is over."""
+
+
+def require_small(instance: Instance, most: int) -> None:
+    """Raise TooLarge where an instance has more than so many bytes, or inflates to them (PS3.5 A.5)."""
+    if instance.bytes > most or (instance.is_deflated and inflates_to(instance, most)):
+        raise TooLarge
 
 
 class Deadline:

@@ -10,16 +10,18 @@ from pydicom import uid
 
 from mkiso.contents.choice import Wanted
 from mkiso.contents.headers import Header
-from mkiso.contents.making import Bench, Late
+from mkiso.contents.making import Bench, require_small
 from mkiso.contents.pixels import GDCM_DECODES, JPEG, RAW, SIZES, frame_bytes, pixel_bytes
 from mkiso.contents.shown import Nothing, Picture, Why
 from mkiso.dcmtk import gdcmconv
+from mkiso.dcmtk.conversion import TooLarge
 from mkiso.dcmtk.dcmj2pnm import COLOUR, OWN_WINDOW, STORED_TABLE, STORED_WINDOW, View, make_picture, scaled_to
 from mkiso.retrieve.instances import Instance
 from mkiso.workspace import require_room
 
 SIDE = 512
-LARGEST = 1 << 29  # bytes that are decoded for a picture: a frame by dcmj2pnm, by gdcmconv all of them
+# Bytes that are decoded for a picture: of a frame by dcmj2pnm, by gdcmconv of all. They fit into conversion.MEMORY.
+LARGEST, LARGEST_OF_GDCM = 1 << 29, 300 << 20
 # How far apart the pixels' rows and columns are (PS3.3 10.7, C.7.6.3.1.7), as dcmj2pnm looks for it.
 SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 WINDOWS = ("WindowCenter", "WindowWidth", "VOILUTSequence")
@@ -31,9 +33,11 @@ DECODED_BY_DCMTK = RAW | JPEG | {uid.RLELossless, uid.DeflatedExplicitVRLittleEn
 def pictures(bench: Bench, wanted: Wanted, files: Sequence[str]) -> Iterator[Picture | Nothing]:
     """Each frame that is wanted, in the file of its name; why not, where there is nothing to be seen.
 
-    Raises Late where it would take too much, and what `make_picture` raises.
+    Raises TooLarge where it would take too much, and what `make_picture` raises.
     """
     instance, header = wanted.instance, Header(wanted.instance.path, KEYWORDS)
+    if instance.is_deflated:
+        require_small(instance, LARGEST)
     if not (header.number("Rows") and header.number("Columns")):
         why = Why.BROKEN if header.broken else Why.NO_PIXELS
         yield from (nothing(instance, why) for _ in wanted.frames)
@@ -69,13 +73,13 @@ class _Source:
     def _picture(self, picture: Path, frame: int) -> tuple[int, int] | None:
         if self._file is None:
             return None
-        _require_small(frame_bytes(self._header))
+        _require_few(frame_bytes(self._header), LARGEST)
         views = (View(frame, window, _scale(self._header)) for window in _windows(self._header))
         made = (make_picture(self._bench.converter, self._file, picture, view) for view in views)
         return next((size for size in made if size), None)
 
     def _decoded(self, program: str) -> Path | None:
-        _require_small(pixel_bytes(self._header))
+        _require_few(pixel_bytes(self._header), LARGEST_OF_GDCM)
         raw = self._bench.path(self._instance, "raw")
         self._held.callback(raw.unlink, missing_ok=True)
         if gdcmconv.decode(self._bench.converter, program, self._instance.path, raw):
@@ -84,9 +88,9 @@ class _Source:
         return None
 
 
-def _require_small(pixels: int) -> None:
-    if pixels > LARGEST:
-        raise Late
+def _require_few(pixels: int, most: int) -> None:
+    if pixels > most:
+        raise TooLarge
 
 
 def _windows(header: Header) -> list[tuple[str, ...]]:
@@ -94,7 +98,7 @@ def _windows(header: Header) -> list[tuple[str, ...]]:
     if not header.text("PhotometricInterpretation").startswith("MONOCHROME"):
         return [COLOUR]
     window = [STORED_WINDOW] if header.text("WindowCenter") and header.decimal("WindowWidth") >= NARROWEST else []
-    table = [STORED_TABLE] if header.text("VOILUTSequence") else []
+    table = [STORED_TABLE] if header.has("VOILUTSequence") else []
     return [*window, *table, OWN_WINDOW]
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydicom.uid import UID
 
 from mkiso.contents.headers import Header
-from mkiso.contents.making import Bench, Late
-from mkiso.contents.shown import Document, Report
+from mkiso.contents.making import Bench, Late, require_small
+from mkiso.contents.pictures import nothing
+from mkiso.contents.shown import Document, Nothing, Picture, Report, Why
 from mkiso.contents.xhtml import harmless
-from mkiso.datasets import Unreadable, write_in_utf8
+from mkiso.dcmtk import pdftoppm
+from mkiso.dcmtk.conversion import LARGEST_FILE, TooLarge
 from mkiso.dcmtk.dcm2pdf import make_document
-from mkiso.dcmtk.dsr2html import Reading, make_report
+from mkiso.dcmtk.dcmj2pnm import jpeg_size
+from mkiso.dcmtk.dsr2html import Reading, make_report, write_in_utf8
+from mkiso.errors import Internal
+from mkiso.process import ToolTimeout
 from mkiso.retrieve.instances import Instance
+from mkiso.workspace import require_room
 
 LARGEST_REPORT = 1 << 24
 CONCEPT = "ConceptNameCodeSequence"
@@ -23,26 +30,56 @@ CONCEPT = "ConceptNameCodeSequence"
 def report(bench: Bench, instance: Instance) -> Report | None:
     """A structured report (PS3.3 C.17), None where it cannot be read.
 
-    Raises Late where it would take too much, and what `make_report` raises.
+    Raises TooLarge where it would take too much, and what `make_report` raises.
     """
-    if instance.bytes > LARGEST_REPORT:
-        raise Late
+    require_small(instance, LARGEST_REPORT)
     page, encoded = bench.path(instance, "htm"), bench.path(instance, "dcm")
     try:
-        for file, reading in _readings(instance.path, encoded):
+        for file, reading in _readings(bench, instance.path, encoded):
             if (text := make_report(bench.converter, file, page, reading)) is not None:
-                return Report(instance.instance_number, title(instance), harmless(text), reading is Reading.STRICT)
+                body = harmless(text)
+                bench.reports.take(body)
+                return Report(instance.instance_number, title(instance), body, reading is Reading.STRICT)
         return None
     finally:
         page.unlink(missing_ok=True)
         encoded.unlink(missing_ok=True)
 
 
-def document(bench: Bench, instance: Instance, file: str) -> Document | None:
-    """An encapsulated PDF (PS3.3 A.45.1) in the file of this name, None where there is none. Raises as `report`."""
+def document(bench: Bench, instance: Instance, file: str, *pictures: str) -> Iterator[Document | Picture | Nothing]:
+    """An encapsulated PDF (PS3.3 A.45.1) in the file of this name, and its first pages; why not, where there is none.
+
+    Whatever a page's picture fails of, it costs no more than the pictures. Raises as `report`.
+    """
+    require_small(instance, LARGEST_FILE)
     if not make_document(bench.converter, instance.path, bench.web / file):
-        return None
-    return Document(file, instance.instance_number, title(instance))
+        yield nothing(instance, Why.BROKEN)
+        return
+    yield Document(file, instance.instance_number, title(instance))
+    if pictures:
+        try:
+            made = list(_pages(bench, instance, bench.web / file, pictures))
+        except (Internal, Late, ToolTimeout, TooLarge):
+            made = []
+        yield from made
+        if not made:
+            require_room(bench.room)
+            yield nothing(instance, Why.PAGES)
+
+
+def _pages(bench: Bench, instance: Instance, document: Path, pictures: Sequence[str]) -> Iterator[Picture]:
+    program, root = pdftoppm.installed(), bench.path(instance, "page")
+    if program is None:
+        return
+    try:
+        pages = pdftoppm.make_pages(bench.converter, program, document, root, len(pictures))
+        for number, (page, file) in enumerate(zip(pages, pictures, strict=False), 1):
+            if size := jpeg_size(page.read_bytes()):
+                os.rename(page, bench.web / file)
+                yield Picture(file, *size, instance.instance_number, number, len(pages), is_page=True)
+    finally:
+        for page in root.parent.glob(f"{root.name}-*"):
+            page.unlink()
 
 
 def title(instance: Instance) -> str:
@@ -52,18 +89,9 @@ def title(instance: Instance) -> str:
     return header.text("DocumentTitle") or header.meaning(CONCEPT) or kind
 
 
-def _readings(instance: Path, encoded: Path) -> Iterator[tuple[Path, Reading]]:
+def _readings(bench: Bench, instance: Path, encoded: Path) -> Iterator[tuple[Path, Reading]]:
     """The ways to read a report, the best one first: DCMTK knows not every character set."""
     yield instance, Reading.STRICT
-    again = [encoded] if _in_utf8(instance, encoded) else []
+    again = [encoded] if write_in_utf8(bench.converter, instance, encoded) else []
     yield from ((file, Reading.STRICT) for file in again)
     yield from ((file, reading) for reading in (Reading.TOLERANT, Reading.SKIPPING) for file in (*again, instance))
-
-
-def _in_utf8(instance: Path, encoded: Path) -> bool:
-    """Write the report in UTF-8; whether it could be read."""
-    try:
-        write_in_utf8(instance, encoded)
-    except Unreadable:
-        return False
-    return True

@@ -20,11 +20,16 @@ class Why(StrEnum):
     SYNTAX = "syntax"  # its transfer syntax cannot be decoded here
     BROKEN = "broken"  # it should be possible, and is not
     LATE = "late"  # making it would have held up the disc for too long
+    LARGE = "large"  # it is more than may be decoded, or than a page can hold
+    PAGES = "pages"  # it is a document that is here, and no pictures of its pages
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A JPEG of one frame; width and height in pixels. `number` is the instance's, `frame` counts from 1."""
+    """A JPEG of one frame; width and height in pixels. `number` is the instance's, `frame` counts from 1.
+
+    Of a document it is one of the first pages, of which there are `frames`.
+    """
 
     file: str
     width: int
@@ -32,6 +37,7 @@ class Picture:
     number: str
     frame: int = 1
     frames: int = 1
+    is_page: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ PARENTS = {
     "tr": {"table", "tbody", "thead"},
 }
 DEEPEST = 100
+MANY = 10_000
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 2.2
 
 
@@ -50,19 +51,26 @@ class _Rewriter(HTMLParser):
         super().__init__(convert_charrefs=True)
         self._open: list[tuple[str, str]] = []  # an element as the page names it, and what it became, if anything
         self._written: list[str] = []
+        self._pieces: list[str] = []  # what was written last: each takes 50 bytes more than it has
 
     def finished(self) -> str:
         self._close(0)
-        return "".join(self._written).strip()
+        return "".join((*self._written, *self._pieces)).strip()
+
+    def _write(self, piece: str) -> None:
+        self._pieces.append(piece)
+        if len(self._pieces) >= MANY:
+            self._written.append("".join(self._pieces))
+            self._pieces.clear()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         name = "sup" if tag == "span" and SUPERSCRIPT in attrs else HEADINGS.get(tag, tag)
         if name in VOID:
-            self._written.append(f"<{name} />")
+            self._write(f"<{name} />")
         elif (name in KEPT or tag in HEADINGS or tag == "span") and len(self._open) < DEEPEST:
             name = name if self._may_stand_here(name) else ""
             self._open.append((tag, name))
-            self._written.append(name and f"<{name}>")
+            self._write(name and f"<{name}>")
 
     def handle_endtag(self, tag: str) -> None:
         for at in reversed(range(len(self._open))):
@@ -71,7 +79,7 @@ class _Rewriter(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
-        self._written.append(escape(NOT_XML.sub(" ", data), quote=False))
+        self._write(escape(NOT_XML.sub(" ", data), quote=False))
 
     handle_comment = handle_pi = unknown_decl = handle_data
 
@@ -84,5 +92,5 @@ class _Rewriter(HTMLParser):
 
     def _close(self, at: int) -> None:
         for _, name in reversed(self._open[at:]):
-            self._written.append(name and f"</{name}>")
+            self._write(name and f"</{name}>")
         del self._open[at:]

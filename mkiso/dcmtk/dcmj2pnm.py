@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mkiso.dcmtk.conversion import Converter
+from mkiso.dcmtk.conversion import LARGEST_PICTURE, Converter
 
 QUALITY = "85"
 STORED_WINDOW, STORED_TABLE, OWN_WINDOW, COLOUR = ("+Wi", "1"), ("+Wl", "1"), ("+Wm",), ()
@@ -51,7 +51,7 @@ def make_picture(converter: Converter, instance: Path, picture: Path, view: View
 
     Raises what `Converter.run` raises.
     """
-    converter.run(picture_argv(converter.dcmtk_dir, instance, picture, view))
+    converter.run(picture_argv(converter.dcmtk_dir, instance, picture, view), LARGEST_PICTURE)
     return jpeg_size(picture.read_bytes()) if picture.exists() else None
 
 

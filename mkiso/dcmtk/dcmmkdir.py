@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mkiso.errors import Internal
-from mkiso.process import run
+from mkiso.process import Limits, run
 
 NO_GOOD_FILES = "E: no good files"
 NO_RECORD = "invalid SOP class"  # said of one for which PS3.3 F.4 has no record
+NO_MEMORY = "Virtual Memory exhausted"
+# In bytes, for a chunk: it keeps of each file what is shorter than 4 kB, and all of a deflated one; the worker reads
+# its DICOMDIR, which has 2 kB of a usual instance.
+LIMITS = Limits(memory=1 << 28, file=1 << 23)
 LIMIT = 600.0  # for a chunk; an instance of 4 GB is read in half a minute
 
 
 class Crashed(Exception):
-    """A signal ended dcmmkdir: one of its files is more than it can take."""
+    """A signal ended dcmmkdir, or it was out of memory: one of its files is more than it can take."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ def index(
     listed = dicomdir.with_suffix(".list")
     listed.write_text("".join(f"{file}\n" for file in files), encoding="ascii")
     argv = index_argv(indexer, dicomdir, listed, invent)
-    result = run(argv, timeout=LIMIT, cwd=directory, log=dicomdir.with_suffix(".log"), check=check)
-    if result.rc < 0:
+    result = run(argv, timeout=LIMIT, cwd=directory, log=dicomdir.with_suffix(".log"), check=check, limits=LIMITS)
+    if result.rc < 0 or (result.rc > 0 and NO_MEMORY.lower() in result.stderr.lower()):
         raise Crashed
     if result.rc > 0 and NO_GOOD_FILES not in result.stderr:
         error = Internal("The disc's DICOMDIR could not be made. The service's log says why.")

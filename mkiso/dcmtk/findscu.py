@@ -39,6 +39,7 @@ STUDY_KEYS = (
 )
 NO_DATA_SET = "receiveDataSetInMemory: dset->read() Failed"
 MOST_ANSWERS = 100_000
+LARGEST_ANSWER, LARGEST_LISTED = 1 << 16, 1 << 11  # bytes of one, as a data set, and on the average in a list of UIDs
 LONGEST_UID, SHOWN = 64, 80
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 SPACES = f"{PADDING}\n"
@@ -127,7 +128,8 @@ class Finder:
         of_series = f"SeriesInstanceUID={series_uid}" if series_uid else "SeriesInstanceUID"
         keys = (f"StudyInstanceUID={study_uid}", of_series, "SOPInstanceUID")
         pending = self._ask(_of_level("IMAGE", keys), ("-Xs", file.name))
-        answers = listed(file.read_bytes()) if pending else []
+        is_plain = pending and file.stat().st_size <= (1 + pending) * LARGEST_LISTED
+        answers = listed(file.read_bytes()) if is_plain else []
         file.unlink(missing_ok=True)
         if len(answers) != pending or fault(answers, study_uid):  # findscu leaves out what it cannot turn into UTF-8
             answers = self._answers("IMAGE", *keys)
@@ -149,6 +151,8 @@ class Finder:
     def _answer(self, file: Path, keys: Sequence[str]) -> Answer:
         self.check()
         try:
+            if file.stat().st_size > LARGEST_ANSWER:
+                raise Unreadable("it is too large")
             return texts(read(file), (key.partition("=")[0] for key in keys))
         except Unreadable as error:
             raise QueryRefused(

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pydicom.datadict import keyword_for_tag
 
-from mkiso.disc.keys import read_keys
 from mkiso.disc.records import Record, flat
 from mkiso.retrieve.encoding import INSTANCE_NUMBER, PATIENT_ID, SERIES_NUMBER
+from mkiso.retrieve.keys import read_keys
 
 STUDY_DATE, STUDY_TIME, STUDY_ID, ACCESSION = 0x00080020, 0x00080030, 0x00200010, 0x00080050
 # A study's day and time are at best those of its series, of its acquisition, of its content.

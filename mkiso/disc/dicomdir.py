@@ -14,12 +14,11 @@ from pathlib import Path
 
 from mkiso.dcmtk.dcmmkdir import NO_RECORD, Crashed, Indexer, index
 from mkiso.disc.completion import Completed, Own, complete, own_values, put_in, take_out
-from mkiso.disc.keys import read_keys
 from mkiso.disc.product import Check
 from mkiso.disc.records import SYNTAX, Malformed, Record, read, written
-from mkiso.errors import Internal
 from mkiso.exhaustion import pool_of
 from mkiso.retrieve.encoding import PATIENT_ID
+from mkiso.retrieve.keys import read_keys
 
 NAME = "DICOMDIR"
 CHUNK, PROCESSES = 128, 2
@@ -105,14 +104,14 @@ class _Chunks:
         return whole
 
     def _made(self, files: Sequence[str], invent: bool) -> _Made:
-        """One chunk. Of files that crash dcmmkdir, halves: a single one takes no other with it."""
+        """One chunk. Of files that crash dcmmkdir, or make it write nonsense, halves: one takes no other with it."""
         self.check()
         product = self.work / f"{files[0].replace('/', '_')}-{len(files)}-{invent:d}.dicomdir"
         try:
             said = index(self.indexer, files, product, invent=invent, directory=self.directory, check=self.check)
-        except Crashed:
+            return _Made(dict(_leaves(_read(product), ())), said)
+        except (Crashed, Malformed):
             return self._halves(files, invent)
-        return _Made(dict(_leaves(_read(product), ())), said)
 
     def _halves(self, files: Sequence[str], invent: bool) -> _Made:
         if len(files) == 1:
@@ -140,10 +139,7 @@ def _made_of_keys(chunks: _Chunks, files: Iterable[str]) -> _Made:
 
 
 def _read(dicomdir: Path) -> list[Record]:
-    try:
-        return read(dicomdir.read_bytes()) if dicomdir.exists() else []
-    except Malformed as error:
-        raise Internal("The disc's DICOMDIR could not be made: dcmmkdir left a torn one.") from error
+    return read(dicomdir.read_bytes()) if dicomdir.exists() else []
 
 
 def _leaves(entity: Iterable[Record], above: tuple[Record, ...]) -> Iterator[tuple[str, tuple[Record, ...]]]:

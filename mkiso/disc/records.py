@@ -12,20 +12,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from struct import Struct, error
 
-from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import MediaStorageDirectoryStorage
 
-from mkiso import __version__
-from mkiso.retrieve.encoding import ITEM, LONG_VRS, PATIENT_ID, SERIES, STUDY
+from mkiso.retrieve.encoding import (
+    BEFORE_META,
+    ITEM,
+    LONG_VRS,
+    META_LENGTH,
+    PATIENT_ID,
+    SERIES,
+    STUDY,
+    element,
+    file_meta,
+    item,
+    value,
+)
 
 NEXT, IN_USE, LOWER, TYPE = 0x00041400, 0x00041410, 0x00041420, 0x00041430
 FILE_ID, SOP_INSTANCE, SYNTAX = 0x00041500, 0x00041511, 0x00041512
 FILE_SET_ID, FIRST, LAST, CONSISTENT, RECORDS = 0x00041130, 0x00041200, 0x00041202, 0x00041212, 0x00041220
-META_LENGTH = 0x00020000
-BEFORE_META = 132
 A_RECORD = 8  # takes as much memory as so many elements
 IDENTIFIERS = {"PATIENT": PATIENT_ID, "STUDY": STUDY, "SERIES": SERIES}
-# 2.25 and a UUID of mkiso's own (PS3.5 B.2).
-IMPLEMENTATION = "2.25.140055411852988176683907551369266825300"
 
 _HEADER, _ITEM, _LONG = Struct("<HH2sH"), Struct("<HHL"), Struct("<L")
 
@@ -68,22 +75,9 @@ class Record:
         self.elements[tag] = element(tag, self.elements[tag][4:6], value)
 
 
-def value(element: bytes) -> bytes:
-    """What an element holds, without its padding."""
-    return element[12 if element[4:6] in LONG_VRS else 8 :].strip(b"\0 ")
-
-
 def number(element: bytes) -> int:
     """The value of an element of VR UL; struct.error where it is shorter."""
     return int(_LONG.unpack_from(element, 8)[0])
-
-
-def element(tag: int, vr: bytes, value: bytes) -> bytes:
-    """An element in its encoding, padded to an even length (PS3.5 6.2, 7.1.2)."""
-    value += (b"\0" if vr in {b"UI", b"OB"} else b" ") * (len(value) % 2)
-    if vr in LONG_VRS:
-        return _HEADER.pack(tag >> 16, tag & 0xFFFF, vr, 0) + _LONG.pack(len(value)) + value
-    return _HEADER.pack(tag >> 16, tag & 0xFFFF, vr, len(value)) + value
 
 
 @dataclass(frozen=True)
@@ -191,11 +185,6 @@ def _link(entity: Sequence[Record], offsets: dict[int, int]) -> None:
         _link(record.below, offsets)
 
 
-def item(elements: bytes) -> bytes:
-    """An item of a sequence, with its length (PS3.5 7.5)."""
-    return _ITEM.pack(ITEM >> 16, ITEM & 0xFFFF, len(elements)) + elements
-
-
 def _head(file_set_id: str, root: Sequence[Record], offsets: dict[int, int], length: int) -> bytes:
     first, last = (offsets.get(id(root[at]), 0) if root else 0 for at in (0, -1))
     return b"".join(
@@ -213,18 +202,3 @@ def _meta(content: bytes) -> bytes:
     """That of a DICOMDIR, always of one length: a UUID that begins with c has 39 digits."""
     number = uuid.UUID(hex="c" + hashlib.sha256(content).hexdigest()[:31], version=5).int
     return file_meta(MediaStorageDirectoryStorage.encode(), f"2.25.{number}".encode())
-
-
-def file_meta(sop_class: bytes, sop_instance: bytes) -> bytes:
-    """The file meta information of an instance in explicit little endian (PS3.10 7.1)."""
-    meta = b"".join(
-        (
-            element(0x00020001, b"OB", b"\0\1"),
-            element(0x00020002, b"UI", sop_class),
-            element(0x00020003, b"UI", sop_instance),
-            element(0x00020010, b"UI", ExplicitVRLittleEndian.encode()),
-            element(0x00020012, b"UI", IMPLEMENTATION.encode()),
-            element(0x00020013, b"SH", f"MKISO_{__version__}"[:16].encode()),
-        )
-    )
-    return element(META_LENGTH, b"UL", _LONG.pack(len(meta))) + meta

@@ -18,7 +18,7 @@ from pydicom.uid import UID
 from mkiso.contents.headers import Header
 from mkiso.contents.pixels import GDCM_DECODES, LOSSLESS, RAW, SIZES, pixel_bytes
 from mkiso.dcmtk import gdcmconv
-from mkiso.dcmtk.conversion import Converter
+from mkiso.dcmtk.conversion import MEMORY_FOR_ALL, Converter, TooLarge
 from mkiso.dcmtk.decompressors import PROGRAMS, decompress
 from mkiso.disc.product import Check
 from mkiso.disc.tree import Setting
@@ -32,7 +32,7 @@ from mkiso.workspace import require_room
 Decompressor = Callable[[Converter, str, Path, Path], bool]
 PROCESSES = 2
 LIMIT = 600.0
-LARGEST = 1 << 30  # bytes of pixels; a program keeps them in memory, gdcmconv three times
+LARGEST = 1 << 30  # bytes of pixels; a program keeps them in memory, gdcmconv more than four times: see conversion
 FOR_THE_REST = 1 << 25  # bytes of a disc's pages with their pictures, and of its directories
 LOSSY, YES = "LossyImageCompression", "01"
 KEYWORDS = (*SIZES, LOSSY)
@@ -57,7 +57,9 @@ def uncompressed(instances: Sequence[Instance], setting: Setting) -> Uncompresse
     """
     media, check = setting.config.media, setting.check
     limit = None if media.max_size is None else media.max_size - viewer_bytes(media) - FOR_THE_REST
-    converter = Converter(setting.config.tools.dcmtk_dir, setting.workspace.path, check, LIMIT, nice=False)
+    converter = Converter(
+        setting.config.tools.dcmtk_dir, setting.workspace.path, check, LIMIT, nice=False, memory=MEMORY_FOR_ALL
+    )
     known = _each(converter, [(one, None) for one in instances if one.transfer_syntax in LOSSLESS])
     on_disc = [known.get(one.path, one) for one in instances]
     known |= _each(converter, _fitting(on_disc, limit, check))
@@ -106,7 +108,7 @@ def _decompressed(converter: Converter, instance: Instance, beside: Path, most: 
         return None
     for write, program in _programs(instance):
         converter.check()
-        with suppress(Internal, ToolTimeout):
+        with suppress(Internal, ToolTimeout, TooLarge):
             if write(converter, program, instance.path, beside):
                 if (new := _proven(instance, header, beside)) and (most is None or new.bytes <= most):
                     return new

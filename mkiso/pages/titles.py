@@ -32,14 +32,16 @@ class Titles:
         return document.title or self.said["document"].format(number=document.number).strip()
 
     def picture(self, picture: Picture) -> str:
-        image = self.said["image"].format(number=picture.number).strip()
-        return _joined(", ", image, self._frame(picture))
+        kind = "document" if picture.is_page else "image"
+        return _joined(", ", self.said[kind].format(number=picture.number).strip(), self._frame(picture))
 
     def alternative(self, series: Series, picture: Picture) -> str:
         """What a picture is for those who do not see it."""
         return _joined(", ", series.modality, series.description, self.picture(picture))
 
     def _frame(self, picture: Picture) -> str:
+        if picture.is_page:
+            return self.said["page"].format(page=picture.frame)
         if picture.frames == 1:
             return ""
         return self.said["frame"].format(frame=picture.frame, frames=picture.frames)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from struct import Struct
 from typing import Literal
 
+from pydicom.uid import ExplicitVRLittleEndian
+
+from mkiso import __version__
 from mkiso.retrieve.windows import Unwalkable
 
 HEADER, LONG_HEADER = 8, 12
@@ -17,6 +20,10 @@ TRANSFER_SYNTAX, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE = 0x00020010, 0x00020002, 0
 CHARACTER_SET, SOP_CLASS, SOP_INSTANCE = 0x00080005, 0x00080016, 0x00080018
 PATIENT_ID, STUDY, SERIES = 0x00100020, 0x0020000D, 0x0020000E
 SERIES_NUMBER, INSTANCE_NUMBER = 0x00200011, 0x00200013
+BEFORE_META, META_LENGTH = 132, 0x00020000
+# 2.25 and a UUID of mkiso's own (PS3.5 B.2).
+IMPLEMENTATION = "2.25.140055411852988176683907551369266825300"
+_HEADER, _ITEM, _LONG = Struct("<HH2sH"), Struct("<HHL"), Struct("<L")
 OF_META = (TRANSFER_SYNTAX, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE)
 OF_DATA_SET = (CHARACTER_SET, SOP_CLASS, SOP_INSTANCE, PATIENT_ID, STUDY, SERIES, SERIES_NUMBER, INSTANCE_NUMBER)
 
@@ -66,3 +73,36 @@ class Encoding:
 
 EXPLICIT_LITTLE, EXPLICIT_BIG = Encoding("<", implicit=False), Encoding(">", implicit=False)
 IMPLICIT_LITTLE = EXPLICIT_LITTLE.implicit
+
+
+def value(element: bytes) -> bytes:
+    """What an element holds, without its padding."""
+    return element[12 if element[4:6] in LONG_VRS else 8 :].strip(b"\0 ")
+
+
+def element(tag: int, vr: bytes, value: bytes) -> bytes:
+    """An element in its encoding, padded to an even length (PS3.5 6.2, 7.1.2)."""
+    value += (b"\0" if vr in {b"UI", b"OB"} else b" ") * (len(value) % 2)
+    if vr in LONG_VRS:
+        return _HEADER.pack(tag >> 16, tag & 0xFFFF, vr, 0) + _LONG.pack(len(value)) + value
+    return _HEADER.pack(tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+def item(elements: bytes) -> bytes:
+    """An item of a sequence, with its length (PS3.5 7.5)."""
+    return _ITEM.pack(ITEM >> 16, ITEM & 0xFFFF, len(elements)) + elements
+
+
+def file_meta(sop_class: bytes, sop_instance: bytes) -> bytes:
+    """The file meta information of an instance in explicit little endian (PS3.10 7.1)."""
+    meta = b"".join(
+        (
+            element(0x00020001, b"OB", b"\0\1"),
+            element(0x00020002, b"UI", sop_class),
+            element(0x00020003, b"UI", sop_instance),
+            element(0x00020010, b"UI", ExplicitVRLittleEndian.encode()),
+            element(0x00020012, b"UI", IMPLEMENTATION.encode()),
+            element(0x00020013, b"SH", f"MKISO_{__version__}"[:16].encode()),
+        )
+    )
+    return element(META_LENGTH, b"UL", _LONG.pack(len(meta))) + meta

@@ -69,6 +69,10 @@ class Instance:
     def key(self) -> Key:
         return self.study_uid, self.sop_instance_uid
 
+    @property
+    def is_deflated(self) -> bool:
+        return self.transfer_syntax == DeflatedExplicitVRLittleEndian
+
     def row(self, outcome: str) -> dict[str, str | int]:
         """The instance as the ledger remembers it, with what became of it."""
         return {
@@ -199,6 +203,14 @@ def same_data_set(one: Instance, other: Instance) -> bool:
             if piece != second.read(COMPARED):
                 return False
         return not second.read(1)
+
+
+def inflates_to(instance: Instance, most: int) -> bool:
+    """Whether a deflated data set is longer than so many bytes; what is no such data set any more is not."""
+    with suppress(Unwalkable), _opened(instance.path) as (file, _version):
+        Inflated(file, instance.data_set_at).at(most + 1)
+        return True
+    return False
 
 
 def version_of(path: Path) -> tuple[int, int] | None:

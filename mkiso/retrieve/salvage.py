@@ -57,6 +57,16 @@ def elements(
     data: bytes, encoding: Encoding, last_group: int, steps: Iterator[int] | None = None
 ) -> Iterator[tuple[int, bytes]]:
     """The elements of the data set itself, as far as they are whole and of no group behind the last one."""
+    for tag, start, end in spans(data, encoding, last_group, steps):
+        if end > len(data):
+            return
+        yield tag, data[start:end]
+
+
+def spans(
+    data: bytes, encoding: Encoding, last_group: int, steps: Iterator[int] | None = None
+) -> Iterator[tuple[int, int, int]]:
+    """Their tags, and where the value of each begins and ends; the last one may end behind the data."""
     reader, at = _Reader(data, encoding, steps or _steps()), 0
     while at + HEADER <= len(data):
         try:
@@ -64,9 +74,9 @@ def elements(
         except Unwalkable:
             return
         if tag not in DELIMITING:
-            if tag >> 16 > last_group or end > len(data):
+            if tag >> 16 > last_group:
                 return
-            yield tag, data[start:end]
+            yield tag, start, end
         at = end
 
 

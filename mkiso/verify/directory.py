@@ -20,8 +20,8 @@ from mkiso.disc.records import (
     Record,
     number,
     taken_apart,
-    value,
 )
+from mkiso.retrieve.encoding import value
 
 PREAMBLE, PREFIX = 128, b"DICM"
 

@@ -9,7 +9,8 @@ from functools import partial
 
 from pydicom.uid import RE_VALID_UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from mkiso.disc.records import IN_USE, value
+from mkiso.disc.records import IN_USE
+from mkiso.retrieve.encoding import value
 from mkiso.verify import keys
 from mkiso.verify.directory import doubled
 from mkiso.verify.disc import Disc

@@ -63,7 +63,7 @@ class Service:
     log: Path
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return requests.get(self.url + path, timeout=60, **options)
+        return requests.get(self.url + path, **{"timeout": 60} | options)
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()

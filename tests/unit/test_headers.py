@@ -6,6 +6,7 @@ import pytest
 from pydicom import Dataset
 
 from mkiso.contents.headers import Header
+from mkiso.retrieve.keys import LARGEST
 from tests.support import datasets
 from tests.support.stage import encoded
 from tests.support.studies import IR87, JOHN
@@ -95,9 +96,14 @@ def test_a_file_that_is_gone_is_broken(tmp_path: Path) -> None:
 
 
 def test_a_value_that_is_none_of_its_representation_is_no_failure(ct: Dataset, tmp_path: Path) -> None:
-    content = encoded(ct)
-    at = content.index(b"\x28\x00\x10\x00US")
-    (tmp_path / "one").write_bytes(
-        content[:at] + b"\x28\x00\x10\x00DS" + content[at + 6 : at + 8] + b"??" + content[at + 10 :]
-    )
-    assert Header(tmp_path / "one", ["Rows"]).number("Rows") == 0
+    ct.WindowCenter = 1234
+    (tmp_path / "one").write_bytes(encoded(ct).replace(b"1234", b"??34"))
+    assert Header(tmp_path / "one", ["WindowCenter"]).decimal("WindowCenter") == 0
+
+
+def test_what_is_too_long_to_be_read_is_there(ct: Dataset, tmp_path: Path) -> None:
+    table = Dataset()
+    table.add_new("LUTData", "OW", bytes(LARGEST + 2))
+    ct.VOILUTSequence = [table]
+    read = header(tmp_path, ct, "VOILUTSequence", "ModalityLUTSequence")
+    assert (read.has("VOILUTSequence"), read.has("ModalityLUTSequence")) == (True, False)

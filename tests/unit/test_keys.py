@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from mkiso.contents.headers import Header
 from mkiso.disc.completion import own_values
-from mkiso.disc.keys import KEYS, LARGEST, LONGEST, Keys, read_keys
+from mkiso.retrieve.keys import KEYS, KEYWORDS, LARGEST, LONGEST, Keys, read_keys
+from mkiso.retrieve.salvage import READ
 from tests.support import datasets
 from tests.support import odd_files as odd
 from tests.support.odd_files import ODD
@@ -69,9 +71,34 @@ def test_sequences_of_every_encoding_are_those_of_explicit_little_endian(syntax:
     assert (found.transfer_syntax.decode(), found.elements) == (syntax, wanted.elements)
 
 
-def test_numbers_that_stand_the_other_way_round_are_left_out(tmp_path: Path) -> None:
-    assert ROWS in keys_of(tmp_path, in_syntax(image(), ImplicitVRLittleEndian)).elements
-    assert ROWS not in keys_of(tmp_path, in_syntax(image(), ExplicitVRBigEndian)).elements
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_numbers_are_turned_round_where_they_stand_the_other_way(syntax: str, tmp_path: Path) -> None:
+    assert keys_of(tmp_path, in_syntax(image(), syntax)).elements[ROWS] == odd.element(ROWS, b"US", b"\x10\0")
+
+
+PRIVATE = 0x00190010
+
+
+@pytest.mark.parametrize("size", [READ - 1000, READ, READ + 1000, 3 * READ])
+def test_what_lies_behind_a_long_value_is_read(size: int, tmp_path: Path) -> None:
+    long = {
+        PRIVATE: odd.element(PRIVATE, b"UN", bytes(size)),
+        DESCRIPTION: odd.element(DESCRIPTION, b"UT", bytes(size)),
+    }
+    found = keys_of(tmp_path, odd.changed(encoded(image()), long))
+    expected = keys_of(tmp_path, encoded(image())).elements
+    assert found.elements == {tag: one for tag, one in expected.items() if tag != DESCRIPTION}
+    assert DESCRIPTION in found.filled
+
+
+def test_items_of_a_sequence_that_is_longer_than_is_read_are_no_keys(tmp_path: Path) -> None:
+    item = odd.bare(
+        odd.ITEM, odd.element(0x00100010, b"PN", b"ROE^JANE") + odd.element(PRIVATE, b"UN", bytes(READ // 3))
+    )
+    endless = odd.element(odd.IMAGES, b"SQ", item * 9)
+    open_one = endless[:8] + b"\xff" * 4 + endless[12:] + bytes.fromhex("feffdde000000000")
+    found = keys_of(tmp_path, odd.changed(encoded(image()), {odd.IMAGES: open_one}))
+    assert NAME not in found.elements
 
 
 def test_what_comes_before_the_end_of_a_file_is_read_and_no_value_that_is_cut(tmp_path: Path) -> None:
@@ -140,7 +167,9 @@ def large_character_set() -> bytes:
 
 
 @pytest.mark.parametrize("made", [bomb, items, large_value, large_character_set])
-@pytest.mark.parametrize("reader", [read_keys, own_values])
+@pytest.mark.parametrize(
+    "reader", [read_keys, own_values, lambda path: Header(path, KEYWORDS).text("StudyDescription")]
+)
 def test_no_stranger_costs_more_than_a_few_megabytes(
     made: Callable[[], bytes], reader: Callable[[Path], object], tmp_path: Path
 ) -> None:

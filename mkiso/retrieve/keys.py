@@ -1,9 +1,11 @@
-"""The keys of directory records (PS3.3 F.5), read of instances that dcmmkdir cannot parse; and a file of nothing else.
+"""Some attributes of an instance, read of whatever it is; and a file of nothing else.
 
+The pages show them. They are the keys of directory records (PS3.3 F.5), too, where dcmmkdir cannot parse an instance:
 Scanners write what others read and DCMTK refuses: a sequence with a length and a delimiter, elements without a VR,
 pixels without an end. A copy of the keys alone is sound, and dcmmkdir makes of it what it makes of any instance.
 Values are the bytes that the instance has: nothing is decoded, whatever its character set says. What is read comes
-from strangers: of a file only its beginning, and no content of it raises anything.
+from strangers: no content of it raises anything, and a file costs a few megabytes of memory, however large it is or
+inflates to: what is long is skipped.
 """
 
 from __future__ import annotations
@@ -22,12 +24,11 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import STR_VR
 from pydicom.values import convert_SQ
 
-from mkiso.disc.records import BEFORE_META, element, file_meta, item, value
 from mkiso.retrieve import encoding
-from mkiso.retrieve.encoding import Encoding
-from mkiso.retrieve.salvage import READ, elements
+from mkiso.retrieve.encoding import BEFORE_META, LONG_HEADER, Encoding, element, file_meta, item, value
+from mkiso.retrieve.salvage import READ, spans
 from mkiso.retrieve.walker import ENCODINGS, walk_meta
-from mkiso.retrieve.windows import FileBytes, Inflated, Unwalkable, beginning
+from mkiso.retrieve.windows import FileBytes, Inflated, Source, Unwalkable, beginning
 
 # What dcmmkdir makes records of: of all the SOP classes that it knows, but for icons.
 CONTENT = ("ContentDate", "ContentTime", "ContentLabel", "ContentDescription", "ContentCreatorName")
@@ -48,8 +49,10 @@ KEYWORDS = (
 KEYS = frozenset(map(Tag, KEYWORDS))
 LAST_GROUP = 0x3010
 LONGEST, LARGEST = 0xFFFE, 1 << 17  # bytes of a value, which a short VR may have, and of a sequence
+MOST_PIECES = 64  # of READ bytes, that a file is looked at in
+NO_LENGTH = b"\xff\xff\xff\xff"
 PADDING = b"\0 "
-NUMBERS = frozenset({"FD", "FL", "SL", "SS", "UL", "US"})
+NUMBERS = {"FD": 8, "FL": 4, "SL": 4, "SS": 2, "UL": 4, "US": 2}  # and the bytes of each
 
 
 class Unclear(ValueError):
@@ -62,6 +65,7 @@ class Keys:
 
     meta: Mapping[int, bytes]
     elements: Mapping[int, bytes]
+    filled: frozenset[int] = frozenset()  # of those that were wanted, which it has, also where they cannot be told
 
     @property
     def transfer_syntax(self) -> bytes:
@@ -88,19 +92,38 @@ def read_keys(path: Path, wanted: Collection[int] = KEYS) -> Keys | None:
             start = walk_meta(content, BEFORE_META, meta)
             syntax = meta[encoding.TRANSFER_SYNTAX].strip(PADDING).decode("ascii")
             deflated = syntax == DeflatedExplicitVRLittleEndian
-            data = beginning(Inflated(content, start), 0, READ) if deflated else beginning(content, start, READ)
-        return Keys(meta, _keys(data, ENCODINGS.get(syntax, encoding.EXPLICIT_LITTLE), wanted))
+            source, at = (Inflated(content, start), 0) if deflated else (content, start)
+            return _keys(meta, source, at, ENCODINGS.get(syntax, encoding.EXPLICIT_LITTLE), wanted)
     except (OSError, Unwalkable, KeyError, UnicodeDecodeError, Unclear):
         return None
 
 
-def _keys(data: bytes, written: Encoding, wanted: Collection[int]) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    for tag, content in elements(data, written, LAST_GROUP):
-        encoded = _encoded(tag, content, written.is_implicit, written.order == "little") if tag in wanted else None
-        if encoded is not None and found.setdefault(tag, encoded) != encoded:
-            raise Unclear
-    return found
+def _keys(meta: Mapping[int, bytes], source: Source, at: int, written: Encoding, wanted: Collection[int]) -> Keys:
+    found, filled = dict[int, bytes](), set[int]()
+    for tag, content in _elements(source, at, written, max(wanted) >> 16):
+        if tag in wanted:
+            one = None if content is None else _encoded(tag, content, written.is_implicit, written.order == "little")
+            if content != b"":
+                filled.add(tag)
+            if one is not None and found.setdefault(tag, one) != one:
+                raise Unclear
+    return Keys(meta, found, frozenset(filled))
+
+
+def _elements(source: Source, at: int, written: Encoding, last_group: int) -> Iterator[tuple[int, bytes | None]]:
+    """Those of the data set itself, up to this group; None for a value that is longer than READ, and skipped."""
+    for _ in range(MOST_PIECES):
+        data, whole, end = beginning(source, at, READ), 0, 0
+        for tag, start, end in spans(data, written, last_group):
+            if end <= len(data):
+                yield tag, data[start:end]
+                whole = end
+            elif not whole or end - start > READ:
+                yield tag, None
+                whole = 0 if data.startswith(NO_LENGTH, start - len(NO_LENGTH)) else end
+        if not whole or end <= len(data) - LONG_HEADER:
+            return
+        at += whole
 
 
 def _encoded(tag: int, content: bytes, is_implicit: bool, is_little: bool) -> bytes | None:
@@ -109,9 +132,16 @@ def _encoded(tag: int, content: bytes, is_implicit: bool, is_little: bool) -> by
         vr = dictionary_VR(tag)
         if vr == "SQ" and len(content) <= LARGEST:
             return element(tag, b"SQ", b"".join(_items(convert_SQ(content, is_implicit, is_little), is_little)))
-        if len(content) <= LONGEST and (vr in STR_VR or (is_little and vr in NUMBERS)):
+        if len(content) <= LONGEST and vr in NUMBERS:
+            return element(tag, vr.encode(), content if is_little else _turned(content, NUMBERS[vr]))
+        if len(content) <= LONGEST and vr in STR_VR:
             return element(tag, vr.encode(), content)
     return None
+
+
+def _turned(numbers: bytes, size: int) -> bytes:
+    """Big endian ones in little endian."""
+    return b"".join(numbers[at : at + size][::-1] for at in range(0, len(numbers), size))
 
 
 def _items(sequence: Iterable[Dataset], is_little: bool) -> Iterator[bytes]:
