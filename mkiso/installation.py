@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from mkiso.cancellation import Cancellation
@@ -48,12 +48,16 @@ class Installation:
     def pacs(self) -> Peer:
         return archive_of(self.config)
 
-    def finder(self, workspace: Workspace, cancellation: Cancellation) -> Finder:
+    def finder(
+        self, workspace: Workspace, cancellation: Cancellation, meanwhile: Callable[[], None] = lambda: None
+    ) -> Finder:
+        """The way to ask the archive; `meanwhile` is asked while it answers."""
         tools, timeout, storage = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout, self.config.storage
 
         def check() -> None:
             cancellation.check()
-            require_space(storage.work_dir, storage.min_free)
+            meanwhile()
+            require_space(storage.work_dir, storage.min_free, meanwhile)
 
         return Finder(tools, self.pacs, timeout, workspace.path, check)
 

@@ -24,10 +24,12 @@ from mkiso.installation import Installation
 from mkiso.ledger.record import JobRecord
 from mkiso.names import disc_file_name, display_name, single_file_name
 from mkiso.relay import Delivery, Relay, peer_of
+from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.instances import Instance
-from mkiso.retrieve.receiver import started_receiver
+from mkiso.retrieve.receiver import RunningReceiver, started_receiver
 from mkiso.retrieve.retrieval import Retrieval
 from mkiso.retrieve.slots import receiver_slot
+from mkiso.retrieve.strangers import Strangers
 from mkiso.retrieve.studies import (
     Study,
     find_studies,
@@ -180,9 +182,9 @@ class Job:
             self._installation.sweep()  # whoever held the slot before may have been killed, and its receiver still run
             receiver = held.enter_context(started_receiver(config.tools, free, config.retrieve, self._workspace))
             self.record.enter("retrieving")
-            retrieval = self._retrieval(studies)
+            retrieval = self._retrieval(studies, receiver)
             receiver.wait_until_it_listens()
-            retrieval.receive(receiver)
+            retrieval.receive()
         self.record.enter("verifying")
         return retrieval.proven()
 
@@ -237,8 +239,10 @@ class Job:
     def _sent(self, count: int) -> None:
         self.record.note(files_sent=count)
 
-    def _retrieval(self, studies: list[Study]) -> Retrieval:
-        finder = self._installation.finder(self._workspace, self.cancellation)
+    def _retrieval(self, studies: list[Study], receiver: RunningReceiver) -> Retrieval:
+        inbox = Inbox(self._workspace.received, receiver.transfers)
+        strangers = Strangers(receiver, inbox, self._config)
+        finder = self._installation.finder(self._workspace, self.cancellation, strangers.keep_in_bounds_sometimes)
         wanted = [self._wanted(finder, study) for study in studies]
         require_instances(wanted)
         self.record.note(expected=sum(len(study.instances) for study in wanted))
@@ -248,6 +252,7 @@ class Job:
             self._workspace,
             self.record,
             self.cancellation,
+            strangers,
             wanted,
             look_up_again=lambda study: self._wanted(finder, study, by_series=True),
             with_all_patients=lambda study: with_all_patients(finder, study),

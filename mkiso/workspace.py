@@ -13,7 +13,7 @@ import signal
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tempfile import NamedTemporaryFile
 
 import psutil
 
+from mkiso.clock import Stopwatch
 from mkiso.errors import ConfigurationError, DiskFull, Internal
 from mkiso.locks import held, locked
 from mkiso.process import OWNER, remove_tree
@@ -29,6 +30,8 @@ PREFIX = "dicomdir_"
 CLAIM = ".job_"
 OTHERS = 0o077
 NO_ROOM = 1 << 16
+PATIENCE = 1.0  # s in which the jobs on this host make room, where strangers have taken it
+POLL = 0.02
 IDENTITY = "identity"
 BECAME_FULL = "The disk of storage.work_dir became full. Make room, then ask again."
 
@@ -135,28 +138,40 @@ def _blaming_a_full_disk(work_dir: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if getattr(error, "http_status", Internal.http_status) >= Internal.http_status and _free(work_dir) < NO_ROOM:
+        if (
+            getattr(error, "http_status", Internal.http_status) >= Internal.http_status
+            and free_space(work_dir) < NO_ROOM
+        ):
             raise DiskFull(BECAME_FULL) from error
         raise
 
 
-def require_space(work_dir: Path, min_free: int) -> None:
-    """Raise DiskFull where less than `min_free` bytes would be kept free."""
-    free = _free(work_dir)
-    if free < min_free:
-        raise DiskFull(
-            f"{free} bytes are free where the job directories are, and storage.min_free keeps {min_free}."
-            " Make room, or lower it."
-        )
+def require_space(work_dir: Path, min_free: int, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Raise DiskFull where less than `min_free` bytes are kept free, and PATIENCE does not help.
+
+    `meanwhile` is asked while it has it.
+    """
+    if free_space(work_dir) >= min_free:
+        return
+    waited = Stopwatch()
+    while (free := free_space(work_dir)) < min_free:
+        if waited.seconds() > PATIENCE:
+            raise DiskFull(
+                f"{free} bytes are free where the job directories are, and storage.min_free keeps {min_free}."
+                " Make room, or lower it."
+            )
+        meanwhile()
+        time.sleep(POLL)
 
 
 def require_room(directory: Path) -> None:
     """Raise DiskFull where nothing more can be written: a program that failed there may have failed for that."""
-    if _free(directory) < NO_ROOM:
+    if free_space(directory) < NO_ROOM:
         raise DiskFull(BECAME_FULL)
 
 
-def _free(work_dir: Path) -> int:
+def free_space(work_dir: Path) -> int:
+    """In bytes, as this user may fill it."""
     status = os.statvfs(work_dir)
     return status.f_bavail * status.f_frsize
 

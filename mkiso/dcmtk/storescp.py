@@ -12,8 +12,10 @@ have lost the last bytes, which it writes as it closes the file.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Set
 from pathlib import Path
 
 from mkiso.config import Receiver, Tls
@@ -22,12 +24,14 @@ from mkiso.dcmtk.association import whole_seconds
 IDLE_LIMIT = 600
 ASSOCIATION_LIMIT = "30"  # s from the connection to its request, as DCMTK has it: a busy archive takes some
 PIECE = 1 << 20
+SMALL = 1 << 10  # bytes of a fragment; a line of the log for each, and for as many as a peer likes
 NO_NUMBER = (0, 0, 0)
 LOGGING = Path(__file__).with_name("storescp.cfg")
 OUT_OF_SPACE = "Cannot write to file"
 SPEAKER = re.compile(r" \[[0-9]+\]$", re.M)
 TRANSFER = re.compile(
-    rb"^(?:I: Received Store Request.*|E: Store SCP Failed: (?:[0-9a-f]{4}:[0-9a-f]{4} )?(?P<failed>.*)"
+    rb"^(?:I: Received Store Request.*|I: Association (?P<associated>Acknowledged).*"
+    rb"|E: Store SCP Failed: (?:[0-9a-f]{4}:[0-9a-f]{4} )?(?P<failed>.*)"
     rb"|T: DIMSE receiveDataSetInFile: (?P<bytes>[0-9]+) bytes read \(last: (?:(?P<last>YES)|NO)\))"
     rb" \[(?P<child>[0-9]+)\]$",
     re.M,
@@ -79,29 +83,38 @@ def _tls_argv(tls: Tls) -> tuple[str, ...]:
 class Transfers:
     """Which files storescp has received whole: it has counted as many bytes to a last fragment as the file holds.
 
-    `failed` is what it said of the others, whose files it has removed.
+    `failed` is what it said of the others, whose files it has removed; `associated` are its processes whose peers have
+    got an association, and `small` tells of how many fragments these made next to nothing.
     """
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._read = 0
+        self.read = 0  # bytes of the log
         self._coming: Counter[int] = Counter()  # bytes of the data set that each child receives now
         self._ended: dict[int, Counter[int]] = defaultdict(Counter)  # and of those whose files are not known yet
         self._whole: dict[str, int] = {}
+        self.associated: set[int] = set()
+        self.small: Counter[int] = Counter()
         self.failed: list[str] = []
 
     def read_on(self) -> None:
         """Take in what the log has got since; whatever file is asked about has to be seen before that."""
         with self._log.open("rb") as log:
-            log.seek(self._read)
-            while piece := log.read(PIECE):
+            end = log.seek(0, os.SEEK_END)
+            log.seek(self.read)
+            while self.read < end and (piece := log.read(PIECE)):
                 lines = piece[: piece.rfind(b"\n") + 1]
                 if not lines:
                     break
                 for match in TRANSFER.finditer(lines):
                     self._take(match)
-                self._read += len(lines)
-                log.seek(self._read)
+                self.read += len(lines)
+                log.seek(self.read)
+
+    def begin_anew(self) -> None:
+        """Empty the log, all of which has been read; nobody may write to it meanwhile."""
+        os.truncate(self._log, 0)
+        self.read = 0
 
     def may_be_whole(self, name: str) -> bool:
         """Whether it is worth to look at a file: its child has ended a transfer of which the file is not known yet."""
@@ -120,12 +133,25 @@ class Transfers:
             self._whole[name] = data_set
         return self._whole.get(name) == data_set
 
+    def forget_children(self, children: Set[int]) -> None:
+        """Their numbers may become others'."""
+        self.associated -= children
+        for child in children:
+            del self.small[child]
+
+    def forget(self, name: str) -> None:
+        """A file that is gone is not asked about again."""
+        self._whole.pop(name, None)
+
     def _take(self, match: re.Match[bytes]) -> None:
         child = int(match["child"])
-        if match["bytes"] is None:
+        if match["associated"]:
+            self.associated.add(child)
+        elif match["bytes"] is None:
             self._coming[child] = 0
         else:
             self._coming[child] += int(match["bytes"])
+            self.small[child] += int(match["bytes"]) < SMALL
         if match["failed"] is not None:
             self.failed.append(match["failed"].decode(errors="replace"))
         elif match["last"]:

@@ -2,7 +2,7 @@
 
 A file is there under its final name from its first byte (storescp +B), so presence proves nothing, nor does what is in
 it: the receiver tells what it has received to its end. Anybody who reaches the receiver's port may
-send: only what is expected counts as progress, and is waited for.
+send: only what is expected counts as progress, and is waited for; the rest is removed, and counted.
 """
 
 from __future__ import annotations
@@ -16,31 +16,40 @@ from pathlib import Path
 
 from mkiso.clock import Stopwatch
 from mkiso.dcmtk.storescp import Transfers, file_number, out_of_space, why_cut
-from mkiso.retrieve.instances import Instance, Key, Unattributable, claimed_key, read_arrival, version_of
+from mkiso.retrieve.instances import (
+    HEAD,
+    Expectation,
+    Foreign,
+    Instance,
+    Key,
+    Unattributable,
+    claimed_key,
+    read_arrival,
+    version_of,
+)
 
 NAMED = 5
 UNENDED = "its transfer did not end, or the receiver's process died"
 
 
 class Inbox:
-    """Each file of the directory is read once it has come whole; `wanted` are the instances that are expected.
+    """Each file of the directory is read once it has come whole, as `transfers` tell; none is expected at first."""
 
-    Nothing has until `transfers` is the receiver's.
-    """
-
-    transfers: Transfers | None = None
-
-    def __init__(self, directory: Path, wanted: Set[Key]) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, transfers: Transfers) -> None:
+        self._directory, self._transfers = directory, transfers
         self._wanted: set[Key] = set()
-        self._uids: set[str] = set()  # of the expected instances, and of their studies
+        self.expectation = Expectation()
         self._files: dict[str, Instance] = {}
-        self._unattributable: dict[str, Unattributable] = {}
-        self._torn: set[str] = set()
+        self._unattributable: list[str] = []  # the first of them
+        self._nobodys = 0
+        self.torn: set[str] = set()  # not whole when it was looked last: torn, or still to grow
+        self._heads: dict[str, tuple[int, bool | None]] = {}  # of torn ones: size, and what it told
+        self.senders: set[int] = set()  # the receiver's processes that have received what is expected
+        self.foreign = self.unread = 0  # whole instances of other studies; and those that nobody had time to read
+        self.foreign_uids: set[str] = set()  # some of these
         self.keys: set[Key] = set()
         self.received = self.bytes = 0  # how many of the expected ones are there, and how much
         self.quiet = Stopwatch()  # since the last instance of an expected study
-        self.expect(wanted)
 
     @property
     def arrivals(self) -> dict[Key, list[Instance]]:
@@ -53,7 +62,7 @@ class Inbox:
     @property
     def damaged(self) -> int:
         """How many files are there that cannot be handed out."""
-        return len(self._torn) + len(self._unattributable)
+        return len(self.torn) + self._nobodys
 
     def damage(self) -> str:
         """Which these are, and why, as sentences; empty where there are none."""
@@ -62,28 +71,51 @@ class Inbox:
     def ran_out_of_space(self) -> bool:
         """Whether the receiver's disk was too full for one: it says so, or has not written a file's end, or waits."""
         has_room = bool(shutil.disk_usage(self._directory).free)
-        return not has_room or any(map(out_of_space, self._failed)) or any(map(self._is_short, self._torn))
+        return not has_room or any(map(out_of_space, self._transfers.failed)) or any(map(self._is_short, self.torn))
 
     def look(self) -> None:
         """Read what has come whole since."""
-        if self.transfers is None:
-            return
-        names = [name for name in os.listdir(self._directory) if name not in self._files]
-        self.transfers.read_on()
-        for name in sorted(names, key=file_number):
-            if name not in self._unattributable and self.transfers.may_be_whole(name):
-                self._read(name, self.transfers)
-        self._torn = {name for name in names if name not in self._files and name not in self._unattributable}
+        torn = self.unended()
+        self._transfers.read_on()
+        for name in sorted(torn, key=file_number):
+            if self._transfers.may_be_whole(name):
+                self.expectation.check()
+                if self._is_read(name):
+                    torn.discard(name)
+        self.torn = torn
+        self._heads = {name: told for name, told in self._heads.items() if name in torn}
 
-    def of_expected(self, names: Collection[str]) -> set[str]:
-        """Which of these files hold an instance that is expected, or another of its study, or are on the way to."""
-        return {name for name in names if self._is_expected(name)}
+    def unended(self) -> set[str]:
+        """The files that have not been found whole: torn, or still to grow."""
+        return {name for name in os.listdir(self._directory) if name not in self._files}
+
+    def is_expected(self, name: str) -> bool | None:
+        """Whether a file holds an instance that is expected, or another of its study, or is on the way to.
+
+        None as long as its beginning does not tell.
+        """
+        if name in self._files:
+            return not self.expectation.uids.isdisjoint(self._files[name].key)
+        size, told = self._heads.get(name, (-1, None))
+        if told is None and size != (now := self.size(name)):
+            self._heads[name] = now, self._told(name, now)
+        return self._heads[name][1]
+
+    def size(self, name: str) -> int:
+        """In bytes; none where the file is gone."""
+        return (version_of(self._directory / name) or (0, 0))[0]
 
     def expect(self, keys: Set[Key]) -> None:
         """These are expected, too, as it turned out."""
         self._wanted |= keys
-        self._uids |= {uid for key in keys for uid in key}
+        self.expectation.uids |= {uid for key in keys for uid in key}
+        self._heads.clear()
         self.forget(())
+
+    def remove(self, name: str) -> None:
+        """What goes nowhere need not stay."""
+        (self._directory / name).unlink(missing_ok=True)
+        self.torn.discard(name)
 
     def forget(self, names: Collection[str]) -> None:
         """Count these files no longer, whatever they hold."""
@@ -101,47 +133,63 @@ class Inbox:
         self.forget_changed()
         self.look()
 
-    def _is_expected(self, name: str) -> bool:
-        key = self._files[name].key if name in self._files else claimed_key(self._directory / name)
-        return not self._uids.isdisjoint(key)
-
-    @property
-    def _failed(self) -> list[str]:
-        return self.transfers.failed if self.transfers else []
+    def _told(self, name: str, size: int) -> bool | None:
+        study, sop = claimed_key(self._directory / name, self.expectation)
+        if not self.expectation.uids.isdisjoint((study, sop)):
+            return True
+        return False if study or size >= HEAD or (sop and self.expectation.seconds <= 0) else None
 
     def _is_short(self, name: str) -> bool:
-        return self.transfers is not None and self.transfers.may_be_whole(name)
+        return self._transfers.may_be_whole(name)
 
     def _torn_in_transfer(self) -> Iterator[str]:
-        whys = [why_cut(said) for said in self._failed]
+        whys = [why_cut(said) for said in self._transfers.failed]
         whys += [
-            "it could not be written to its end" if self._is_short(name) else UNENDED for name in sorted(self._torn)
+            "it could not be written to its end" if self._is_short(name) else UNENDED for name in sorted(self.torn)
         ]
         if whys:
             told = "; ".join(f"{why} ({count})" for why, count in Counter(whys).items())
             yield f"{len(whys)} were torn in transfer: {told}."
 
     def _without_identity(self) -> Iterator[str]:
-        told = [f"{one.sop_instance_uid or name} ({one.why})" for name, one in sorted(self._unattributable.items())]
-        if told:
-            further = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
-            yield f"{len(told)} came whole, and it cannot be told whose they are: {', '.join(told[:NAMED])}{further}."
+        if count := self._nobodys:
+            further = f" and {count - NAMED} more" if count > NAMED else ""
+            told = ", ".join(self._unattributable)
+            yield f"{count} came whole, and it cannot be told whose they are: {told}{further}."
 
-    def _read(self, name: str, transfers: Transfers) -> None:
+    def _is_read(self, name: str) -> bool:
+        """Whether a file has come whole; one that is nobody's, or of another study, is then gone."""
         try:
-            instance = read_arrival(self._directory / name, partial(transfers.is_whole, name))
+            instance = read_arrival(self._directory / name, partial(self._transfers.is_whole, name), self.expectation)
         except Unattributable as nobodys:
-            self._unattributable[name] = nobodys
-            return
-        if instance is None:
-            return
+            self._nobodys += 1
+            self._unattributable += [f"{nobodys.sop_instance_uid or name} ({nobodys.why})"]
+            del self._unattributable[NAMED:]
+        except Foreign as foreign:
+            self._count_foreign(foreign)
+        else:
+            if instance is not None:
+                self._take(name, instance)
+            return instance is not None
+        self.remove(name)
+        self._transfers.forget(name)
+        return True
+
+    def _take(self, name: str, instance: Instance) -> None:
         self._files[name] = instance
+        self.senders.add(file_number(name)[0])
         if instance.key not in self.keys:
             self._count(instance)
         self.keys.add(instance.key)
 
+    def _count_foreign(self, foreign: Foreign) -> None:
+        self.foreign += foreign.is_read
+        self.unread += not foreign.is_read
+        if len(self.foreign_uids) < NAMED:
+            self.foreign_uids.add(foreign.sop_instance_uid)
+
     def _count(self, instance: Instance) -> None:
-        if instance.study_uid in self._uids:
+        if instance.study_uid in self.expectation.uids:
             self.quiet = Stopwatch()
         if instance.key in self._wanted:
             self.received += 1

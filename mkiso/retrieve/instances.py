@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from mkiso.clock import Stopwatch
 from mkiso.datasets import decoded
 from mkiso.retrieve import encoding
 from mkiso.retrieve.encoding import EXPLICIT_LITTLE
 from mkiso.retrieve.salvage import READ, salvaged
 from mkiso.retrieve.walker import ENCODINGS, Contradiction, walk_data_set, walk_meta
-from mkiso.retrieve.windows import FileBytes, Inflated, Source, Unwalkable, beginning, inflated
+from mkiso.retrieve.windows import FileBytes, Inflated, Source, Unwalkable, beginning, inflated, unasked
 
 PREAMBLE = 128
 PREFIX = b"DICM"
@@ -37,9 +38,12 @@ NAMED = {
     encoding.STUDY: "Study Instance UID",
 }
 COMPARED = 1 << 16
+HEAD = 1 << 18  # bytes of a file that grows, which tell what it will be
+STRANGERS = 5.0  # seconds in which a job reads what it does not expect, all of it together
 
 Key = tuple[str, str]
 Values = Mapping[int, bytes | None]
+Check = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,53 @@ class Unattributable(Exception):
         self.sop_instance_uid, self.why = sop_instance_uid, why
 
 
+class Foreign(Exception):
+    """What came whole is of no study that is asked for: which instance it was sent as.
+
+    Where `is_read` is false, there was no time left to look of which study it is.
+    """
+
+    def __init__(self, sop_instance_uid: str, is_read: bool) -> None:
+        super().__init__(sop_instance_uid, is_read)
+        self.sop_instance_uid, self.is_read = sop_instance_uid, is_read
+
+
+class _OutOfTime(Exception):
+    """Strangers have had the time that they get."""
+
+
+@dataclass
+class Expectation:
+    """What a job expects: the UIDs of its instances and of their studies. Anybody may send something else.
+
+    `check` is asked while a file is walked. What is not known to be expected is so for `seconds` more, in all.
+    """
+
+    uids: set[str] = field(default_factory=set)
+    check: Check = unasked
+    seconds: float = field(default_factory=lambda: STRANGERS)
+
+    def is_met(self, found: Values) -> bool:
+        """Whether an instance was sent as one of these, or is of one of their studies."""
+        return not self.uids.isdisjoint(_found_uid(found, tag) for tag in (encoding.MEDIA_SOP_INSTANCE, encoding.STUDY))
+
+    @contextmanager
+    def reading(self, found: Values) -> Iterator[Check]:
+        """What to ask while a walk fills `found`. Raises _OutOfTime."""
+        watch = Stopwatch()
+
+        def check() -> None:
+            self.check()
+            if watch.seconds() > self.seconds and not self.is_met(found):
+                raise _OutOfTime
+
+        try:
+            yield check
+        finally:
+            if not self.is_met(found):
+                self.seconds -= watch.seconds()
+
+
 def read_whole(path: Path) -> Instance | None:
     """The instance in a file; None where the file is no well-formed one (PS3.10 7.1), or is gone.
 
@@ -98,15 +149,18 @@ def read_whole(path: Path) -> Instance | None:
     return None
 
 
-def read_arrival(path: Path, is_transferred: Callable[[int], bool]) -> Instance | None:
+def read_arrival(
+    path: Path, is_transferred: Callable[[int], bool], expectation: Expectation | None = None
+) -> Instance | None:
     """The instance in a file that came whole, well-formed or not; None where it has not, or not yet, or is gone.
 
-    `is_transferred` is told how many bytes of data set there are. Raises Unattributable; OSError as `read_whole`.
+    `is_transferred` is told how many bytes of data set there are. What does not meet the expectation is read to its
+    Study Instance UID, and no further. Raises Foreign, Unattributable; OSError as `read_whole`.
     """
     with suppress(FileNotFoundError, IsADirectoryError), _opened(path) as (file, version):
         if is_transferred(version[0] - _behind_meta(file)):
             try:
-                return _read(path, file, version)
+                return _read(path, file, version, expectation)
             except Unwalkable:
                 raise Unattributable("", "there is no data set in it") from None
     return None
@@ -119,13 +173,18 @@ def instance_within(path: Path, descriptor: int, begin: int, version: tuple[int,
     return None
 
 
-def claimed_key(path: Path) -> Key:
-    """The Study and SOP Instance UIDs that the head of a file tells, which may be torn; "" where it does not."""
+def claimed_key(path: Path, expectation: Expectation) -> Key:
+    """The Study and SOP Instance UIDs that the head of a file tells, which may be torn; "" where it does not.
+
+    Nor the study's where the instance is expected.
+    """
     found: dict[int, bytes] = {}
-    with suppress(Unwalkable, FileNotFoundError, IsADirectoryError), _opened(path) as (file, _version):
-        begin = _meta(file, found)
-        syntax = _uid(found, encoding.TRANSFER_SYNTAX)
-        _walk(file, begin, syntax, found)
+    with (
+        suppress(Unwalkable, _OutOfTime, FileNotFoundError, IsADirectoryError),
+        _opened(path, HEAD) as (file, _version),
+        expectation.reading(found) as check,
+    ):
+        _to_study(file, expectation, found, check)
     return _found_uid(found, encoding.STUDY), _found_uid(found, encoding.MEDIA_SOP_INSTANCE)
 
 
@@ -152,21 +211,22 @@ def version_of(path: Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[FileBytes, tuple[int, int]]]:
+def _opened(path: Path, most: int | None = None) -> Iterator[tuple[FileBytes, tuple[int, int]]]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         status = os.fstat(descriptor)
-        yield FileBytes(descriptor, status.st_size), (status.st_size, status.st_mtime_ns)
+        size = status.st_size if most is None else min(most, status.st_size)
+        yield FileBytes(descriptor, size), (status.st_size, status.st_mtime_ns)
     finally:
         os.close(descriptor)
 
 
-def _read(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
-    """What a file holds. Raises Unwalkable where it is none of DICOM's, and Unattributable."""
+def _read(path: Path, file: FileBytes, version: tuple[int, int], expectation: Expectation | None = None) -> Instance:
+    """What a file holds. Raises Unwalkable where it is none of DICOM's, Foreign and Unattributable."""
     meta: dict[int, bytes] = {}
-    data_set_at = _meta(file, meta)
+    data_set_at = _expected(file, meta, expectation) if expectation else _meta(file, meta)
     syntax = _uid(meta, encoding.TRANSFER_SYNTAX)
-    malformed, found = _identity(file, data_set_at, syntax)
+    malformed, found = _identity(file, data_set_at, syntax, expectation.check if expectation else unasked)
     uids = [_found_uid(found, tag) or _found_uid(meta, SENT_AS.get(tag, 0)) for tag in UIDS]
     if missing := [NAMED[tag] for tag, uid in zip(UIDS, uids, strict=True) if tag in NAMED and not uid]:
         raise Unattributable(uids[0], f"its {' and its '.join(missing)} cannot be read")
@@ -182,36 +242,77 @@ def _read(path: Path, file: FileBytes, version: tuple[int, int]) -> Instance:
     )
 
 
-def _identity(file: FileBytes, begin: int, syntax: str) -> tuple[bool, Values]:
+def _expected(file: FileBytes, found: dict[int, bytes], expectation: Expectation) -> int:
+    """Where the data set begins of what is expected. Raises as `_read` where it is not."""
+    try:
+        with expectation.reading(found) as check:
+            begin = _to_study(file, expectation, found, check, salvaging=True)
+    except _OutOfTime:
+        raise Foreign(_found_uid(found, encoding.MEDIA_SOP_INSTANCE), is_read=False) from None
+    if expectation.is_met(found):
+        return begin
+    sop = _found_uid(found, encoding.MEDIA_SOP_INSTANCE)
+    if not _found_uid(found, encoding.STUDY):
+        raise Unattributable(sop, f"its {NAMED[encoding.STUDY]} cannot be read")
+    raise Foreign(sop, is_read=True)
+
+
+def _to_study(
+    file: FileBytes, expectation: Expectation, found: dict[int, bytes], check: Check, salvaging: bool = False
+) -> int:
+    """Read a file until it is known whether it is expected: to its Study Instance UID, if need be.
+
+    Tells where its data set begins.
+    """
+    begin = _meta(file, found, check)
+    if expectation.is_met(found):
+        return begin
+    check()
+    syntax = _uid(found, encoding.TRANSFER_SYNTAX)
+    try:
+        _walk(file, begin, syntax, found, check, encoding.STUDY)
+    except Unwalkable:
+        if salvaging:
+            found[encoding.STUDY] = _salvaged(file, begin, syntax, check).get(encoding.STUDY) or b""
+    return begin
+
+
+def _identity(file: FileBytes, begin: int, syntax: str, check: Check) -> tuple[bool, Values]:
     """Whether a data set is malformed, and its values of OF_DATA_SET; None for one that cannot be read."""
     found: dict[int, bytes] = {}
     contradicted = None
     try:
-        _walk(file, begin, syntax, found)
+        _walk(file, begin, syntax, found, check)
         return False, found
     except Contradiction as error:
         contradicted = error.tag
     except Unwalkable:
         pass
-    data = beginning(file, begin, READ)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        data = inflated(data, READ)
-    values = salvaged(data, ENCODINGS.get(syntax, EXPLICIT_LITTLE))
+    values = _salvaged(file, begin, syntax, check)
     return True, values if contradicted is None else values | {contradicted: None}
 
 
-def _walk(file: FileBytes, begin: int, syntax: str, found: dict[int, bytes]) -> None:
+def _salvaged(file: FileBytes, begin: int, syntax: str, check: Check) -> dict[int, bytes | None]:
+    data = beginning(file, begin, READ)
     if syntax == DeflatedExplicitVRLittleEndian:
-        walk_data_set(Inflated(file, begin), 0, syntax, found)
+        data = inflated(data, READ)
+    return salvaged(data, ENCODINGS.get(syntax, EXPLICIT_LITTLE), check)
+
+
+def _walk(
+    file: FileBytes, begin: int, syntax: str, found: dict[int, bytes], check: Check, until: int | None = None
+) -> None:
+    if syntax == DeflatedExplicitVRLittleEndian:
+        walk_data_set(Inflated(file, begin, check), 0, syntax, found, check, until)
     else:
-        walk_data_set(file, begin, syntax, found)
+        walk_data_set(file, begin, syntax, found, check, until)
 
 
-def _meta(file: Source, found: dict[int, bytes]) -> int:
+def _meta(file: Source, found: dict[int, bytes], check: Check = unasked) -> int:
     head, at = file.at(0)
     if not head.startswith(PREFIX, at + PREAMBLE):
         raise Unwalkable
-    return walk_meta(file, META, found)
+    return walk_meta(file, META, found, check)
 
 
 def _behind_meta(file: FileBytes) -> int:

@@ -35,11 +35,11 @@ class Evidence:
         return bool(self.unlisted or self.uncounted)
 
 
-def evidence_against(study: Study, asked: Set[str], arrivals: Arrivals, ended: Outcome) -> Evidence:
+def evidence_against(study: Study, asked: Set[str], arrivals: Arrivals, ended: Outcome, foreign: int = 0) -> Evidence:
     """What the C-MOVE of a study says of its list (PS3.4 C.4.2.1.6); `asked` are the UIDs of all studies of the job.
 
     A further copy explains a sub-operation. An instance of a study that nobody asked for explains one that was
-    completed, and none that failed: a stranger may have sent it.
+    completed, and none that failed: a stranger may have sent it. So many `foreign` ones came beside the arrivals.
     """
     came = {sop: copies for (study_uid, sop), copies in arrivals.items() if study_uid == study.study_uid}
     unlisted = {
@@ -49,7 +49,7 @@ def evidence_against(study: Study, asked: Set[str], arrivals: Arrivals, ended: O
     }
     known = came.keys() | study.instances.keys()
     explained = len(known) + sum(len(copies) - 1 for copies in came.values())
-    foreign = sum(len(copies) for (study_uid, _), copies in arrivals.items() if study_uid not in asked)
+    foreign += sum(len(copies) for (study_uid, _), copies in arrivals.items() if study_uid not in asked)
     sent = ended.completed + ended.warning
     explained += min(foreign, max(0, sent - explained))
     return Evidence(frozenset(unlisted), max(0, ended.counted - explained, len(ended.failed_uids - known)))

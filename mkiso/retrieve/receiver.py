@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,6 +33,7 @@ class RunningReceiver:
     def __init__(self, child: Child, receiver: Receiver, log: Path) -> None:
         self._child = child
         self._listened = False
+        self._ended: set[int] = set()  # of its children, until it has seen it
         self.receiver = receiver
         self._log = log
         self.transfers = Transfers(log)
@@ -65,14 +68,36 @@ class RunningReceiver:
             time.sleep(POLL)
         return " ".join([told, *_told(faults(self.receiver.tls))])
 
-    def files_being_written(self) -> set[str]:
-        """What peers send now: `storescp --fork` has a process for each association, which holds its file open."""
+    def children(self) -> list[int]:
+        """The processes of `storescp --fork` that live, one for each connection, the oldest first."""
+        if self._child.rc is not None:
+            return []
+        children = Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text()
+        pids = [int(pid) for pid in children.split()]
+        self._ended = {pid for pid in pids if pid in self._ended or _state(pid) in "ZX"}
+        return [pid for pid in pids if pid not in self._ended]
+
+    def end(self, child: int) -> None:
+        """Kill one of its children; what it writes stays torn."""
+        if child in self.children():
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            self._ended.add(child)
+
+    def shorten_log(self) -> None:
+        """Let the log begin anew; its writers stand still meanwhile, so that no line is lost."""
         self.require_alive()
-        names = set()
-        for pid in Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text().split():
-            with suppress(psutil.Error):
-                names |= {Path(file.path).name for file in psutil.Process(int(pid)).open_files()}
-        return names - {self._log.name}
+        os.killpg(self._child.pid, signal.SIGSTOP)
+        try:
+            waited = Stopwatch()
+            while any(_state(pid) not in "TZX" for pid in (self._child.pid, *self.children())):
+                if waited.seconds() > TELL_LIMIT:
+                    return
+                time.sleep(POLL)
+            self.transfers.read_on()
+            self.transfers.begin_anew()
+        finally:
+            os.killpg(self._child.pid, signal.SIGCONT)
 
     def _said(self) -> str:
         return without_speakers(said(self._log))
@@ -109,6 +134,14 @@ def _require_usable_tls(receiver: Receiver) -> None:
 
 def _told(wrong: dict[str, str]) -> list[str]:
     return [f"Its tls.{key} {why}." for key, why in wrong.items()]
+
+
+def _state(pid: int) -> str:
+    """One letter (proc_pid_stat(5)); X where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def _listens(pid: int, port: int) -> bool:

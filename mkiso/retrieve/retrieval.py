@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mkiso.cancellation import Cancellation
@@ -18,10 +19,10 @@ from mkiso.clock import Stopwatch
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer, attempts
 from mkiso.dcmtk.movescu import Ending, Outcome, is_rejected_for_now, move_argv, outcome
+from mkiso.dcmtk.storescp import file_number
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, said, spawned
-from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.instances import Instance, Key
 from mkiso.retrieve.proof import (
     Evidence,
@@ -30,12 +31,13 @@ from mkiso.retrieve.proof import (
     require_agreement,
     require_patient,
 )
-from mkiso.retrieve.receiver import RunningReceiver
+from mkiso.retrieve.strangers import Strangers
 from mkiso.retrieve.studies import Study, keys_of
 from mkiso.workspace import Workspace, require_space
 
 POLL = 0.02
 WATCH = 0.1
+SHORTEST = 0.005
 NAMED = 10
 log = logging.getLogger("mkiso.retrieve.retrieval")
 
@@ -53,42 +55,48 @@ class Retrieval:
     workspace: Workspace
     record: JobRecord
     cancellation: Cancellation
+    strangers: Strangers
     studies: list[Study]
     look_up_again: Callable[[Study], Study]
     with_all_patients: Callable[[Study], Study]
 
     def __post_init__(self) -> None:
-        self._inbox = Inbox(self.workspace.received, {key for study in self.studies for key in keys_of(study)})
+        self._receiver, self._inbox = self.strangers.receiver, self.strangers.inbox
+        self._inbox.expect({key for study in self.studies for key in keys_of(study)})
         self._moving: dict[str, Stopwatch] = {}
         self._ended: dict[str, Outcome] = {}
         self._judged: dict[str, Evidence] = {}
 
-    def receive(self, receiver: RunningReceiver) -> None:
+    def receive(self) -> None:
         """C-MOVE every study to the receiver, until the expected instances are there and whole.
 
         Raises the error that the caller is told: PacsUnreachable, PacsRejected, PacsTimeout,
         NoDicomData, Incomplete, DiskFull, ReceiverUnavailable, Cancelled.
         """
-        self._inbox.transfers = receiver.transfers
         try:
             for study in list(self.studies):
                 moving = self._moving.setdefault(study.accession_number, Stopwatch())
-                self._ended[study.study_uid] = self._move(receiver, study, moving)
-                self._settle(receiver, study, moving)
+                self._inbox.expectation.check = partial(self._check_reading, study, moving)
+                self._ended[study.study_uid] = self._move(study, moving)
+                self._settle(study, moving)
                 listed = self._agreed(study)
                 if listed is not study:
-                    self._settle(receiver, listed, moving)
+                    self._settle(listed, moving)
                     self._require_no_evidence(listed)
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
             if self._inbox.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
-            error.detail = f"{error.detail} {receiver.failed_handshakes()}".rstrip()
+            error.detail = f"{error.detail} {self._receiver.failed_handshakes()}".rstrip()
             raise
+        finally:
+            if self.strangers.ended:
+                fields = {"count": self.strangers.ended, "bytes": self.strangers.removed}
+                self._warn("connections to the receiver were ended that had sent nothing expected", fields)
 
     def proven(self) -> list[Instance]:
         """The instances that are handed out: exactly those that the archive holds; the receiver has ended.
 
-        Those of other studies are left where they are, and reported; so are those that the archive sends and does not
+        Those of other studies are gone, and reported; left where they are are those that the archive sends and does not
         list, where `retrieve.unlisted` says so. Raises Incomplete, WrongPatient, SeveralPatients,
         ConflictingInstances.
         """
@@ -111,14 +119,17 @@ class Retrieval:
     def _report(self, left_out: Set[Key]) -> None:
         asked = {study.study_uid for study in self.studies}
         unlisted = {sop for study, sop in left_out if study in asked}
-        foreign = {sop for study, sop in left_out if study not in asked}
-        self._warn("instances that the PACS sends and does not list are left out", unlisted)
-        self._warn("the receiver got instances that were not asked for", foreign)
+        others = {sop for study, sop in left_out if study not in asked}
+        foreign = len(others) + self._inbox.foreign + self._inbox.unread
+        self._tell("instances that the PACS sends and does not list are left out", len(unlisted), unlisted)
+        self._tell("the receiver got instances that were not asked for", foreign, others | self._inbox.foreign_uids)
 
-    def _warn(self, what: str, instances: Set[str]) -> None:
-        if instances:
-            fields = {"job": self.record.job_id, "count": len(instances), "instances": sorted(instances)[:NAMED]}
-            log.warning(what, extra={"fields": fields})
+    def _tell(self, what: str, count: int, instances: Set[str]) -> None:
+        if count:
+            self._warn(what, {"count": count, "instances": sorted(instances)[:NAMED]})
+
+    def _warn(self, what: str, fields: dict[str, Any]) -> None:
+        log.warning(what, extra={"fields": {"job": self.record.job_id, **fields}})
 
     def _agreed(self, study: Study) -> Study:
         """The study itself, or as it is listed now, where more seems to be sent, or to be still to come."""
@@ -135,7 +146,8 @@ class Retrieval:
 
     def _evidence(self, study: Study) -> Evidence:
         asked = {one.study_uid for one in self.studies}
-        return evidence_against(study, asked, self._inbox.arrivals, self._ended[study.study_uid])
+        ended = self._ended[study.study_uid]
+        return evidence_against(study, asked, self._inbox.arrivals, ended, self._inbox.foreign)
 
     def _require_no_evidence(self, study: Study) -> None:
         """Raise Incomplete where the archive's list still lacks what it sends or counts."""
@@ -161,84 +173,102 @@ class Retrieval:
             failed=self._ended[study.study_uid].failed,
         )
 
-    def _move(self, receiver: RunningReceiver, study: Study, moving: Stopwatch) -> Outcome:
+    def _move(self, study: Study, moving: Stopwatch) -> Outcome:
         retrieve = self.config.retrieve
-        destination = receiver.receiver.ae_title
+        destination = self._receiver.receiver.ae_title
         study_uid, series_uid, limit = study.study_uid, study.series_uid, retrieve.move_timeout
         argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study_uid, limit, series_uid)
         log_file = self.workspace.path / f"movescu-{study.study_uid}.log"
-        for _ in attempts(self.pacs, lambda: self._tick(receiver)):
+        for _ in attempts(self.pacs, self._tick):
             log_file.unlink(missing_ok=True)
             self._inbox.quiet = Stopwatch()
             with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
-                self._watch(receiver, mover, study, moving)
+                self._watch(mover, study, moving)
             log_text = said(log_file)
             if not is_rejected_for_now(log_text):
                 break
         return outcome(self.pacs, destination, log_text)
 
-    def _watch(self, receiver: RunningReceiver, mover: Child, study: Study, moving: Stopwatch) -> None:
+    def _watch(self, mover: Child, study: Study, moving: Stopwatch) -> None:
         """Until the C-MOVE ends, or goes on although everything is there and nothing further comes."""
         retrieve, wanted = self.config.retrieve, keys_of(study)
-        while not mover.ends_within(max(WATCH, self._tick(receiver))):
+        while not mover.ends_within(self._tick(WATCH)):
             quiet = self._inbox.quiet.seconds()
             if wanted <= self._inbox.keys:
-                still = quiet > retrieve.settle_timeout and not self._unfinished(receiver)
+                still = quiet > retrieve.settle_timeout and not self._unfinished()
                 if still or moving.seconds() > retrieve.move_timeout:
                     return
                 continue
             self._require_time(moving)
-            if quiet > retrieve.stall_timeout:
+            if quiet > retrieve.stall_timeout and self._is_still_quiet(retrieve.stall_timeout):
                 raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
+
+    def _is_still_quiet(self, seconds: float) -> bool:
+        """Whether nothing came while what had come before was read, which may take as long."""
+        self._inbox.look()
+        return self._inbox.quiet.seconds() > seconds
+
+    def _check_reading(self, study: Study, moving: Stopwatch) -> None:
+        """What is asked while files are read: that may take long."""
+        self.cancellation.check()
+        self.strangers.keep_in_bounds_sometimes()
+        if moving.seconds() > self.config.retrieve.move_timeout and self._missing(study):
+            self._require_time(moving)
 
     def _require_time(self, moving: Stopwatch) -> None:
         limit = self.config.retrieve.move_timeout
         if moving.seconds() > limit:
             raise self._late(f"the C-MOVE did not end in {limit:g} s (retrieve.move_timeout)")
 
-    def _settle(self, receiver: RunningReceiver, study: Study, moving: Stopwatch) -> None:
+    def _settle(self, study: Study, moving: Stopwatch) -> None:
         """Wait for what an archive sends after it has answered; raise where something does not come."""
         self._inbox.quiet = Stopwatch()
         self._inbox.look()
         while missing := self._missing(study):
-            gave_up = self._gave_up(receiver, self._ended[study.study_uid], len(missing))
+            gave_up = self._gave_up(self._ended[study.study_uid], len(missing))
             if gave_up or self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
                 self._inbox.recheck()
                 break
             self._require_time(moving)
-            time.sleep(self._tick(receiver))
+            time.sleep(self._tick())
         self._require_all(study)
-        self._let_files_close(receiver, moving)
+        self._let_files_close(moving)
 
-    def _gave_up(self, receiver: RunningReceiver, ended: Outcome, missing: int) -> bool:
+    def _gave_up(self, ended: Outcome, missing: int) -> bool:
         """Whether the archive itself says that what is missing will not come."""
         if ended.ending is Ending.FAILURE:
-            return not self._unfinished(receiver)
+            return not self._unfinished()
         return ended.ending is Ending.WARNING and ended.failed >= missing
 
-    def _let_files_close(self, receiver: RunningReceiver, moving: Stopwatch) -> None:
-        """A file of which each element is whole may still grow while it is open; others hold nothing up."""
+    def _let_files_close(self, moving: Stopwatch) -> None:
+        """What is expected may come a second time, or be more than is listed; others hold nothing up."""
         self._inbox.quiet = Stopwatch()
-        while unfinished := self._unfinished(receiver):
+        while unfinished := self._unfinished():
             if self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
                 break
             self._require_time(moving)
-            time.sleep(self._tick(receiver))
+            time.sleep(self._tick())
         self._inbox.recheck()
         self._inbox.forget(unfinished)
 
-    def _unfinished(self, receiver: RunningReceiver) -> set[str]:
-        return self._inbox.of_expected(receiver.files_being_written())
+    def _unfinished(self) -> set[str]:
+        """The files of which a process of the receiver that lives has not the end, and which are expected."""
+        self._receiver.require_alive()
+        children = set(self._receiver.children())
+        growing = {name for name in self._inbox.unended() if file_number(name)[0] in children}
+        return {name for name in growing if self._inbox.is_expected(name)}
 
-    def _tick(self, receiver: RunningReceiver) -> float:
+    def _tick(self, least: float = POLL) -> float:
         """Look at everything once; the seconds until it is worth to look again."""
-        began = time.monotonic()
+        began, storage = time.monotonic(), self.config.storage
         self.cancellation.check()
-        receiver.require_alive()
-        require_space(self.config.storage.work_dir, self.config.storage.min_free)
+        self._receiver.require_alive()
         self._inbox.look()
+        self.strangers.keep_in_bounds(self._inbox.torn)
+        require_space(storage.work_dir, storage.min_free, self.strangers.keep_in_bounds_sometimes)
         self.record.progress(self._inbox.received, self._inbox.bytes)
-        return max(POLL, 2 * (time.monotonic() - began))
+        pause = max(least, 2 * (time.monotonic() - began))
+        return max(SHORTEST, min(pause, self.strangers.next_look()))
 
     def _missing(self, study: Study) -> list[str]:
         return sorted(sop for _, sop in keys_of(study) - self._inbox.keys)

@@ -8,7 +8,7 @@ length is wrong, and a delimiter too many are got over. Only the beginning is re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mkiso.retrieve.encoding import (
     HEADER,
@@ -21,8 +21,8 @@ from mkiso.retrieve.encoding import (
     SHORT_VRS,
     Encoding,
 )
-from mkiso.retrieve.walker import DEEPEST, UNDEFINED
-from mkiso.retrieve.windows import KEPT, Unwalkable
+from mkiso.retrieve.walker import ASKING, DEEPEST, UNDEFINED
+from mkiso.retrieve.windows import KEPT, Unwalkable, unasked
 
 READ = 1 << 22  # bytes; identity is at the beginning, behind a few private groups at most
 MOST_STEPS = 1 << 17  # a second; where all lengths are wrong, each sequence would be walked for each that is around it
@@ -31,23 +31,33 @@ VRS = LONG_VRS | SHORT_VRS
 DELIMITING = frozenset({ITEM, ITEM_END, SEQUENCE_END})
 
 
-def salvaged(data: bytes, encoding: Encoding) -> dict[int, bytes | None]:
+def salvaged(data: bytes, encoding: Encoding, check: Callable[[], None] = unasked) -> dict[int, bytes | None]:
     """The values of OF_DATA_SET; None for one that cannot be told, and may be there all the same.
 
     So one is that is there twice, and differs: where an element's end is not found, the next may be one of a sequence.
+    `check` is asked as it goes.
     """
     found: dict[int, bytes | None] = {}
     last = 0
-    for tag, value in elements(data, encoding, LAST_GROUP):
+    for tag, value in elements(data, encoding, LAST_GROUP, _steps(check)):
         last = max(last, tag)
         if tag in OF_DATA_SET:
             found[tag] = value if len(value) <= KEPT and found.get(tag, value) == value else None
     return found | {tag: None for tag in OF_DATA_SET if tag > last}
 
 
-def elements(data: bytes, encoding: Encoding, last_group: int) -> Iterator[tuple[int, bytes]]:
+def _steps(check: Callable[[], None] = unasked) -> Iterator[int]:
+    for step in range(MOST_STEPS):
+        if not step % ASKING:
+            check()
+        yield step
+
+
+def elements(
+    data: bytes, encoding: Encoding, last_group: int, steps: Iterator[int] | None = None
+) -> Iterator[tuple[int, bytes]]:
     """The elements of the data set itself, as far as they are whole and of no group behind the last one."""
-    reader, at = _Reader(data, encoding), 0
+    reader, at = _Reader(data, encoding, steps or _steps()), 0
     while at + HEADER <= len(data):
         try:
             tag, start, end = reader.element(at, 0)
@@ -63,8 +73,8 @@ def elements(data: bytes, encoding: Encoding, last_group: int) -> Iterator[tuple
 class _Reader:
     """Tells where each element ends."""
 
-    def __init__(self, data: bytes, encoding: Encoding, steps: Iterator[int] | None = None) -> None:
-        self._data, self._encoding, self._steps = data, encoding, steps or iter(range(MOST_STEPS))
+    def __init__(self, data: bytes, encoding: Encoding, steps: Iterator[int]) -> None:
+        self._data, self._encoding, self._steps = data, encoding, steps
 
     def element(self, at: int, depth: int) -> tuple[int, int, int]:
         """Its tag, and where its value begins and ends. Raises Unwalkable where it is too deep, or took too long."""

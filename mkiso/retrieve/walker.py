@@ -7,7 +7,7 @@ a length of its own, a sequence or an item too, is skipped by it. Tolerated is w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Set
 from typing import NamedTuple
 
 from mkiso.retrieve.encoding import (
@@ -15,17 +15,19 @@ from mkiso.retrieve.encoding import (
     EXPLICIT_LITTLE,
     HEADER,
     IMPLICIT_LITTLE,
+    ITEM_END,
     LONG_HEADER,
     NO_VR,
     SHORT_VRS,
     Encoding,
 )
-from mkiso.retrieve.windows import AHEAD, KEPT, Source, Unwalkable
+from mkiso.retrieve.windows import AHEAD, KEPT, Source, Unwalkable, unasked
 
 DEEPEST = 64  # sequences in sequences; real data sets have fewer than 20
 MOST_SCANS = 16  # each may read all of the file again
 MOST_STEPS = 10_000_000  # 20 s; an image of 100,000 frames, each with sequences of undefined length, has fewer
 MOST_META = 1 << 20
+ASKING = 64  # steps, each of which may go through a window: 0.1 s
 UNDEFINED = 0xFFFFFFFF
 META_GROUP = 0x0002
 ZEROS = bytes(1 << 16)
@@ -44,12 +46,16 @@ class Contradiction(Unwalkable):
         self.tag = tag
 
 
-def walk_meta(source: Source, position: int, found: Found) -> int:
+def walk_meta(source: Source, position: int, found: Found, check: Callable[[], None] = unasked) -> int:
     """Walk the file meta information (PS3.10 7.1) from its first element; tell where the data set begins.
 
     The values of OF_META that are there go into `found`, also where it is cut off: Unwalkable.
+    `check` is asked as it goes on, but for what is as short as it should be.
     """
+    begin = position
     while position < MOST_META:
+        if position > begin + KEPT:
+            check()
         window, at = source.at(position)
         end = _meta_elements(window, at, found)
         position += end - at
@@ -64,12 +70,20 @@ def walk_meta(source: Source, position: int, found: Found) -> int:
     raise Unwalkable
 
 
-def walk_data_set(source: Source, position: int, transfer_syntax: str, found: Found) -> None:
+def walk_data_set(
+    source: Source,
+    position: int,
+    transfer_syntax: str,
+    found: Found,
+    check: Callable[[], None] = unasked,
+    until: int | None = None,
+) -> None:
     """Walk a data set to the end of its source; raise Unwalkable where it does not end there.
 
-    The values of OF_DATA_SET go into `found`, those of the data set itself and not of its sequences.
+    The values of OF_DATA_SET go into `found`, those of the data set itself and not of its sequences. Where one is that
+    of `until`, the walk ends there. `check` is asked as it goes.
     """
-    _Walk(source, position, ENCODINGS.get(transfer_syntax, EXPLICIT_LITTLE), found).to_end()
+    _Walk(source, position, ENCODINGS.get(transfer_syntax, EXPLICIT_LITTLE), found, check, until).to_end()
 
 
 class _Sequence(NamedTuple):
@@ -83,14 +97,25 @@ class _Sequence(NamedTuple):
 class _Walk:
     """Walks elements and, in the sequences of undefined length among them, items."""
 
-    def __init__(self, source: Source, position: int, encoding: Encoding, found: Found) -> None:
+    def __init__(
+        self,
+        source: Source,
+        position: int,
+        encoding: Encoding,
+        found: Found,
+        check: Callable[[], None],
+        until: int | None,
+    ) -> None:
         self._source, self._position, self._encoding, self._found = source, position, encoding, found
+        self._check, self._until, self._stops = check, until, {ITEM_END, until}
         self._open: list[_Sequence] = []
         self._among_items = self._ended = False
         self._scans = self._steps = 0
 
     def to_end(self) -> None:
-        while not self._ended:
+        while not self._ended and self._until not in self._found:
+            if not self._steps % ASKING:
+                self._check()
             try:
                 self._go_on()
             except Contradiction:
@@ -109,7 +134,7 @@ class _Walk:
             self._item(*self._source.at(self._position))
         else:
             wanted = self._encoding.of_item if self._open else self._encoding.of_data_set
-            self._position += _elements(window, at, self._encoding, wanted, self._found) - at
+            self._position += _elements(window, at, self._encoding, wanted, self._found, self._stops) - at
             self._element(*self._source.at(self._position))
 
     def _element(self, window: bytes, at: int) -> None:
@@ -187,6 +212,7 @@ class _Walk:
         """How far behind a place the next sequence delimiter is."""
         delimiter, position = self._encoding.delimiter, start
         while True:
+            self._check()
             window, at = self._source.at(position)
             found = window.find(delimiter, at)
             if found >= 0:
@@ -196,8 +222,10 @@ class _Walk:
             position += len(window) - at - len(delimiter) + 1
 
 
-def _elements(window: bytes, at: int, encoding: Encoding, wanted: Mapping[int, int], found: Found) -> int:
-    """Walk the plain elements that begin in a window, and take their values that are wanted.
+def _elements(
+    window: bytes, at: int, encoding: Encoding, wanted: Mapping[int, int], found: Found, stops: Set[int | None]
+) -> int:
+    """Walk the plain elements that begin in a window, and take their values that are wanted, but for the `stops`.
 
     Tells where the walk goes on: at an element that is not plain, or behind the window. The hottest
     loop of a retrieval; so an undefined length, which leads 4 GB away, is looked for only behind it.
@@ -213,7 +241,7 @@ def _elements(window: bytes, at: int, encoding: Encoding, wanted: Mapping[int, i
             length = length_of(window, at + HEADER)[0] + LONG_HEADER - HEADER
         if tag in wanted:
             end = at + HEADER + length
-            if end > size or vr not in short or tag == encoding.item_end:
+            if end > size or vr not in short or wanted[tag] in stops:
                 return at
             _keep(found, wanted[tag], window[at + HEADER : end])
         at += HEADER + length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -19,6 +20,10 @@ MOST_WALKED = 1 << 28
 
 class Unwalkable(Exception):
     """This is no whole file: it ends too early, or makes no sense."""
+
+
+def unasked() -> None:
+    """What is asked while a file is walked that nobody waits for."""
 
 
 class Source(Protocol):
@@ -84,10 +89,11 @@ class Inflated:
     """What a deflated data set (PS3.5 A.5) inflates to, piece by piece and forwards only.
 
     Its end is reached only where the compression's own end is there; what follows that is not looked at.
+    `check` is asked for each piece.
     """
 
-    def __init__(self, file: Source, begin: int) -> None:
-        self._file, self._position = file, begin
+    def __init__(self, file: Source, begin: int, check: Callable[[], None] = unasked) -> None:
+        self._file, self._position, self._check = file, begin, check
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._compressed, self._window = b"", b""
         self._base = self._inflated = self._walked = 0
@@ -111,6 +117,7 @@ class Inflated:
         return at
 
     def _piece(self) -> bytes:
+        self._check()
         if not self._compressed:
             window, at = self._file.at(self._position)
             self._compressed = window[at : at + COMPRESSED]

@@ -81,10 +81,10 @@ def receiving(directory: Path, instance: Instance) -> Iterator[Receiving]:
     workspace = Workspace(directory / "dicomdir_test")
     workspace.received.mkdir(parents=True)
     (port,) = free_ports(1)
-    inbox = Inbox(workspace.received, {(instance.study_uid, instance.sop_instance_uid)})
     with started_receiver(Tools(), Receiver(ae_title="RECEIVER", port=port), Retrieve(), workspace) as receiver:
         receiver.wait_until_it_listens()
-        inbox.transfers = receiver.transfers
+        inbox = Inbox(workspace.received, receiver.transfers)
+        inbox.expect({(instance.study_uid, instance.sop_instance_uid)})
         yield Receiving(receiver, inbox, workspace.received, instance)
 
 
@@ -178,6 +178,19 @@ def test_a_file_that_came_whole_counts_though_its_receiver_was_killed_then(file:
         kill_the_child(it)
         assert it.found() == {it.instance.sop_instance_uid}
         assert it.inbox.damaged == 1
+
+
+def test_a_log_that_begins_anew_in_the_middle_of_a_transfer_loses_no_count(file: Path, tmp_path: Path) -> None:
+    data = data_set(file)
+    with receiving(tmp_path, read(file)) as it, it.sender() as sender:
+        begin_store(sender, it.instance)
+        send(sender, it.instance, data[: len(data) // 4 * 2], DATA)
+        wait_until(lambda: "(last: NO)" in it.log(), 10, it.log)
+        it.receiver.shorten_log()
+        assert it.log() == ""
+        send(sender, it.instance, data[len(data) // 4 * 2 :], LAST)
+        wait_until(it.found, 10, str)
+        assert it.log() != ""
 
 
 @pytest.fixture

@@ -57,8 +57,8 @@ def inbox_of(tmp_path: Path, transfers: Counted) -> Callable[..., Inbox]:
     """One that expects these instances."""
 
     def made(*wanted: str) -> Inbox:
-        inbox = Inbox(tmp_path, {(IDENTITY[3], sop) for sop in wanted})
-        inbox.transfers = transfers
+        inbox = Inbox(tmp_path, transfers)
+        inbox.expect({(IDENTITY[3], sop) for sop in wanted})
         return inbox
 
     return made
@@ -78,13 +78,6 @@ def test_a_file_counts_once_its_transfer_has_ended(inbox_of: Expecting, write: W
     inbox.look()
     assert (inbox.keys, inbox.damaged, inbox.received) == ({(IDENTITY[3], "1.1")}, 0, 1)
     assert inbox.quiet is not began
-
-
-def test_nothing_counts_without_a_receiver_that_tells(tmp_path: Path, write: Write) -> None:
-    write("CT.1", "1.1")
-    inbox = Inbox(tmp_path, {(IDENTITY[3], "1.1")})
-    inbox.recheck()
-    assert inbox.keys == set()
 
 
 def test_what_came_whole_and_is_malformed_counts(inbox_of: Expecting, write: Write) -> None:
@@ -149,7 +142,7 @@ def test_what_came_is_known_by_study_and_instance_as_often_as_it_came(inbox_of: 
     write("CT.1", "1.1")
     write("CT.2", "1.2")
     write("CT.3", "1.1")
-    inbox = inbox_of()
+    inbox = inbox_of("1.7")
     inbox.look()
     names = {key: [one.path.name for one in arrived] for key, arrived in inbox.arrivals.items()}
     assert names == {(IDENTITY[3], "1.1"): ["CT.1", "CT.3"], (IDENTITY[3], "1.2"): ["CT.2"]}
@@ -165,7 +158,13 @@ def test_files_of_expected_instances_are_known_whole_or_torn(inbox_of: Expecting
     write("CT.begun", "1.2", 100, torn=True)
     inbox = inbox_of("1.1", "1.2")
     inbox.look()
-    assert inbox.of_expected([file.name for file in tmp_path.iterdir()]) == {"CT.1", "CT.torn", "CT.unlisted"}
+    assert {file.name: inbox.is_expected(file.name) for file in tmp_path.iterdir()} == {
+        "CT.1": True,
+        "CT.torn": True,
+        "CT.unlisted": True,
+        "CT.foreign.torn": False,
+        "CT.begun": None,
+    }
 
 
 def rewritten_torn(_tmp_path: Path, write: Callable) -> None:
@@ -190,7 +189,7 @@ def test_a_recheck_sees_what_became_of_a_file(
 ) -> None:
     write("CT.1", "1.1")
     write("CT.2", "1.2")
-    inbox = inbox_of()
+    inbox = inbox_of("1.7")
     inbox.look()
     change(tmp_path, write)
     inbox.recheck()
@@ -201,7 +200,7 @@ def test_a_recheck_sees_what_became_of_a_file(
 
 def test_a_file_that_was_torn_and_is_gone_is_forgotten(inbox_of: Expecting, tmp_path: Path, write: Write) -> None:
     write("CT.1", "1.1", 200, torn=True)
-    inbox = inbox_of()
+    inbox = inbox_of("1.7")
     inbox.look()
     (tmp_path / "CT.1").unlink()
     inbox.recheck()

@@ -26,6 +26,7 @@ from pydicom.uid import (
 )
 
 from mkiso.retrieve.instances import (
+    Expectation,
     Instance,
     Unattributable,
     claimed_key,
@@ -419,7 +420,7 @@ def test_memory_is_bounded_whatever_came_whole(tmp_path: Path) -> None:
 
 def test_a_directory_is_no_instance(tmp_path: Path) -> None:
     assert read_whole(tmp_path) is None
-    assert claimed_key(tmp_path) == ("", "")
+    assert claimed_key(tmp_path, Expectation()) == ("", "")
 
 
 def test_a_file_that_cannot_be_read_is_not_called_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +444,7 @@ def test_no_file_is_left_open(tmp_path: Path) -> None:
     before = descriptors()
     is_whole(tmp_path, b"torn")
     is_whole(tmp_path, one.path.read_bytes()[:-1])
-    claimed_key(one.path)
+    claimed_key(one.path, Expectation())
     same_data_set(one, one)
     assert descriptors() == before
 
@@ -456,7 +457,7 @@ def test_a_growing_file_claims_its_instance_as_soon_as_that_is_there(syntax: UID
     file = tmp_path / "growing"
     for end in range(len(content)):
         file.write_bytes(content[:end])
-        study, sop = claimed_key(file)
+        study, sop = claimed_key(file, Expectation())
         assert sop == (IDENTITY[0] if end >= there else ""), end
         assert study in {"", IDENTITY[3]}, end
     assert study == IDENTITY[3] or syntax == DeflatedExplicitVRLittleEndian
@@ -464,10 +465,10 @@ def test_a_growing_file_claims_its_instance_as_soon_as_that_is_there(syntax: UID
 
 def test_what_claims_nothing(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    assert claimed_key(file) == ("", "")
+    assert claimed_key(file, Expectation()) == ("", "")
     for content in (b"", b"text" * 99, bytes(128) + b"DICM" + bytes(99)):
         file.write_bytes(content)
-        assert claimed_key(file) == ("", "")
+        assert claimed_key(file, Expectation()) == ("", "")
 
 
 def differing(directory: Path, change: Callable[[Dataset], None]) -> bool:

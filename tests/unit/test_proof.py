@@ -65,6 +65,12 @@ def test_what_they_do_not_explain_is_counted(
     assert evidence_against(study(instances=LISTED), ASKED, arrived, outcome) == Evidence(frozenset(), uncounted)
 
 
+def test_what_came_of_other_studies_and_is_gone_explains_no_more_than_was_completed() -> None:
+    asked, arrived = study(instances=LISTED), came(*LISTED)
+    assert not evidence_against(asked, ASKED, arrived, ended(5), foreign=2)
+    assert evidence_against(asked, ASKED, arrived, ended(3, 1), foreign=2).uncounted == 1
+
+
 def test_what_came_and_is_not_listed_is_named() -> None:
     arrived = came(*LISTED, "1.5.4") | came("1.5.5", series_uid="1.7")
     assert evidence_against(study(instances=LISTED), ASKED, arrived, ended(5)).unlisted == {"1.5.4", "1.5.5"}

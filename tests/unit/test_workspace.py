@@ -220,6 +220,7 @@ def test_less_than_min_free_is_disk_full(
     min_free: int, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_bfree=99, f_frsize=4096, f_bsize=1))
+    monkeypatch.setattr("mkiso.workspace.PATIENCE", 0)
     if enough:
         require_space(tmp_path, min_free)
     else:
@@ -318,9 +319,24 @@ def test_an_identity_that_cannot_be_kept_is_nobodys(tmp_path: Path) -> None:
 def test_a_program_that_failed_without_room_failed_for_that(
     free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.workspace._free", lambda _directory: free)
+    monkeypatch.setattr("mkiso.workspace.free_space", lambda _directory: free)
     if free < 1 << 16:
         with pytest.raises(DiskFull):
             require_room(tmp_path)
     else:
         require_room(tmp_path)
+
+
+def test_room_that_others_make_in_time_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = 10
+
+    def make_room() -> None:
+        nonlocal free
+        free += 30
+
+    monkeypatch.setattr("mkiso.workspace.free_space", lambda _directory: free)
+    require_space(tmp_path, 100, make_room)
+    assert free == 100
+    monkeypatch.setattr("mkiso.workspace.PATIENCE", 0.05)
+    with pytest.raises(DiskFull, match=r"storage\.min_free keeps 101"):
+        require_space(tmp_path, 101)
