@@ -236,6 +236,11 @@ def test_an_instance_that_does_not_tell_its_study_fails_the_disc_and_is_told_wit
         assert f"1 came whole, and it cannot be told whose they are: {missing} (its Study Instance UID" in detail
 
 
+def test_sub_operations_that_failed_are_asked_for_once_more(before: Start, held: Held) -> None:
+    with before("breaks-once", retrieve={"settle_timeout": 30}) as it:
+        assert it.disc() == instances_of([held.six])
+
+
 def test_sub_operations_that_failed_are_counted(before: Start) -> None:
     with before("partial", n=2, retrieve={"settle_timeout": 30}) as it:
         error = it.refusal(errors.Incomplete)

@@ -199,6 +199,18 @@ def _late_request(move: Move) -> None:
     move.finish()
 
 
+def _breaks_once(move: Move) -> None:
+    """The first association with the receiver breaks after n instances: the others fail. The next holds."""
+    if "broken" in move.archive.kept:
+        _normal(move)
+        return
+    move.archive.kept.append("broken")
+    instances, n = move.instances, move.options.n
+    send_all(move, instances[:n], unsent=len(instances) - n)
+    move.failed += [one.sop_instance_uid for one in instances[n:]]
+    move.finish()
+
+
 def _slow(move: Move) -> None:
     send_all(move, move.instances, delay=move.options.delay)
     move.finish()
@@ -301,6 +313,7 @@ BEHAVIOURS = {
     "hold-open": Behaviour(_hold_open),
     "partial": Behaviour(partial),
     "slow": Behaviour(_slow),
+    "breaks-once": Behaviour(_breaks_once),
     "late-request": Behaviour(_late_request),
     "none": Behaviour(Move.finish),
 }
