@@ -97,9 +97,9 @@ class Retrieval:
     def proven(self) -> list[Instance]:
         """The instances that are handed out: exactly those that the archive holds; the receiver has ended.
 
-        Those of other studies are gone, and reported; left where they are are those that the archive sends and does not
-        list, where `retrieve.unlisted` says so. Raises Incomplete, WrongPatient, SeveralPatients,
-        ConflictingInstances.
+        Those of other studies are gone, and reported. Reported, too, and left where they are, are those that the
+        archive sends and does not list, where `retrieve.unlisted` says so. Raises Incomplete, WrongPatient,
+        SeveralPatients, ConflictingInstances.
         """
         self._inbox.forget_changed()
         for study in [self._agreed(study) for study in list(self.studies)]:

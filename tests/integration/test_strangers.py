@@ -49,8 +49,8 @@ class Site:
         disc.close()
         return instances_on(read_disc(iso, self.directory / name))
 
-    def is_right(self, made: Any, seconds: float = 60) -> bool:
-        return bool(made.result(seconds) == instances_of([self.study]))
+    def is_right(self, made: Any) -> bool:
+        return bool(made.result(60) == instances_of([self.study]))
 
     def wait_for_receiver(self, number: int = 0) -> None:
         wait_until(lambda: any(listens(pid, self.ports[number]) for pid in receivers()), 20, str)
@@ -135,9 +135,9 @@ def test_foreign_instances_of_endless_elements_hold_up_no_job(tmp_path: Path, mo
         made = pool.submit(site.disc)
         site.wait_for_receiver()
         with Stranger(site.ports[0], DEFLATED) as stranger:
-            for number in range(4):
+            for number in range(8):
                 stranger.store(of_many_steps(), f"1.2.3.{number}".encode())
-        assert site.is_right(made, 20)
+        assert site.is_right(made)
 
 
 def is_reading() -> bool:

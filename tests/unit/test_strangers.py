@@ -21,6 +21,7 @@ class Receiving:
         self.transfers = Transfers(Path("/dev/null"))
         self.alive: list[int] = []
         self.sizes: dict[str, int] = {}
+        self.torn: set[str] = set()
         self.expected: dict[str, bool | None] = {}
         self.senders: set[int] = set()
 
@@ -36,16 +37,18 @@ class Receiving:
         self.alive.remove(child)
 
     def unended(self) -> set[str]:
-        return set(self.sizes)
+        self.torn = set(self.sizes)
+        return self.torn
 
     def size(self, name: str) -> int:
-        return self.sizes[name]
+        return self.sizes.get(name, 0)
 
     def is_expected(self, name: str) -> bool | None:
         return self.expected[name]
 
     def remove(self, name: str) -> None:
-        del self.sizes[name]
+        self.sizes.pop(name, None)
+        self.torn.discard(name)
 
 
 class Moments:
@@ -92,8 +95,11 @@ def test_of_too_many_that_have_sent_nothing_the_oldest_go(it: Receiving, keep: K
     keep()
     assert len(it.alive) == MOST + 8  # an archive's first image may still come
     time.now = YOUNG + 1
-    assert keep().ended == 8
-    assert it.alive == list(range(8, MOST + 8))
+    it.sizes, it.expected = {NAME.format(1): 400, NAME.format(9): 400}, {NAME.format(1): None, NAME.format(9): False}
+    made = keep()
+    assert (made.ended, made.removed) == (8, 400)
+    assert it.alive == list(range(8, MOST + 8)) == sorted(it.transfers.associated)
+    assert list(it.sizes) == [NAME.format(9)]  # nothing is left of what they began
 
 
 def test_a_flood_is_bounded_at_once_and_who_has_no_association_goes_first(it: Receiving, keep: Keep) -> None:
