@@ -44,19 +44,25 @@ NICE = 10
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program that reads what strangers made may take, in bytes: of memory, and for each file that it writes.
+    """What a program that reads what strangers made may take: bytes of memory and of each file, seconds of processor.
 
     It leaves no core: there would be patients' data in it.
     """
 
     memory: int
     file: int = 1 << 62
+    processor: int = 1 << 30
 
     def hold(self, pid: int) -> None:
         """From now on, for this process and what it starts, never above what its own limit is already."""
-        limits = ((resource.RLIMIT_AS, self.memory), (resource.RLIMIT_FSIZE, self.file), (resource.RLIMIT_CORE, 0))
+        limits = {
+            resource.RLIMIT_AS: self.memory,
+            resource.RLIMIT_FSIZE: self.file,
+            resource.RLIMIT_CPU: self.processor,
+            resource.RLIMIT_CORE: 0,
+        }
         with suppress(ProcessLookupError):
-            for kind, most in limits:
+            for kind, most in limits.items():
                 _, hard = resource.prlimit(pid, kind)
                 allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
                 resource.prlimit(pid, kind, (allowed, allowed))

@@ -14,7 +14,7 @@ from mkiso.contents.pictures import nothing
 from mkiso.contents.shown import Document, Nothing, Picture, Report, Why
 from mkiso.contents.xhtml import harmless
 from mkiso.dcmtk import pdftoppm
-from mkiso.dcmtk.conversion import LARGEST_FILE, TooLarge
+from mkiso.dcmtk.conversion import TooLarge
 from mkiso.dcmtk.dcm2pdf import make_document
 from mkiso.dcmtk.dcmj2pnm import jpeg_size
 from mkiso.dcmtk.dsr2html import Reading, make_report, write_in_utf8
@@ -23,7 +23,8 @@ from mkiso.process import ToolTimeout
 from mkiso.retrieve.instances import Instance
 from mkiso.workspace import require_room
 
-LARGEST_REPORT = 1 << 24
+# In bytes, inflated. A document is on the disc twice.
+LARGEST_REPORT, LARGEST_DOCUMENT = 1 << 24, 1 << 28
 CONCEPT = "ConceptNameCodeSequence"
 
 
@@ -51,7 +52,7 @@ def document(bench: Bench, instance: Instance, file: str, *pictures: str) -> Ite
 
     Whatever a page's picture fails of, it costs no more than the pictures. Raises as `report`.
     """
-    require_small(instance, LARGEST_FILE)
+    require_small(instance, LARGEST_DOCUMENT)
     if not make_document(bench.converter, instance.path, bench.web / file):
         yield nothing(instance, Why.BROKEN)
         return

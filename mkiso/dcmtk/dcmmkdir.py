@@ -16,14 +16,14 @@ from mkiso.process import Limits, run
 NO_GOOD_FILES = "E: no good files"
 NO_RECORD = "invalid SOP class"  # said of one for which PS3.3 F.4 has no record
 NO_MEMORY = "Virtual Memory exhausted"
-# In bytes, for a chunk: it keeps of each file what is shorter than 4 kB, and all of a deflated one; the worker reads
-# its DICOMDIR, which has 2 kB of a usual instance.
-LIMITS = Limits(memory=1 << 28, file=1 << 23)
+# For a chunk: usual instances take 0.05 s, and 2 kB each of its DICOMDIR, which the worker reads. Of a file it keeps
+# what is shorter than 4 kB, of a deflated one all; a report takes time by the square of its items.
+LIMITS = Limits(memory=1 << 28, file=1 << 23, processor=10)
 LIMIT = 600.0  # for a chunk; an instance of 4 GB is read in half a minute
 
 
 class Crashed(Exception):
-    """A signal ended dcmmkdir, or it was out of memory: one of its files is more than it can take."""
+    """A signal ended dcmmkdir, or it was out of memory: one of its files is more than it can, or may, take."""
 
 
 @dataclass(frozen=True)

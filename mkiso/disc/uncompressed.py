@@ -26,13 +26,14 @@ from mkiso.disc.viewer import viewer_bytes
 from mkiso.errors import Internal
 from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout
-from mkiso.retrieve.instances import Instance, read_whole
+from mkiso.retrieve.instances import Instance, inflates_to, read_whole
 from mkiso.workspace import require_room
 
 Decompressor = Callable[[Converter, str, Path, Path], bool]
 PROCESSES = 2
 LIMIT = 600.0
 LARGEST = 1 << 30  # bytes of pixels; a program keeps them in memory, gdcmconv more than four times: see conversion
+LARGEST_REST = 1 << 28  # bytes of a deflated instance beside its pixels
 FOR_THE_REST = 1 << 25  # bytes of a disc's pages with their pictures, and of its directories
 LOSSY, YES = "LossyImageCompression", "01"
 KEYWORDS = (*SIZES, LOSSY)
@@ -104,7 +105,7 @@ def _replaced(converter: Converter, instance: Instance, most: int | None) -> Ins
 def _decompressed(converter: Converter, instance: Instance, beside: Path, most: int | None) -> Instance | None:
     """What the first program that can makes of it, proven."""
     header = Header(instance.path, KEYWORDS)
-    if pixel_bytes(header) > LARGEST:
+    if pixel_bytes(header) > LARGEST or (instance.is_deflated and _inflates_oddly(instance, header)):
         return None
     for write, program in _programs(instance):
         converter.check()
@@ -115,6 +116,11 @@ def _decompressed(converter: Converter, instance: Instance, beside: Path, most: 
             else:
                 require_room(beside.parent)
     return None
+
+
+def _inflates_oddly(instance: Instance, header: Header) -> bool:
+    """A megabyte may become a gigabyte (PS3.5 A.5), which the disc need not have."""
+    return inflates_to(instance, pixel_bytes(header) + LARGEST_REST)
 
 
 def _programs(instance: Instance) -> list[tuple[Decompressor, str]]:

@@ -187,10 +187,10 @@ HOSTILE: dict[str, tuple[Kind, str, dict[int, Pieces | bytes]]] = {
     "pixels inflate": (_small, DEFLATED, {PIXELS: _value(PIXELS, b"OW", ZEROS, LONG)}),
     "a private value inflates": (_small, DEFLATED, {PRIVATE: _value(PRIVATE, b"OB", ZEROS, LONG)}),
     "a description inflates": (_small, DEFLATED, {DESCRIPTION: _value(DESCRIPTION, b"UT", b"x" * MB, LONG)}),
-    "items inflate": (_small, DEFLATED, {LATER: _sequence(LATER, ONE_ITEM, 2_000_000)}),
-    "items inflate before the patient": (_small, DEFLATED, {PRIVATE: _sequence(PRIVATE, ONE_ITEM, 500_000)}),
-    "a table inflates": (_small, DEFLATED, {TABLE: _sequence(TABLE, ONE_ITEM, 500_000)}),
-    "references inflate": (presentation, DEFLATED, {SERIES: _sequence(SERIES, REFERENCE, 150_000)}),
+    "items inflate": (_small, DEFLATED, {LATER: _sequence(LATER, ONE_ITEM, 1_500_000)}),
+    "items inflate before the patient": (_small, DEFLATED, {PRIVATE: _sequence(PRIVATE, ONE_ITEM, 262_144)}),
+    "a table inflates": (_small, DEFLATED, {TABLE: _sequence(TABLE, ONE_ITEM, 262_144)}),
+    "references inflate": (presentation, DEFLATED, {SERIES: _sequence(SERIES, REFERENCE, 30_000)}),
     "a text inflates": (
         datasets.report,
         DEFLATED,
@@ -202,10 +202,10 @@ HOSTILE: dict[str, tuple[Kind, str, dict[int, Pieces | bytes]]] = {
             )
         },
     ),
-    "a report has a hundred thousand items": (
+    "a report has many items": (
         datasets.report,
         DEFLATED,
-        {CHARACTER_SET: JAPANESE, CONTENT: _sequence(CONTENT, _report_item(b"text"), 100_000)},
+        {CHARACTER_SET: JAPANESE, CONTENT: _sequence(CONTENT, _report_item(b"text"), 10_000)},
     ),
     "a report is a long page": (
         datasets.report,
@@ -246,6 +246,6 @@ HOSTILE: dict[str, tuple[Kind, str, dict[int, Pieces | bytes]]] = {
     "a page inflates": (
         datasets.document,
         ExplicitVRLittleEndian,
-        _document(_pdf(1, 500, _zlib(b"0 0 m 9 9 l S\n" * 10_000, 20))),
+        _document(_pdf(1, 500, _zlib(b"0 0 m 9 9 l S\n" * 10_000, 5))),
     ),
 }
