@@ -134,10 +134,12 @@ class Inbox:
         self.look()
 
     def _told(self, name: str, size: int) -> bool | None:
-        study, sop = claimed_key(self._directory / name, self.expectation)
-        if not self.expectation.uids.isdisjoint((study, sop)):
+        claimed = claimed_key(self._directory / name, self.expectation)
+        if claimed is None:
+            return False
+        if not self.expectation.uids.isdisjoint(claimed):
             return True
-        return False if study or size >= HEAD or (sop and self.expectation.seconds <= 0) else None
+        return False if claimed[0] or size >= HEAD else None
 
     def _is_short(self, name: str) -> bool:
         return self._transfers.may_be_whole(name)

@@ -7,6 +7,8 @@ files, too: `malformed`.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,6 +41,7 @@ NAMED = {
 }
 COMPARED = 1 << 16
 HEAD = 1 << 18  # bytes of a file that grows, which tell what it will be
+HEAD_CHECKS = 100  # of its walk, which so many steps or pieces of what is deflated lie between
 STRANGERS = 5.0  # seconds in which a job reads what it does not expect, all of it together
 
 Key = tuple[str, str]
@@ -126,13 +129,13 @@ class Expectation:
         return not self.uids.isdisjoint(_found_uid(found, tag) for tag in (encoding.MEDIA_SOP_INSTANCE, encoding.STUDY))
 
     @contextmanager
-    def reading(self, found: Values) -> Iterator[Check]:
-        """What to ask while a walk fills `found`. Raises _OutOfTime."""
-        watch = Stopwatch()
+    def reading(self, found: Values, most: float = math.inf) -> Iterator[Check]:
+        """What to ask while a walk fills `found`, `most` times. Raises _OutOfTime."""
+        watch, asked = Stopwatch(), itertools.count()
 
         def check() -> None:
             self.check()
-            if watch.seconds() > self.seconds and not self.is_met(found):
+            if (next(asked) >= most or watch.seconds() > self.seconds) and not self.is_met(found):
                 raise _OutOfTime
 
         try:
@@ -177,18 +180,19 @@ def instance_within(path: Path, content: FileBytes, version: tuple[int, int]) ->
     return None
 
 
-def claimed_key(path: Path, expectation: Expectation) -> Key:
+def claimed_key(path: Path, expectation: Expectation) -> Key | None:
     """The Study and SOP Instance UIDs that the head of a file tells, which may be torn; "" where it does not.
 
-    Nor the study's where the instance is expected.
+    Nor the study's where the instance is expected. None where it does not tell soon.
     """
     found: dict[int, bytes] = {}
-    with (
-        suppress(Unwalkable, _OutOfTime, FileNotFoundError, IsADirectoryError),
-        _opened(path, HEAD) as (file, _version),
-        expectation.reading(found) as check,
-    ):
-        _to_study(file, expectation, found, check)
+    try:
+        with _opened(path, HEAD) as (file, _version), expectation.reading(found, HEAD_CHECKS) as check:
+            _to_study(file, expectation, found, check)
+    except _OutOfTime:
+        return None
+    except (Unwalkable, FileNotFoundError, IsADirectoryError):
+        pass
     return _found_uid(found, encoding.STUDY), _found_uid(found, encoding.MEDIA_SOP_INSTANCE)
 
 

@@ -51,11 +51,11 @@ class Strangers:
         self._is_keeping, self._files = True, frozenset(files)
         try:
             self._see()
+            self._make_room()
             self._end_unassociated()
             self._shorten_log()
             if len(self._since) > MOST:
                 self._end_surplus()
-            self._make_room()
         finally:
             self._is_keeping, self._kept = False, Stopwatch()
 

@@ -1,7 +1,9 @@
 """What a job reads of files that anybody may have sent: no further, and no longer, than it must."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,14 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 
 from mkiso.dcmtk.storescp import Transfers
 from mkiso.retrieve.inbox import Inbox
-from mkiso.retrieve.instances import Expectation, Foreign, Instance, Unattributable, claimed_key, read_arrival
+from mkiso.retrieve.instances import (
+    Expectation,
+    Foreign,
+    Instance,
+    Unattributable,
+    claimed_key,
+    read_arrival,
+)
 from tests.support.strangers import HEAD, STUDY, of_many_steps, uid
 from tests.unit.test_inbox import Counted
 from tests.unit.test_walker import ITEM_END, OPEN, PIXELS, SEQUENCE, SEQUENCE_END, item, long, short, tag
@@ -118,9 +127,9 @@ def test_a_file_that_grows_is_read_as_far_as_need_be(tmp_path: Path) -> None:
     file = sent(tmp_path, HEAD + STUDY)
     assert claimed_key(file, Expectation({"1.9"})) == (FOREIGN, SOP.decode())
     assert claimed_key(file, Expectation({SOP.decode()})) == ("", SOP.decode())
-    assert claimed_key(file, Expectation({"1.9"}, seconds=0)) == ("", SOP.decode())
+    assert claimed_key(file, Expectation({"1.9"}, seconds=0)) is None
     far = sent(tmp_path, HEAD + EMPTY * MANY + STUDY)
-    assert claimed_key(far, Expectation({"1.9"})) == ("", SOP.decode())
+    assert claimed_key(far, Expectation({"1.9"})) is None
 
 
 @pytest.fixture
@@ -183,3 +192,13 @@ def test_a_process_that_has_an_association_says_so(tmp_path: Path) -> None:
     transfers = Transfers(log)
     transfers.read_on()
     assert transfers.associated == {8}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_the_beginning_of_what_grows_is_no_walk_of_seconds(hostile: str, tmp_path: Path) -> None:
+    """It is asked about where room has to be made: it tells, or is taken for a stranger's, soon."""
+    asked = Counter[str]()
+    expectation = Expectation(check=partial(asked.update, ["check"]))
+    claimed = claimed_key(sent(tmp_path, *HOSTILE[hostile]), expectation)
+    assert claimed in (None, ("", SOP.decode()))
+    assert asked["check"] <= 200
