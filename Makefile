@@ -1,5 +1,5 @@
 # The commands of README.md. Each sets up what it needs.
-SYSTEM = dcmtk genisoimage python3-venv
+SYSTEM = dcmtk genisoimage poppler-utils python3-venv
 DEMO_SYSTEM = $(SYSTEM) curl
 # tests/support/programs.py says of each how it is started. A host may have Java and npm from elsewhere.
 JAVA = $(shell command -v java)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mkiso.certificates import faults
 from mkiso.clock import Stopwatch
 from mkiso.config import Config, Media, Tls
-from mkiso.dcmtk import decompressors
+from mkiso.dcmtk import decompressors, pdftoppm
 from mkiso.dcmtk.association import Peer, attempts
 from mkiso.dcmtk.echoscu import echo
 from mkiso.disc.viewer import unusable
@@ -66,6 +66,7 @@ def tools(config: Config) -> Iterator[Check]:
     for tool in (*DCMTK, *decompressing):
         yield checked(tool, partial(_version, config.tools.dcmtk_dir / tool, "tools.dcmtk_dir"))
     yield checked("genisoimage", partial(_version, config.tools.genisoimage, "tools.genisoimage"))
+    yield checked("pdftoppm", _pdftoppm)
 
 
 def directories(config: Config) -> Iterator[Check]:
@@ -157,10 +158,21 @@ def readable(count: int) -> str:
 def _version(program: Path, key: str) -> str:
     if not program.exists():
         raise Wrong(f"{program} is not there. Install it, or set {key}.")
-    result = run((str(program), "--version"), timeout=VERSION_LIMIT)
+    return _first_line((str(program), "--version"))
+
+
+def _pdftoppm() -> str:
+    """Of poppler, which the configuration does not name."""
+    if program := pdftoppm.installed():
+        return _first_line((program, "-v"))
+    raise Wrong("pdftoppm is not there. Install poppler-utils; until then discs show no pages of PDFs.")
+
+
+def _first_line(argv: tuple[str, ...]) -> str:
+    result = run(argv, timeout=VERSION_LIMIT)
     first = next((line for line in (result.stdout + result.stderr).splitlines() if line.strip()), "")
     if result.rc != 0:
-        raise Wrong(f"{program} ended with status {result.rc}: {first}")
+        raise Wrong(f"{argv[0]} ended with status {result.rc}: {first}")
     return first.strip("$ ")
 
 

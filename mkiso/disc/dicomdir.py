@@ -19,6 +19,7 @@ from mkiso.disc.records import SYNTAX, Malformed, Record, read, written
 from mkiso.exhaustion import pool_of
 from mkiso.retrieve.encoding import PATIENT_ID
 from mkiso.retrieve.keys import read_keys
+from mkiso.workspace import require_room
 
 NAME = "DICOMDIR"
 CHUNK, PROCESSES = 128, 2
@@ -115,6 +116,7 @@ class _Chunks:
 
     def _halves(self, files: Sequence[str], invent: bool) -> _Made:
         if len(files) == 1:
+            require_room(self.work)
             return _Made(said={files[0]: "dcmmkdir crashes on it"})
         halves = _Made()
         for half in (files[: len(files) // 2], files[len(files) // 2 :]):

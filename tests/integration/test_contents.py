@@ -1,8 +1,10 @@
 """What is shown of a disc, made by the real programs."""
 
 import stat
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,12 +16,14 @@ from pydicom.sequence import Sequence
 
 from mkiso.cancellation import Cancellation
 from mkiso.contents import making, pictures
+from mkiso.contents.contents import PAGES
 from mkiso.contents.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why
 from mkiso.contents.xhtml import ELEMENTS
-from mkiso.dcmtk import gdcmconv
+from mkiso.dcmtk import gdcmconv, pdftoppm
+from mkiso.dcmtk.conversion import Converter
 from mkiso.dcmtk.dcmj2pnm import jpeg_size
 from mkiso.errors import Cancelled, DiskFull
-from tests.support import datasets
+from tests.support import datasets, hostile
 from tests.support.contents import Showing, items, series_of
 from tests.support.pydicom_files import file, with_uids
 from tests.support.stage import encoded, presentation
@@ -102,7 +106,7 @@ def test_every_transfer_syntax_has_its_picture(job: Showing) -> None:
     study = mixed_study(job.directory / "log")
     (patient,) = job.put(*study.files).shown()
     counts = Counter(type(item).__name__ for item in items((patient,)))
-    assert counts == {"Picture": 8, "Report": 1, "Document": 1, "Nothing": 1}
+    assert counts == {"Picture": 9, "Report": 1, "Document": 1, "Nothing": 1}
 
 
 @pytest.mark.parametrize("name", ["JPEGLSNearLossless_16.dcm", "JPEG2000.dcm", "MR_small_jpeg_ls_lossless.dcm"])
@@ -376,8 +380,55 @@ def test_what_is_no_pdf_is_broken(what: bytes, job: Showing) -> None:
 
 def test_a_document(job: Showing) -> None:
     one = datasets.document(COMMON, 1, 1)
-    assert made(job, one) == [Document("d0000001.pdf", "1", "Synthetic report")]
+    document, page = made(job, one)
+    assert document == Document("d0000001.pdf", "1", "Synthetic report")
+    assert page == Picture("p0000001.jpg", 848, 1200, "1", is_page=True)
+    grey = grey_of(job.web / page.file, job.directory)
+    assert (min(grey) < 100, max(grey) > 250) == (True, True)
     assert (job.web / "d0000001.pdf").read_bytes() == one.EncapsulatedDocument.rstrip(b"\0")
+
+
+def document_of(pdf: bytes) -> Dataset:
+    one = datasets.document(COMMON, 1, 1)
+    one.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
+    return one
+
+
+def test_of_a_long_document_the_first_pages_are_shown_in_their_order(job: Showing) -> None:
+    one = document_of(hostile.pdf(30, 1000))
+    _, *pages = made(job, one, ct())
+    assert [(page.file, page.frame, page.is_page) for page in pages] == [
+        *((f"p{number:07}.jpg", number, True) for number in range(1, PAGES + 1)),
+        ("p0000006.jpg", 1, False),
+    ]
+
+
+@pytest.mark.parametrize("pdf", [b"%PDF-1.4\nno objects", b"%PDF-1.4 " + bytes(100_000)])
+def test_a_document_that_poppler_refuses_costs_its_pictures_alone(pdf: bytes, job: Showing) -> None:
+    document, nothing = made(job, document_of(pdf))
+    assert isinstance(document, Document)
+    assert nothing == Nothing("1", "Encapsulated PDF Storage", Why.PAGES)
+
+
+@pytest.mark.parametrize("script", ["sleep 600", "kill -ABRT $$", 'touch "${@: -1}-1.jpg"', "exit 1", None])
+def test_whatever_becomes_of_poppler_the_document_is_there(
+    script: str | None, job: Showing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = instead(job.directory, script) / "dcmj2pnm" if script else None
+    monkeypatch.setattr(pdftoppm, "installed", lambda: str(program) if program else None)
+    job.put(datasets.document(COMMON, 1, 1))
+    document, nothing = job.items(limit=1)
+    assert isinstance(document, Document)
+    assert nothing == Nothing("1", "Encapsulated PDF Storage", Why.PAGES)
+
+
+def test_no_script_in_a_document_is_on_a_page(job: Showing) -> None:
+    """The document is as it came; its pictures are JPEGs."""
+    script = b"/OpenAction << /S /JavaScript /JS (app.alert\\(1\\)) >>"
+    pdf = hostile.pdf(1, 500).replace(b"/Type /Catalog", b"/Type /Catalog " + script)
+    document, page = made(job, document_of(pdf))
+    assert script in (job.web / document.file).read_bytes()
+    assert jpeg_size((job.web / page.file).read_bytes()) == (page.width, page.height)
 
 
 def test_a_uid_that_is_a_path_leads_nowhere(job: Showing) -> None:
@@ -495,14 +546,53 @@ def test_two_run_at_a_time_and_behind_all_others(job: Showing) -> None:
     assert max(sum(running[:end]) for end in range(len(running) + 1)) == 2
 
 
-def test_a_picture_that_would_take_too_much_is_late(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_would_take_too_much_is_told_as_too_large(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "LARGEST", 64 * 64 * 2 - 1)
-    assert made(job, ct()) == [Nothing("1", "CT Image Storage", Why.LATE)]
+    assert made(job, ct()) == [Nothing("1", "CT Image Storage", Why.LARGE)]
 
 
-def test_a_report_that_would_take_too_much_is_late(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_would_take_too_much_is_told_as_too_large(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mkiso.contents.reports.LARGEST_REPORT", 100)
-    assert made(job, datasets.report(COMMON, 1, 1)) == [Nothing("1", "Basic Text SR Storage", Why.LATE)]
+    assert made(job, datasets.report(COMMON, 1, 1)) == [Nothing("1", "Basic Text SR Storage", Why.LARGE)]
+
+
+def test_a_report_that_is_a_long_page_is_told_as_too_large(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso.dcmtk.dsr2html.LARGEST_PAGE", 100)
+    assert made(job, datasets.report(COMMON, 1, 1)) == [Nothing("1", "Basic Text SR Storage", Why.LARGE)]
+
+
+def test_reports_that_a_discs_pages_cannot_hold_are_told_as_too_large(
+    job: Showing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "LARGEST_OF_REPORTS", 1500)
+    found = made(job, *(datasets.report(COMMON, 1, number) for number in range(1, 9)))
+    assert {getattr(one, "why", None) for one in found} == {None, Why.LARGE}
+
+
+def test_a_program_that_writes_without_end_costs_its_picture(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso.dcmtk.dcmj2pnm.LARGEST_PICTURE", 10_000)
+    job.put(ct())
+    (item,) = items(job.shown(dcmtk_dir=instead(job.directory, 'exec cat /dev/zero > "${@: -1}"')))
+    assert item.why is Why.LARGE
+
+
+def test_a_program_that_takes_memory_without_end_costs_its_picture(
+    job: Showing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.contents.contents.Converter", partial(Converter, memory=1 << 27))
+    job.put(ct())
+    script = "a=xxxxxxxxxxxxxxxx; while :; do a=$a$a; done"
+    (item,) = items(job.shown(dcmtk_dir=instead(job.directory, script)))
+    assert item.why is Why.BROKEN
+
+
+def test_a_program_that_says_without_end_costs_nothing(job: Showing) -> None:
+    job.put(ct())
+    tracemalloc.start()
+    job.shown(dcmtk_dir=instead(job.directory, "head -c 100000000 /dev/zero; head -c 100000000 /dev/zero >&2"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
 
 
 def test_no_two_instances_share_what_lies_between(job: Showing) -> None:

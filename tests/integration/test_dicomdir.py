@@ -281,13 +281,27 @@ def test_a_file_that_crashes_dcmmkdir_takes_no_other_with_it(
 @pytest.mark.parametrize(
     "script",
     [
-        '/usr/bin/dcmmkdir "$@" && truncate -s -1 "${list%.list}.dicomdir"',
-        'echo "F: dcmmkdir: error (No space left on device) writing file" >&2; exit 1',
+        'truncate -s -1 "${list%.list}.dicomdir"',
+        "kill -XCPU $$",
+        "kill -ABRT $$",
+        'echo "F: Virtual Memory exhausted" >&2; exit 1',
+        "ulimit -f 1; exec cat /dev/zero > $list.more",
     ],
 )
-def test_a_dicomdir_that_is_torn_or_missing_is_an_error_and_never_a_short_one(
+def test_a_file_that_takes_more_than_it_may_costs_its_own_entry(
     script: str, stage: Path, make: Callable[..., Dicomdir], tmp_path: Path
 ) -> None:
+    files = staged(stage, (ct("CT.001", 1, n) for n in range(1, 6)))
+    script = f'/usr/bin/dcmmkdir "$@"\nif grep -qx "{files[3]}" "$list"; then {script}; fi'
+    made = make(files, instead(tmp_path, script))
+    assert made.not_indexed == {files[3]: "dcmmkdir crashes on it"}
+    assert_sound(stage, made, files)
+
+
+def test_a_dicomdir_that_is_missing_is_an_error_and_never_a_short_one(
+    stage: Path, make: Callable[..., Dicomdir], tmp_path: Path
+) -> None:
+    script = 'echo "F: dcmmkdir: error (No space left on device) writing file" >&2; exit 1'
     files = staged(stage, [ct("CT.001", 1, 1)])
     with pytest.raises(Internal):
         make(files, instead(tmp_path, script))

@@ -1,13 +1,12 @@
 """Instances that were made to cost whoever reads them gigabytes: a disc of them all, and what it costs the worker."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support import hostile
 from tests.support.archive import running_archive
+from tests.support.memory import forget_peak, peak
 from tests.support.ports import free_ports
 from tests.support.service import Service, running_service, settings
 from tests.support.studies import RICHARD, ct_study
@@ -16,24 +15,13 @@ MOST = 50_000_000  # bytes above what the worker has at rest
 HONEST = "CT.001"
 
 
-def peak(worker: psutil.Process) -> int:
-    """The most resident memory that it has had since `forget` was asked for (proc(5))."""
-    status = Path(f"/proc/{worker.pid}/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-
-
-def forget_peak(worker: psutil.Process) -> None:
-    Path(f"/proc/{worker.pid}/clear_refs").write_text("5")
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     directory = tmp_path_factory.mktemp("hostile")
     archive, receiver, port = free_ports(3)
     hostile.instances(directory / "held")
     ct_study(directory / "held" / "honest", RICHARD, HONEST)
-    media = {"layout": "pdi", "uncompressed": True}
-    told = settings(directory, archive, {"RECEIVER": receiver}, media=media, server={"workers": 1})
+    told = settings(directory, archive, {"RECEIVER": receiver}, media={"layout": "pdi"}, server={"workers": 1})
     with (
         running_archive(archive, {"RECEIVER": receiver}, directory / "held"),
         running_service(directory, port, told) as running,

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from mkiso import checks
+from mkiso.config import parse
 from tests.integration.conftest import Site
 from tests.support.destination import running_destination
 from tests.support.ports import free_ports
@@ -78,6 +81,13 @@ def test_a_tool_that_is_missing_is_named(site: Site, tmp_path: Path) -> None:
         answer = service.get("/readyz")
         assert failing(answer) == ["genisoimage"]
         assert str(tmp_path) not in answer.text
+
+
+def test_poppler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {check.name: check for check in checks.tools(parse({}))}
+    assert (found["genisoimage"].ok, found["pdftoppm"].ok) == (True, False)
+    assert "poppler-utils" in found["pdftoppm"].found
 
 
 def test_a_ledger_that_goes_away_is_named_within_seconds(site: Site, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mkiso.errors import Cancelled, DiskFull
 from mkiso.retrieve.instances import Instance, read_whole
 from mkiso.workspace import Workspace
 from tests.support import datasets
+from tests.support import odd_files as odd
 from tests.support.pydicom_files import file, with_uids
 from tests.support.stage import encoded
 from tests.support.studies import JOHN, mixed_study
@@ -228,6 +229,14 @@ def test_an_instance_that_grows_beyond_what_it_said_stays_as_it_is(job: Job, mon
 def test_pixels_that_take_too_much_memory_stay_as_they_are(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGEST", 64 * 64 * 2 - 1)
     assert job.put(file("MR_small_RLE.dcm")).decompressed().left_compressed == 1
+
+
+def test_what_inflates_to_much_more_than_its_pixels_stays_as_it_is(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_REST", 100_000)
+    image = encoded(datasets.ct(datasets.study(JOHN, "CT.001"), 1, 1, side=16))
+    large = odd.changed(image, {0x00291010: odd.element(0x00291010, b"OB", bytes(200_000))})
+    result = job.put(odd.deflated(image), odd.deflated(large)).decompressed()
+    assert (result.decompressed, result.left_compressed) == (1, 1)
 
 
 def test_jpeg_2000_stays_as_it_is_where_gdcmconv_is_not(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

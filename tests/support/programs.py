@@ -39,6 +39,7 @@ STARTED: dict[str, tuple[str, ...]] = {
     "openssl": ("openssl", "version"),
     "orthanc": ("Orthanc", "--version"),
     "p7zip-full": ("7z", "i"),
+    "poppler-utils": ("pdftoppm", "-v"),
     "postgresql": ("sh", "-c", POSTGRES),
     "python3-venv": ("python3", "-m", "venv", "/tmp/venv"),
     "stunnel4": ("stunnel4", "-version"),

@@ -1,6 +1,7 @@
 """What the unit tests share."""
 
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ def fake(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> FakeProcess:
     monkeypatch.setattr(os, "killpg", refuse)
     monkeypatch.setattr(os, "kill", refuse)
     monkeypatch.setattr(os, "setpriority", lambda *_of_strangers: None)
+    monkeypatch.setattr(resource, "prlimit", lambda *_of_strangers: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return fp
 
 

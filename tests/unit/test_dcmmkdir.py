@@ -81,6 +81,12 @@ def test_any_other_failure_is_internal_and_its_words_are_for_the_log(fake: FakeP
     assert "No space left" in failure.value.__notes__[0]
 
 
+def test_that_its_memory_ended_is_a_crash(fake: FakeProcess, tmp_path: Path) -> None:
+    fake.register(argv(tmp_path), stderr="F: dcmmkdir: error (Virtual Memory exhausted) reading", returncode=1)
+    with pytest.raises(Crashed):
+        indexed(tmp_path)
+
+
 def test_a_signal_that_ended_it_is_a_crash(fake: FakeProcess, tmp_path: Path) -> None:
     fake.register(argv(tmp_path), stderr="E: no good files", returncode=-11)
     with pytest.raises(Crashed):

@@ -11,7 +11,7 @@ from pytest_subprocess import FakeProcess
 
 from mkiso.dcmtk import findscu
 from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.findscu import Finder, answered, fault, find_argv, listed, uid_fault
+from mkiso.dcmtk.findscu import LARGEST_ANSWER, LARGEST_LISTED, Finder, answered, fault, find_argv, listed, uid_fault
 from mkiso.errors import PacsRejected, PacsTimeout, PacsUnreachable
 from mkiso.process import QUERY_DICTIONARY, ToolTimeout
 
@@ -246,6 +246,19 @@ def test_answers_that_the_list_left_out_are_asked_for_once_more(
     archive(IMAGE_KEYS, stderr=said(1), listed=listed)
     archive(IMAGE_KEYS, answer(StudyInstanceUID="1.2.3", SeriesInstanceUID="1.4", SOPInstanceUID="1.5"))
     assert finder.instances("1.2.3") == {"1.5": "1.4"}
+
+
+def test_a_list_that_is_longer_than_lists_are_is_not_read(finder: Finder, archive: Callable[..., None]) -> None:
+    long = xml(("1.2.3", "1.4", "1.5")).replace("</data-set>", " " * 2 * LARGEST_LISTED + "</data-set>")
+    archive(IMAGE_KEYS, stderr=said(1), listed=long)
+    archive(IMAGE_KEYS, answer(StudyInstanceUID="1.2.3", SeriesInstanceUID="1.4", SOPInstanceUID="1.6"))
+    assert finder.instances("1.2.3") == {"1.6": "1.4"}
+
+
+def test_an_answer_that_is_larger_than_answers_are_is_refused(finder: Finder, archive: Callable[..., None]) -> None:
+    archive(SERIES_KEYS, answer(SeriesInstanceUID="1.4", Modality="CT", PatientComments="x" * LARGEST_ANSWER))
+    with pytest.raises(PacsRejected, match="too large"):
+        finder.modalities("1.2.3")
 
 
 @pytest.mark.parametrize("uid", ["", "1.2.x", "../../etc", "..", "1" * 65])

@@ -1,6 +1,8 @@
 import io
 import os
 import resource
+import signal
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from mkiso.process import (
     QUERY_DICTIONARY,
     Child,
     GrowingLog,
+    Limits,
     ToolTimeout,
     remove_tree,
     run,
@@ -352,3 +355,45 @@ def test_only_a_program_that_is_to_be_nice_runs_behind_others(nice: bool) -> Non
 
 def test_a_nice_program_that_has_ended_at_once_is_no_failure() -> None:
     assert [run(("/bin/true",), timeout=FOREVER, nice=True).rc for _ in range(50)] == [0] * 50
+
+
+LIMITED = Limits(memory=1 << 27, file=1 << 20, processor=1)
+
+
+@pytest.mark.parametrize(
+    ("script", "signal_of_its_end"),
+    [
+        ("exec head -c 1100000 /dev/zero > large", "XFSZ"),
+        ("while :; do :; done", "XCPU"),
+        ("exec sleep 0", None),
+        ("exec head -c 1000000 /dev/zero > small", None),
+    ],
+)
+def test_a_program_that_takes_more_than_it_may_is_ended(
+    script: str, signal_of_its_end: str | None, tmp_path: Path
+) -> None:
+    rc = run(shell(script), timeout=FOREVER, cwd=tmp_path, limits=LIMITED, heard=False).rc
+    expected = {"XFSZ": (-signal.SIGXFSZ,), "XCPU": (-signal.SIGXCPU, -signal.SIGKILL)}
+    assert rc in expected.get(signal_of_its_end or "", (0,))
+
+
+def test_a_program_has_no_more_memory_than_it_may_and_leaves_no_core(tmp_path: Path) -> None:
+    taken = "x = bytes(1 << 28)"
+    result = run((sys.executable, "-c", taken), timeout=FOREVER, cwd=tmp_path, limits=LIMITED)
+    assert (result.rc, "MemoryError" in result.stderr) == (1, True)
+    with spawned(("/bin/sleep", "60"), cwd=tmp_path, log=tmp_path / "log", limits=LIMITED) as child:
+        assert resource.prlimit(child.pid, resource.RLIMIT_AS) == (1 << 27, 1 << 27)
+        assert resource.prlimit(child.pid, resource.RLIMIT_CORE) == (0, 0)
+
+
+def test_a_limit_raises_no_limit_that_is_there_already(tmp_path: Path) -> None:
+    with spawned(shell("ulimit -f 0; echo; exec sleep 60"), cwd=tmp_path, log=tmp_path / "log", piped=True) as child:
+        child.read(1, nothing)
+        LIMITED.hold(child.pid)
+        assert resource.prlimit(child.pid, resource.RLIMIT_FSIZE) == (0, 0)
+
+
+def test_a_program_that_has_ended_has_no_limits_any_more() -> None:
+    popen = subprocess.Popen(("/bin/true",))
+    popen.wait()
+    LIMITED.hold(popen.pid)
