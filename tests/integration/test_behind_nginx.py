@@ -266,6 +266,15 @@ def test_without_tokens_none_opens_the_api_past_the_password(free: Behind, tmp_p
         assert get(f"{url}/api/jobs", basic("dr.chief", "right")).status_code == 200
 
 
+def test_a_token_and_a_password_at_once_are_no_request(tokened: Behind, tmp_path: Path) -> None:
+    """nginx and mkiso might each believe another one of the two."""
+    given = [f"Authorization: {one['Authorization']}\r\n" for one in (BEARER, basic("dr.chief"))]
+    with site(tmp_path, tokened.socket, CHECKED) as url:
+        for both in (given, given[::-1]):
+            asked = f"GET /api/jobs HTTP/1.1\r\nHost: x\r\n{''.join(both)}Connection: close\r\n\r\n"
+            assert raw(url, asked.encode())[0] == 400
+
+
 def test_an_unchecked_name_is_no_token(tokened: Behind, tmp_path: Path) -> None:
     with site(tmp_path, tokened.socket) as url:
         for headers in (basic("his", "s3cr3t"), {"X-Forwarded-User": "his"}, {**basic("his"), "X-Forwarded-User": "a"}):
