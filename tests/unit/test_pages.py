@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mkiso.contents.shown import About, NotIndexed, Patient, Report, Study, Viewer, Why
+from mkiso.contents.shown import About, Document, Nothing, NotIndexed, Patient, Report, Study, Viewer, Why
 from mkiso.contents.xhtml import NOT_XML
 from mkiso.pages.markup import body, readable_date, shown_text
 from mkiso.pages.pages import write_pages
@@ -213,6 +213,28 @@ def test_the_overview_leads_to_every_report_and_document(stage: Path) -> None:
         found = set(links(pages[name]))
         assert {f"{folder}r0000001.htm", f"{folder}d0000001.pdf"} <= found
         assert "Radiology Report" in text_of(pages[name])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_pages_of_a_document_are_pictures_beside_it(stage: Path, language: str) -> None:
+    pictures = (picture(number, number="1", frame=number, frames=2, is_page=True) for number in (1, 2))
+    one = patient(series(1, Document("d0000001.pdf", "1", "Letter"), *pictures, modality="DOC"))
+    pages, said = written(stage, (one,), about(language=language)), texts(language)["pages"]
+    page = pages["ihe_pdi/s0000001.htm"]
+    assert {"d0000001.pdf"} <= set(links(page))
+    assert said["first_pages"] in text_of(page)
+    for shown in (page, pages["PHONE.HTM"]):
+        assert f"{said['document'].format(number=1)}, {said['page'].format(page=2)}" in text_of(shown)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("why", [Why.LARGE, Why.PAGES])
+def test_what_is_too_large_to_be_shown_is_told_in_words(why: Why, language: str, stage: Path) -> None:
+    one = patient(series(1, Document("d0000001.pdf", "1", "Letter"), Nothing("1", "Encapsulated PDF Storage", why)))
+    pages = written(stage, (one,), about(language=language))
+    for name in ("ihe_pdi/s0000001.htm", "PHONE.HTM"):
+        assert texts(language)["why"][why] in text_of(pages[name])
+    assert texts(language)["pages"]["first_pages"] not in text_of(pages["ihe_pdi/s0000001.htm"])
 
 
 def test_headings_never_skip_a_level(stage: Path) -> None:
