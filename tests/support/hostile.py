@@ -215,7 +215,11 @@ HOSTILE: dict[str, tuple[Kind, str, dict[int, Pieces | bytes]]] = {
     "a report nests": (datasets.report, ExplicitVRLittleEndian, {CONTENT: _nested(CONTENT, 20_000)}),
     "sequences nest": (_small, ExplicitVRLittleEndian, {LATER: _nested(LATER, 20_000)}),
     "a length lies": (_small, ExplicitVRLittleEndian, {LATER: odd.element(LATER, b"UN", b"1234", odd.UNDEFINED - 15)}),
-    "a name is long": (_small, ExplicitVRLittleEndian, {DESCRIPTION: odd.element(DESCRIPTION, b"UT", b"^" * MB)}),
+    "a description is long": (
+        _small,
+        ExplicitVRLittleEndian,
+        {DESCRIPTION: odd.element(DESCRIPTION, b"UT", b"^" * MB)},
+    ),
     "a JPEG lies": (_small, JPEGBaseline8Bit, _frame(_jpeg())),
     "a JPEG-LS lies": (_small, JPEGLSLossless, _frame(_jpeg_ls())),
     "a JPEG 2000 lies": (_small, JPEG2000Lossless, _frame(_jpeg_2000())),
