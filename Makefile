@@ -11,6 +11,8 @@ PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
 PYTHON3 ?= python3
+# Tests wait for other programs most of their time: three for each two cores.
+PROCESSES = $(shell expr $$(nproc) + $$(nproc) / 2 + $$(nproc) % 2)
 CHECK = $(PIP) check || { echo 'The lock files lack what setup.cfg asks for: run `make lock`' >&2; exit 1; }
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP = .venv/bin/pip --quiet --disable-pip-version-check
@@ -65,7 +67,7 @@ demo: setup-demo
 	@$(PYTHON) -m tests.demo
 
 test: setup-tests
-	$(PYTHON) -m pytest --numprocesses=auto --dist=loadfile
+	$(PYTHON) -m pytest --numprocesses=$(PROCESSES) --dist=loadfile
 
 # Every test once more, traced: which takes a good deal longer.
 coverage: setup-tests

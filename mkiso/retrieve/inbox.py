@@ -117,6 +117,14 @@ class Inbox:
         (self._directory / name).unlink(missing_ok=True)
         self.torn.discard(name)
 
+    def discard(self, study_uid: str) -> None:
+        """What has come of a study is no longer there."""
+        gone = [name for name, one in self._files.items() if one.study_uid == study_uid]
+        for name in gone:
+            self.remove(name)
+            self._transfers.forget(name)
+        self.forget(gone)
+
     def forget(self, names: Collection[str]) -> None:
         """Count these files no longer, whatever they hold."""
         self._files = {name: one for name, one in self._files.items() if name not in names}

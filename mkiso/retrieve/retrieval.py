@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from mkiso.cancellation import Cancellation
 from mkiso.clock import Stopwatch
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer, attempts
-from mkiso.dcmtk.findscu import uid_fault
 from mkiso.dcmtk.movescu import Ending, Outcome, is_rejected_for_now, move_argv, outcome
 from mkiso.dcmtk.storescp import file_number
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
@@ -79,10 +78,13 @@ class Retrieval:
                 moving = self._moving.setdefault(study.accession_number, Stopwatch())
                 self._inbox.expectation.check = partial(self._check_reading, study, moving)
                 self._ended[study.study_uid] = self._move(study, moving)
-                self._settle(study, moving)
+                self._wait_for_all(study, moving)
+                self._move_again(study, moving)
+                self._close(study, moving)
                 listed = self._agreed(study)
                 if listed is not study:
-                    self._settle(listed, moving)
+                    self._wait_for_all(listed, moving)
+                    self._close(listed, moving)
                     self._require_no_evidence(listed)
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
             if self._inbox.ran_out_of_space():
@@ -222,33 +224,27 @@ class Retrieval:
             raise self._late(f"the C-MOVE did not end in {limit:g} s (retrieve.move_timeout)")
 
     def _move_again(self, study: Study, moving: Stopwatch) -> None:
-        """C-MOVE once more each series that lacks something, where the archive says that sub-operations failed.
+        """C-MOVE the study once more, where something came of it and the archive says that sub-operations failed.
 
         Where its association with the receiver broke, all failed that were to come on it: a busy archive may lose the
-        answer to a C-STORE, and give up after half a minute. What nothing came of does not reach the receiver at all.
+        answer to a C-STORE, and give up after half a minute. What came is gone then: a copy of it would explain what
+        the archive counts, and is not listed.
         """
         missing, ended = self._missing(study), self._ended[study.study_uid]
         failed = ended.ending is Ending.WARNING and ended.failed
         if not failed or not 0 < len(missing) < len(study.instances) or self._inbox.ran_out_of_space():
             return
-        self._warn("sub-operations failed, and are asked for once more", {"count": len(missing)})
-        for series in sorted({study.instances[sop] for sop in missing}):
-            wanted = {sop: name for sop, name in study.instances.items() if name == series}
-            part = replace(study, instances=wanted, series_uid=study.series_uid if uid_fault(series) else series)
-            self._wait_for_all(part, self._move(part, moving), moving)
+        self._warn("sub-operations failed, and the study is moved once more", {"count": len(missing)})
+        self._inbox.discard(study.study_uid)
+        self._ended[study.study_uid] = self._move(study, moving)
+        self._wait_for_all(study, moving)
 
-    def _settle(self, study: Study, moving: Stopwatch) -> None:
-        """Wait for what an archive sends after it has answered; raise where something does not come."""
-        self._wait_for_all(study, self._ended[study.study_uid], moving)
-        self._move_again(study, moving)
-        self._require_all(study)
-        self._let_files_close(moving)
-
-    def _wait_for_all(self, study: Study, ended: Outcome, moving: Stopwatch) -> None:
+    def _wait_for_all(self, study: Study, moving: Stopwatch) -> None:
+        """An archive may send after it has answered: until nothing is missing, or nothing further comes."""
         self._inbox.quiet = Stopwatch()
         self._inbox.look()
         while missing := self._missing(study):
-            gave_up = self._gave_up(ended, len(missing))
+            gave_up = self._gave_up(self._ended[study.study_uid], len(missing))
             if gave_up or self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
                 self._inbox.recheck()
                 break
@@ -261,8 +257,12 @@ class Retrieval:
             return not self._unfinished()
         return ended.ending is Ending.WARNING and ended.failed >= missing
 
-    def _let_files_close(self, moving: Stopwatch) -> None:
-        """What is expected may come a second time, or be more than is listed; others hold nothing up."""
+    def _close(self, study: Study, moving: Stopwatch) -> None:
+        """Raise where something has not come, and let what is on its way be written to its end.
+
+        What is expected may come a second time, or be more than is listed; others hold nothing up.
+        """
+        self._require_all(study)
         self._inbox.quiet = Stopwatch()
         while unfinished := self._unfinished():
             if self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:

@@ -173,7 +173,9 @@ def test_an_instance_that_gdcmconv_cannot_decode_is_tried_once(job: Showing, mon
 def test_a_disk_that_gdcmconv_filled_is_not_told_as_broken(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its torn file is gone when the others are looked at."""
     monkeypatch.setattr(gdcmconv, "decode", lambda *_words: False)
-    monkeypatch.setattr("mkiso.workspace._free", lambda place: 0 if place.name.startswith("pictures-") else 1 << 30)
+    monkeypatch.setattr(
+        "mkiso.workspace.free_space", lambda place: 0 if place.name.startswith("pictures-") else 1 << 30
+    )
     with pytest.raises(DiskFull):
         made(job, file("JPEG2000.dcm"))
 
@@ -531,7 +533,7 @@ def test_a_job_that_was_cancelled_before_starts_nothing(everything: Showing) -> 
 
 
 def test_what_fails_on_a_full_disk_is_not_told_as_broken(everything: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.workspace._free", lambda _directory: 100)
+    monkeypatch.setattr("mkiso.workspace.free_space", lambda _directory: 100)
     with pytest.raises(DiskFull):
         everything.shown(dcmtk_dir=instead(everything.directory, "exit 1"))
 

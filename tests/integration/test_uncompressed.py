@@ -347,7 +347,7 @@ def test_a_job_that_was_cancelled_before_starts_nothing(job: Job) -> None:
 
 
 def test_what_fails_on_a_full_disk_is_told_as_such(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.workspace._free", lambda _directory: 100)
+    monkeypatch.setattr("mkiso.workspace.free_space", lambda _directory: 100)
     with pytest.raises(DiskFull):
         job.put(file("MR_small_RLE.dcm")).decompressed(dcmtk_dir=instead(job.directory, "exit 1"))
 

@@ -28,12 +28,14 @@ STORED, DEFLATED = 0, 8
 XHTML = b'<html xmlns="http://www.w3.org/1999/xhtml"><body>'
 MEASURED = """
 import resource, sys
+from pathlib import Path
 from mkiso.commands.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 try:
     main()
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+    (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    print(int(peak.split()[1]) // 1024, file=sys.stderr)  # not ru_maxrss, which knows the process that forked it
 """
 
 
