@@ -154,14 +154,26 @@ def findscu(port: int, *keys: str, called: str = "ABPACS", dimse_timeout: int = 
 
 @contextmanager
 def frozen(process: Listener) -> Iterator[None]:
-    """A server that hangs: its kernel takes connections and what is sent, and nobody reads it."""
+    """A server that hangs: its kernel takes connections and what is sent, and nobody reads it.
+
+    One thread is told that all are to stop: until it has the processor, the others go on.
+    """
     leader = psutil.Process(process.pid)
     stopped = [leader, *leader.children(recursive=True)]
     _each(stopped, psutil.Process.suspend)
     try:
+        wait_until(lambda: all(map(_is_stopped, stopped)), 10, lambda: f"{stopped}")
         yield
     finally:
         _each(stopped, psutil.Process.resume)
+
+
+def _is_stopped(process: psutil.Process) -> bool:
+    try:
+        stats = [stat.read_bytes() for stat in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # a thread has ended meanwhile
+    return all(stat.rpartition(b") ")[2][:1] in b"TZ" for stat in stats)
 
 
 def _each(processes: Sequence[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
