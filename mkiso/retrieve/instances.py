@@ -41,7 +41,7 @@ NAMED = {
 }
 COMPARED = 1 << 16
 HEAD = 1 << 18  # bytes of a file that grows, which tell what it will be
-HEAD_CHECKS = 100  # of its walk, which so many steps or pieces of what is deflated lie between
+HEAD_CHECKS = 10  # of its walk, which so many steps or pieces of what is deflated lie between
 STRANGERS = 5.0  # seconds in which a job reads what it does not expect, all of it together
 
 Key = tuple[str, str]

@@ -72,17 +72,20 @@ class RunningReceiver:
         """The processes of `storescp --fork` that live, one for each connection, the oldest first."""
         if self._child.rc is not None:
             return []
-        children = Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text()
-        pids = [int(pid) for pid in children.split()]
+        pids = self._pids()
         self._ended = {pid for pid in pids if pid in self._ended or _state(pid) in "ZX"}
         return [pid for pid in pids if pid not in self._ended]
 
     def end(self, child: int) -> None:
         """Kill one of its children; what it writes stays torn."""
-        if child in self.children():
+        if child in self._pids():
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             self._ended.add(child)
+
+    def _pids(self) -> list[int]:
+        children = Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
 
     def shorten_log(self) -> None:
         """Let the log begin anew; its writers stand still meanwhile, so that no line is lost."""
