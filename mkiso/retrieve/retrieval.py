@@ -227,8 +227,8 @@ class Retrieval:
         """C-MOVE the study once more, where something came of it and the archive says that sub-operations failed.
 
         Where its association with the receiver broke, all failed that were to come on it: a busy archive may lose the
-        answer to a C-STORE, and give up after half a minute. What came is gone then: a copy of it would explain what
-        the archive counts, and is not listed.
+        answer to a C-STORE, and give up after half a minute. What had come is removed first: its copies would explain
+        sub-operations that the archive counts beyond its list.
         """
         missing, ended = self._missing(study), self._ended[study.study_uid]
         failed = ended.ending is Ending.WARNING and ended.failed
