@@ -14,7 +14,7 @@ import requests
 import sqlalchemy as sa
 
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.tables import instances, job_accessions, jobs, ledger_time
+from mkiso.ledger.schema import instances, job_accessions, jobs, ledger_time
 from tests.support.ports import free_ports
 from tests.support.service import running_service, settings
 

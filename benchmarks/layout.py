@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mkiso.config import Config
-from mkiso.disc.pdi import pdi
-from mkiso.disc.tree import Setting
-from mkiso.retrieve.instances import Instance, read_whole
+from mkiso.dicom.instances import Instance, read_whole
+from mkiso.disc.layout import pdi
+from mkiso.disc.product import Setting
 from mkiso.workspace import Workspace
 from tests.support.stage import staged_series
 

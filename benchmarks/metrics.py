@@ -15,7 +15,7 @@ import requests
 import sqlalchemy as sa
 
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.tables import jobs, ledger_time
+from mkiso.ledger.schema import jobs, ledger_time
 from mkiso.workspace import identity
 from tests.support.ports import free_ports
 from tests.support.service import running_service, settings

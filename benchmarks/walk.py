@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from mkiso.retrieve.instances import read_whole
+from mkiso.dicom.instances import read_whole
 from tests.support.studies import RICHARD, ct_study
 
 FILES, REPEAT = 1000, 7

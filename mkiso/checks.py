@@ -11,16 +11,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mkiso.certificates import faults
+from mkiso.addresses import Wrong, nearest, require_directory, require_writable
 from mkiso.clock import Stopwatch
 from mkiso.config import Config, Media, Tls
-from mkiso.dcmtk import decompressors, pdftoppm
-from mkiso.dcmtk.association import Peer, attempts
-from mkiso.dcmtk.echoscu import echo
-from mkiso.disc.viewer import unusable
+from mkiso.dcmtk import converters
+from mkiso.dcmtk.association import Peer, attempts, echo
+from mkiso.dcmtk.storescp import faults
+from mkiso.disc.layout import unusable
 from mkiso.errors import DiskFull, MkisoError
 from mkiso.ledger.ledger import Ledger
-from mkiso.places import Wrong, nearest, require_directory, require_writable
 from mkiso.process import run
 from mkiso.workspace import ensure_work_dir, require_space
 
@@ -38,7 +37,7 @@ DCMTK = (
 )
 VERSION_LIMIT = 10.0
 PATIENCE = 4.0  # with the ledger's limit less than a caller waits
-log = logging.getLogger("mkiso.status")
+log = logging.getLogger("mkiso.installation")
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def checked(name: str, look: Callable[[], str]) -> Check:
 
 def tools(config: Config) -> Iterator[Check]:
     """A check of each program that a job runs, by its version."""
-    decompressing = sorted({*decompressors.PROGRAMS.values()}) if config.media.uncompressed else ()
+    decompressing = sorted({*converters.PROGRAMS.values()}) if config.media.uncompressed else ()
     for tool in (*DCMTK, *decompressing):
         yield checked(tool, partial(_version, config.tools.dcmtk_dir / tool, "tools.dcmtk_dir"))
     yield checked("genisoimage", partial(_version, config.tools.genisoimage, "tools.genisoimage"))
@@ -163,7 +162,7 @@ def _version(program: Path, key: str) -> str:
 
 def _pdftoppm() -> str:
     """Of poppler, which the configuration does not name."""
-    if program := pdftoppm.installed():
+    if program := converters.pdftoppm_installed():
         return _first_line((program, "-v"))
     raise Wrong("pdftoppm is not there. Install poppler-utils; until then discs show no pages of PDFs.")
 

@@ -1,13 +1,22 @@
-"""Time as a program that waits counts it."""
+"""Time as a program that waits counts it.
+
+One job's way to be stopped from outside: by an operator, a client that left, or a stopping service.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from collections.abc import Callable
+
+from mkiso.errors import Cancelled
 
 BEAT = 0.1
 LONGEST_GAP = 0.25  # between two beats of a process that runs
+# The reasons that more than one place gives.
+LEFT = "The client went away before it had everything. Ask again."
+STOPPED = "The job was cancelled on request."
 
 
 class _RunningTime:
@@ -63,3 +72,39 @@ class Stopwatch:
 
     def seconds(self) -> float:
         return _running.seconds() - self._began
+
+
+class Cancellation:
+    """Set once, from any thread; the job asks `check` wherever it waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reason: str | None = None
+        self._callbacks: list[Callable[[], None]] = []
+
+    def cancel(self, reason: str) -> None:
+        """Stop the job; the first reason stands."""
+        with self._lock:
+            if self._reason is not None:
+                return
+            self._reason = reason
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            callback()
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Have something done at the moment of the cancel, for a thread that waits where it cannot ask."""
+        with self._lock:
+            self._callbacks.append(callback)
+            if self._reason is None:
+                return
+        callback()
+
+    @property
+    def reason(self) -> str | None:
+        return self._reason
+
+    def check(self) -> None:
+        """Raise Cancelled where the job is to stop."""
+        if self._reason is not None:
+            raise Cancelled(self._reason)

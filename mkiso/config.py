@@ -1,6 +1,10 @@
 """The configuration: one YAML file to frozen models.
 
 Each model is a section of `etc/mkiso.yaml`, which documents every key. Durations are seconds, sizes bytes.
+
+What is wrong with a configuration, a line a key; never the value, which may be a secret.
+
+A YAML file as data; the only import of yaml.
 """
 
 from __future__ import annotations
@@ -8,9 +12,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Collection, Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,16 +29,114 @@ from pydantic import (
     model_validator,
 )
 
-from mkiso import problems
 from mkiso.addresses import host_name, is_address
 from mkiso.errors import BadRequest, ConfigurationError, NotConfigured
-from mkiso.yaml_file import read_yaml
 
+BEFORE = re.compile(r"Value error, |\w+ should (be|have) ")  # of pydantic's words
 SYSTEM_FILE = Path("/etc/mkiso/mkiso.yaml")
-CHECKOUT_FILE = Path(__file__).parent.parent / "etc" / "mkiso.yaml"
 HIGHEST_PORT = 65535
 WELL_KNOWN = ("relay", "cd_publisher")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+Seconds = Annotated[float, Field(gt=0, le=10**6)]
+Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
+LayoutName = Literal["legacy", "pdi"]
+
+
+def told(error: ValidationError, model: type[BaseModel]) -> str:
+    """Each key's path and what was expected there, and what a mistyped key or word was probably meant to be."""
+    errors = error.errors(include_url=False)
+    return "\n".join(_problem(one, model) for one in errors if not _is_echo(one, errors))
+
+
+def _is_echo(error: Any, errors: Iterable[Any]) -> bool:
+    """Whether a list is too short only because what is wrong within it was taken out."""
+    within = (one["loc"][: len(error["loc"])] == error["loc"] for one in errors if one is not error)
+    return error["type"] == "too_short" and any(within)
+
+
+def _problem(error: Any, model: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in error["loc"]) or "(top level)"
+    if error["type"] == "extra_forbidden":
+        *above, key = error["loc"]
+        meant = _meant(key, _section_at(above, model).model_fields)
+        return f"  {path}: unknown key{meant}; the commented mkiso.yaml lists the known ones"
+    meant = _meant(error["input"], _words(error)) if error["type"] == "literal_error" else ""
+    expected = "a value, and there is none" if error["type"] == "missing" else BEFORE.sub("", error["msg"])
+    return f"  {path}: expected {expected}{meant}"
+
+
+def _words(error: Any) -> list[str]:
+    return re.findall(r"'([^']*)'", error["ctx"]["expected"])
+
+
+def _meant(given: object, known: Collection[str]) -> str:
+    close = get_close_matches(str(given).lower(), known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _section_at(path: Iterable[object], model: type[BaseModel]) -> type[BaseModel]:
+    """The model of a path's section; the numbers of a list and the names in a mapping lead no further."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _section_in(model.model_fields[part].annotation) or model
+    return model
+
+
+def _section_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
+
+
+def read_yaml(path: Path) -> object:
+    """What the file holds, None where that is nothing; ConfigurationError, which names each key that is given twice.
+
+    Of two values YAML's own reader silently takes the last.
+    """
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        if twice := list(_repeated(root, (), set())):
+            raise ConfigurationError(f"{path} has keys more than once:\n" + "\n".join(twice))
+        return None if root is None else loader.construct_document(root)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not YAML{_place(error)}.") from None
+
+
+def _repeated(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iterator[str]:
+    """A line for each key that a mapping has twice; a node that several aliases name is looked at once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        yield from _repeated_in(node, path)
+        for key, value in node.value:
+            yield from _repeated(value, (*path, str(key.value)), seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from _repeated(value, (*path, str(number)), seen)
+
+
+def _repeated_in(mapping: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[str]:
+    lines: dict[str, int] = {}
+    for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            yield f"  {'.'.join((*path, key.value))}: line {line}, and before in line {lines[key.value]}; keep one"
+        lines.setdefault(key.value, line)
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """Where the mistake is; not the line itself, which may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+
+
+CHECKOUT_FILE = Path(__file__).parent.parent / "etc" / "mkiso.yaml"
+
+
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -92,15 +197,12 @@ def _absolute(path: Path) -> Path:
     return path
 
 
-Seconds = Annotated[float, Field(gt=0, le=10**6)]
-Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 AETitle = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_ae_title)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Host = Annotated[str, AfterValidator(_host)]
 AskedName = Annotated[str, AfterValidator(_asked_name)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-LayoutName = Literal["legacy", "pdi"]
 
 
 class Section(BaseModel):
@@ -284,4 +386,4 @@ def parse(data: object, source: str = "configuration") -> Config:
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigurationError(f"{source} has wrong settings:\n{problems.told(error, Config)}") from None
+        raise ConfigurationError(f"{source} has wrong settings:\n{told(error, Config)}") from None

@@ -9,26 +9,23 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.config import LayoutName
 from mkiso.dcmtk.findscu import Finder
-from mkiso.disc.image import mastering, require_small_files
-from mkiso.disc.layouts import LAYOUTS
-from mkiso.disc.product import Format, Product, medium
-from mkiso.disc.tree import Graft, Setting
+from mkiso.dicom.datasets import disc_file_name, display_name, single_file_name
+from mkiso.dicom.instances import Instance
+from mkiso.disc.iso import mastering, require_small_files
+from mkiso.disc.layout import LAYOUTS, unusable
+from mkiso.disc.product import Format, Graft, Product, Setting, medium
 from mkiso.disc.uncompressed import uncompressed
-from mkiso.disc.viewer import unusable
 from mkiso.disc.zip import zipping
 from mkiso.errors import Cancelled, NotConfigured
 from mkiso.installation import Installation
 from mkiso.ledger.record import JobRecord
-from mkiso.names import disc_file_name, display_name, single_file_name
 from mkiso.relay import Delivery, Relay, peer_of
 from mkiso.retrieve.inbox import Inbox
-from mkiso.retrieve.instances import Instance
-from mkiso.retrieve.receiver import RunningReceiver, started_receiver
+from mkiso.retrieve.receiver import RunningReceiver, receiver_slot, started_receiver
 from mkiso.retrieve.retrieval import Retrieval
-from mkiso.retrieve.slots import receiver_slot
 from mkiso.retrieve.strangers import Strangers
 from mkiso.retrieve.studies import (
     Study,

@@ -14,17 +14,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mkiso.cancellation import Cancellation
-from mkiso.clock import Stopwatch
+from mkiso.clock import Cancellation, Stopwatch
 from mkiso.config import Destination, Retrieve
 from mkiso.dcmtk import dcmsend, storescu
-from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts, busy, words
-from mkiso.dcmtk.conversion import MEMORY_FOR_ALL
-from mkiso.dcmtk.echoscu import echo
-from mkiso.dcmtk.sent import Outcome, Progress, Sent
+from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts, busy, echo, words
+from mkiso.dcmtk.converters import MEMORY_FOR_ALL
+from mkiso.dcmtk.storescu import Outcome, Progress, Sent
+from mkiso.dicom.instances import Instance
 from mkiso.errors import Cancelled, DestinationUnreachable, MkisoError, RelayFailed
 from mkiso.process import Child, GrowingLog, Limits, said, spawned
-from mkiso.retrieve.instances import Instance
 from mkiso.workspace import Workspace
 
 POLL = 0.02

@@ -1,6 +1,8 @@
 """Job directories: made for one job, owned by a lock as long as its process lives, and always removed.
 
 Programs that a job starts carry its directory in their environment: so a sweep knows what a dead job left running.
+
+Locks on files and directories: the system itself frees them when their holder dies, however it dies.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ import psutil
 
 from mkiso.clock import Stopwatch
 from mkiso.errors import ConfigurationError, DiskFull, Internal
-from mkiso.locks import held, locked
 from mkiso.process import OWNER, remove_tree
 
 PREFIX = "dicomdir_"
@@ -34,6 +35,44 @@ PATIENCE = 1.0  # s in which the jobs on this host make room, where strangers ha
 POLL = 0.02
 IDENTITY = "identity"
 BECAME_FULL = "The disk of storage.work_dir became full. Make room, then ask again."
+
+
+@contextmanager
+def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """A lock on what is there; BlockingIOError where LOCK_NB finds it taken, FileNotFoundError where it is gone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, operation)
+        if not _is_named(descriptor, path):
+            raise FileNotFoundError(path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def held(file: Path) -> Iterator[None]:
+    """A lock on a file that is made where it is absent; BlockingIOError where it is taken.
+
+    A cleaner of old temporary files may remove it: what is locked must be the file that has the name.
+    """
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.utime(descriptor)
+            if _is_named(descriptor, file):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_named(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 from playwright.sync_api import Browser
 
-from mkiso.contents.shown import WEB, Picture, Report, Viewer
-from mkiso.pages.pages import write_pages
+from mkiso.browse.pages import write_pages
+from mkiso.browse.shown import WEB, Picture, Report, Viewer
 from tests.support import datasets
 from tests.support.browser import chromium, watched_page
 from tests.support.shown import BODY, about, jpeg, patient, picture, series

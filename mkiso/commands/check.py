@@ -7,18 +7,17 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from mkiso.addresses import advice, bind_error
-from mkiso.certificates import faults, periods, too_open
+from mkiso.addresses import Wrong, advice, bind_error, whose
 from mkiso.checks import Check, checked, directories, ledger_answers, logo, peer_answers, readable, tools
 from mkiso.config import Config, Receiver, Tls
-from mkiso.disc.image import image_size
-from mkiso.disc.viewer import unusable
+from mkiso.dcmtk.storescp import faults, periods, too_open
+from mkiso.disc.iso import image_size
+from mkiso.disc.layout import unusable
 from mkiso.errors import AccessionNotFound
 from mkiso.installation import archive_of, ledger_of
 from mkiso.patients import patient_source
-from mkiso.places import Wrong, whose
 from mkiso.relay import peer_of
-from mkiso.retrieve.slots import slot_is_taken
+from mkiso.retrieve.receiver import slot_is_taken
 
 NOBODYS = "MKISO.CHECK"
 

@@ -1,32 +1,160 @@
-"""The commands of `mkiso`."""
+"""The commands of `mkiso`.
+
+A command that is told to stop: by Ctrl-C, by SIGTERM, or because its terminal is gone.
+
+Where a command's disc goes: to a file that has its name only when it is whole, a device, or standard output.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import signal
 import sys
-from contextlib import closing
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import click
 
 from mkiso import __version__
 from mkiso.accession import parse_one
+from mkiso.clock import Cancellation
 from mkiso.commands.check import checks
-from mkiso.commands.interruption import INTERRUPTED, interruptible, stop_on_signals
-from mkiso.commands.jobs import jobs
-from mkiso.commands.options import accessions_of, config_option, installation_of, read_config, requester
-from mkiso.commands.output import written
-from mkiso.commands.progress import shown_progress
+from mkiso.commands.jobs import (
+    accessions_of,
+    config_option,
+    installation_of,
+    jobs,
+    read_config,
+    requester,
+    shown_progress,
+    verify,
+)
 from mkiso.commands.trial import trial
-from mkiso.commands.verify import verify
 from mkiso.disc.product import medium
-from mkiso.errors import MkisoError
+from mkiso.errors import Cancelled, ConfigurationError, MkisoError
 from mkiso.job import Order, make_disc
 from mkiso.job import relay as run_relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import set_up
-from mkiso.verify.report import as_line
+from mkiso.verify.disc import as_line
+
+INTERRUPTED = 130
+INTERRUPTION = "The command was interrupted."
+STANDARD_OUTPUT = "-"
+
+
+def stop_on_signals() -> None:
+    """Have every signal that ends a command end it as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+@contextmanager
+def interruptible() -> Iterator[Cancellation]:
+    """A job that is interrupted cleans up in peace, and a relay writes down what had arrived by then.
+
+    A second signal gets through to where the job waits and cannot ask: a reader that does not read.
+    """
+    cancellation = Cancellation()
+
+    def interrupt(_number: int, _frame: object) -> None:
+        if cancellation.reason:
+            raise KeyboardInterrupt
+        cancellation.cancel(INTERRUPTION)
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(one, interrupt) for one in signals]
+    try:
+        yield cancellation
+    except Cancelled:
+        if cancellation.reason == INTERRUPTION:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def written(output: str, force: bool) -> Iterator[Callable[[bytes], object]]:
+    """Write to a new file, over one where `force`, or straight to what is no file.
+
+    Raises UsageError for a terminal, and for a file that is there.
+    """
+    if output == STANDARD_OUTPUT:
+        _refuse_a_terminal(output, sys.stdout)
+        yield _telling(output, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    path, special = _target(output, force)
+    named = path.with_name(f".mkiso-{uuid.uuid4()}")
+    file = _opened(output, path, None if special else named)
+    try:
+        with file:
+            _refuse_a_terminal(output, file)
+            yield _telling(output, file)
+            if not special and not named.exists():
+                os.link(f"/proc/self/fd/{file.fileno()}", named, src_dir_fd=file.fileno())  # linkat(2) follows it so
+        if not special:
+            named.replace(path)
+    finally:
+        named.unlink(missing_ok=True)
+
+
+def _refuse_a_terminal(output: str, file: IO[Any]) -> None:
+    if file.isatty():
+        raise click.UsageError(
+            f"-o {output} is a terminal, and a disc is no text. Name a file with -o, or send it on:"
+            " mkiso iso … -o - | PROGRAM."
+        )
+
+
+def _target(output: str, force: bool) -> tuple[Path, bool]:
+    """What is written to, and whether that is something else than a file."""
+    path = Path(output).resolve()
+    if path.is_file() and not force:
+        raise click.UsageError(f"{output} exists. Give --force to replace it, or another name with -o.")
+    return path, path.exists() and not path.is_file()
+
+
+def _opened(output: str, path: Path, named: Path | None) -> IO[bytes]:
+    """What is at the path, or a new file that is to replace it.
+
+    That one has no name, so that nothing stays of it however this process ends; `named` where the file system has none
+    without (open(2), O_TMPFILE).
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "It is a directory")
+        if named is None:
+            return path.open("wb")
+        try:
+            descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
+        except OSError:
+            descriptor = os.open(named, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        return os.fdopen(descriptor, "wb")
+    except OSError as error:
+        raise ConfigurationError(f"{output} cannot be written: {error.strerror}.", error="usage error") from error
+
+
+def _telling(output: str, file: Any) -> Callable[[bytes], object]:
+    def write(chunk: bytes) -> None:
+        try:
+            file.write(chunk)
+        except OSError as error:
+            raise MkisoError(f"{output} cannot be written: {error.strerror}.", error="the disc is not whole") from error
+
+    return write
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,6 +164,8 @@ def cli() -> None:
 
 
 cli.add_command(jobs)
+
+
 cli.add_command(verify)
 
 

@@ -1,26 +1,188 @@
-"""`mkiso jobs`: the ledger as a table, one job of it, and the way to stop one."""
+"""`mkiso jobs`: the ledger as a table, one job of it, and the way to stop one.
+
+What the commands have in common: the configuration, the installation, who asks for what.
+
+A job's progress on a terminal: what its row in the ledger tells, and then the bytes as they are written.
+
+`mkiso verify`: the checks of a finished disc as lines, or as JSON.
+"""
 
 from __future__ import annotations
 
+import getpass
 import json
-from collections.abc import Sequence
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import click
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 from tqdm.utils import disp_len
 
-from mkiso.accession import parse_one
-from mkiso.commands.options import config_option, installation_of
+from mkiso.accession import parse_list, parse_one
+from mkiso.checks import Check
+from mkiso.config import SYSTEM_FILE, Config, find_file, load
+from mkiso.errors import DiskFull, JobNotFound, LedgerUnavailable
+from mkiso.exhaustion import start
+from mkiso.installation import Installation
 from mkiso.ledger.ledger import STATES, Ledger
-from mkiso.verify.report import printable
+from mkiso.log import set_up
+from mkiso.verify.archive import Unreadable
+from mkiso.verify.disc import as_json, as_lines, printable
+from mkiso.verify.verify import verify as checks_of
 
+config_option = click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help=f"the configuration (YAML); default: $MKISO_CONFIG, else {SYSTEM_FILE}, else the checkout's etc/mkiso.yaml",
+)
+TICK = 0.2
+INSTANCES = {"unit": " instances"}
+BYTES = {"unit": "B", "unit_scale": True}
+UNCOUNTED = {"bar_format": "{desc} [{elapsed}]"}
+# Where the terminal is too narrow for a bar as well: how far, how long still, how fast.
+NARROW, IN_SHORT = 70, {"bar_format": "{desc} {percentage:.0f}% {remaining} {rate_fmt}"}
+COUNTS = {"retrieving": "received", "sending": "files_sent"}
+# No thread that outlives a bar, and no lock that other processes would share.
+tqdm.monitor_interval = 0
 COLUMNS = (
     *("CREATED", "ID", "STATE", "KIND", "RECEIVED", "SENT", "BYTES"),
     *("ACCESSIONS", "PATIENT", "DESTINATION", "REQUESTER", "ERROR"),
 )
 CANCEL = "cancel"
 Job = dict[str, Any]
+
+
+def read_config(config_file: str | None) -> Config:
+    """The configuration of `--config`, or of where it is found without."""
+    return load(find_file(config_file))
+
+
+def installation_of(config_file: str | None) -> Installation:
+    """What a command works with, which tells on standard error only what is a warning at least."""
+    set_up(logging.WARNING)
+    installation = Installation(read_config(config_file))
+    with suppress(LedgerUnavailable, DiskFull):  # the command tells, where it needs the ledger
+        installation.ledger.prepare()
+    return installation
+
+
+def accessions_of(installation: Installation, words: tuple[str, ...]) -> tuple[str, ...]:
+    """The accession numbers that were given as words, or as lists; BadRequest."""
+    return parse_list(",".join(words), installation.config.retrieve.max_accessions)
+
+
+def requester(command: str) -> str:
+    """`PERSON@mkiso-COMMAND`: by `sudo -u mkiso` the one who typed it, and not the service's user."""
+    return f"{_plain(os.environ.get('SUDO_USER', '')) or _user()}@mkiso-{command}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text[:128] if character.isprintable())
+
+
+tqdm.set_lock(threading.RLock())
+
+
+class Progress:
+    """One line on standard error that is drawn again, and gone at the end; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        self.is_shown = sys.stderr.isatty()
+        self._lock = threading.Lock()
+        self._bar: tqdm[Any] = tqdm(disable=True)
+        self._doing = ""
+
+    def wrote(self, count: int, size: int) -> None:
+        """Note that `count` further of `size` bytes were written."""
+        if not self.is_shown:
+            return
+        with self._lock:
+            if self._doing != "writing":
+                self._begin("writing", "writing", total=size, **BYTES, **_shape())
+            self._bar.update(count)
+
+    def job(self, job: dict[str, Any]) -> None:
+        """Show what its row tells, until the first byte is written."""
+        total = job["expected"] if job["state"] in COUNTS else None
+        count = job[COUNTS[job["state"]]] if total else 0
+        doing = f"{job['state']} {total}"
+        with self._lock:
+            if self._doing == "writing":
+                return
+            if self._doing != doing:
+                style = INSTANCES | _shape() if total else UNCOUNTED
+                self._begin(doing, job["state"], total=total, initial=count, **style)
+            self._bar.update(count - self._bar.n)
+            self._bar.refresh()
+
+    def end(self) -> None:
+        with self._lock:
+            self._bar.close()
+
+    def _begin(self, doing: str, told: str, **style: Any) -> None:
+        self._bar.close()
+        self._doing = doing
+        self._bar = tqdm(desc=told, leave=False, dynamic_ncols=True, **style)
+
+
+def _shape() -> dict[str, str]:
+    return IN_SHORT if 0 < os.get_terminal_size(sys.stderr.fileno()).columns < NARROW else {}
+
+
+@contextmanager
+def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
+    """Show how a job of this process goes on, until the block ends."""
+    progress = Progress()
+    if not progress.is_shown:
+        yield progress
+        return
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(TICK):
+            with suppress(JobNotFound, LedgerUnavailable, DiskFull):
+                progress.job(ledger.job(job_id))
+
+    watcher = start(threading.Thread(target=watch, daemon=True))
+    try:
+        with logging_redirect_tqdm():
+            yield progress
+    finally:
+        ended.set()
+        watcher.join()
+        progress.end()
+
+
+@click.command()
+@click.option("--config", "_config", metavar="FILE", hidden=True, help="taken as by every command; unused")
+@click.option("--json", "as_data", is_flag=True, help="as a program reads it")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+def verify(file: Path, as_data: bool, _config: str | None) -> None:
+    """Check a finished disc: an ISO image, a ZIP, or a directory where one is mounted or unpacked."""
+    set_up(logging.WARNING)
+    if not file.exists():
+        raise click.UsageError(printable(f"{file}: there is no such file. Name an ISO image, a ZIP or a directory."))
+    try:
+        checks = checks_of(file)
+    except Unreadable as error:
+        checks = [Check("medium", ok=False, found=printable(f"it cannot be read as a disc: {error}"))]
+    click.echo(as_json(str(file), checks) if as_data else as_lines(checks))
+    sys.exit(0 if all(one.ok for one in checks) else 1)
 
 
 @click.command()

@@ -1,4 +1,9 @@
-"""What DCMTK's SCU programs share: how a peer is named, why an association failed, and when it is tried again."""
+"""What DCMTK's SCU programs share: how a peer is named, why an association failed, and when it is tried again.
+
+The archive's failures as DCMTK's programs tell them, turned into the errors that a caller sees.
+
+echoscu: does a peer answer a C-ECHO (PS3.7 9.1.5)?
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from mkiso.clock import Stopwatch
+from mkiso.errors import MkisoError, PacsRejected, PacsUnreachable
+from mkiso.process import ToolTimeout, run
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 SLICE = 0.05
+# The first that is found in a program's standard error counts (findscu says E:, the others F:, dcmsend why with D:).
+CANNOT = "F: cannot negotiate network association: "  # dcmsend
+LIMIT_REACHED = re.compile(r"^[DEF]: Reason: (?:Local Limit Exceeded|Temporary Congestion)", re.M)
+# Not the data set that findscu shows beside an error, whose lines begin with # or a tag.
+SPOKEN = re.compile(r"^(?:[EF]: (?![#(])|D: (?=Result: Rejected |Reason: ))(.*\S)", re.M)
+HUNG_UP = re.compile(r"Connection reset by peer|\(or never connected\)")
+TUNNEL = " (where a TLS tunnel leads there, its log tells why)"
+ANSWERED = "I: Received Echo Response"
+ACCEPTED = f"{ANSWERED} (Success)"
 
 
 @dataclass(frozen=True)
@@ -38,19 +55,12 @@ class Failure(Enum):
     NO_CONTEXT = "no accepted presentation context"
 
 
-# The first that is found in a program's standard error counts (findscu says E:, the others F:, dcmsend why with D:).
-CANNOT = "F: cannot negotiate network association: "  # dcmsend
 FAILURES = (
     (re.compile(r"^[DEF]: Result: Rejected Transient", re.M), Failure.BUSY),
     (re.compile(rf"^[EF]: Association Rejected|^{CANNOT}.*Rejected", re.M), Failure.REJECTED),
     (re.compile(rf"^[EF]: No Acceptable Pres|^{CANNOT}No Acceptable Pres", re.M), Failure.NO_CONTEXT),
     (re.compile(rf"^[EF]: Association Request Failed|^{CANNOT}", re.M), Failure.UNREACHABLE),
 )
-LIMIT_REACHED = re.compile(r"^[DEF]: Reason: (?:Local Limit Exceeded|Temporary Congestion)", re.M)
-# Not the data set that findscu shows beside an error, whose lines begin with # or a tag.
-SPOKEN = re.compile(r"^(?:[EF]: (?![#(])|D: (?=Result: Rejected |Reason: ))(.*\S)", re.M)
-HUNG_UP = re.compile(r"Connection reset by peer|\(or never connected\)")
-TUNNEL = " (where a TLS tunnel leads there, its log tells why)"
 
 
 def whole_seconds(seconds: float) -> str:
@@ -103,3 +113,58 @@ def busy(peer: Peer, stderr: str) -> str:
         f"it has as many associations as it takes, and took no other in {peer.connect_timeout:g} s ({words(stderr)})."
         " Try again later; if it stays so, have it take more at once"
     )
+
+
+def association_error(pacs: Peer, stderr: str) -> MkisoError | None:
+    """The error of an association with the archive that did not come about; None where it did."""
+    failure = association_failure(stderr)
+    if failure is None:
+        return None
+    if failure is Failure.UNREACHABLE:
+        return PacsUnreachable(f"No association with the PACS {pacs}: {words(stderr)}. Check that it runs, and pacs.*.")
+    if failure is Failure.BUSY:
+        return PacsRejected(f"The PACS {pacs} is busy: {busy(pacs, stderr)}.")
+    refused = f"The PACS {pacs} refused the association: {words(stderr)}."
+    if LIMIT_REACHED.search(stderr):
+        return PacsRejected(f"{refused} It has as many associations as it takes. Try again later.")
+    return PacsRejected(f"{refused} Check the AE titles: it must know {pacs.calling} and answer to {pacs.called}.")
+
+
+def silent_error(pacs: Peer) -> PacsUnreachable:
+    """The error of a PACS that was not heard of before a program's time was over."""
+    return PacsUnreachable(f"The PACS {pacs} did not answer in {pacs.connect_timeout:g} s. Check that it runs.")
+
+
+def echo_argv(dcmtk_dir: Path, peer: Peer) -> tuple[str, ...]:
+    return (
+        str(dcmtk_dir / "echoscu"),
+        "-v",
+        *association_argv(peer, peer.connect_timeout),
+        peer.host,
+        str(peer.port),
+    )
+
+
+@dataclass(frozen=True)
+class EchoFailure:
+    """Why a C-ECHO did not succeed; `reached` where the peer was heard of, `busy` where it may answer the next."""
+
+    said: str
+    reached: bool
+    busy: bool = False
+
+    def __str__(self) -> str:
+        return self.said
+
+
+def echo(dcmtk_dir: Path, peer: Peer, check: Callable[[], None] = lambda: None) -> EchoFailure | None:
+    """None where the peer answered with success, else why not; takes at most three `connect_timeout`s."""
+    try:
+        stderr = run(echo_argv(dcmtk_dir, peer), timeout=3 * peer.connect_timeout, check=check).stderr
+    except ToolTimeout as late:
+        return EchoFailure(str(late), reached=False)
+    if ACCEPTED in stderr:
+        return None
+    failure = association_failure(stderr)
+    reached = ANSWERED in stderr or failure not in (None, Failure.UNREACHABLE)
+    return EchoFailure(words(stderr), reached, busy=failure is Failure.BUSY)

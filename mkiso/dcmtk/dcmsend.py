@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mkiso.dcmtk.association import Peer, association_argv
-from mkiso.dcmtk.sent import UNREADABLE, Outcome, Progress, Report, Sent, answered
+from mkiso.dcmtk.storescu import UNREADABLE, Outcome, Progress, Report, Sent, answered
 
 MESSAGE = re.compile(
     r"D: Message Type +: (?P<type>C-STORE R\w+)"

@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mkiso.datasets import PADDING, Unreadable, read, texts
-from mkiso.dcmtk.association import Failure, Peer, association_argv, association_failure, attempts, words
-from mkiso.dcmtk.pacs import association_error, silent_error
+from mkiso.dcmtk.association import (
+    Failure,
+    Peer,
+    association_argv,
+    association_error,
+    association_failure,
+    attempts,
+    silent_error,
+    words,
+)
+from mkiso.dicom.datasets import PADDING, Unreadable, read, texts
 from mkiso.errors import PacsRejected, PacsTimeout
 from mkiso.process import ToolTimeout, run, said
 

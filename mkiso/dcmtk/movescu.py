@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from mkiso.dcmtk.association import Failure, Peer, association_argv, association_failure, words
-from mkiso.dcmtk.pacs import association_error
+from mkiso.dcmtk.association import Failure, Peer, association_argv, association_error, association_failure, words
 
 STATUS = re.compile(r"^D: DIMSE Status +: 0x([0-9a-f]{4})(?:: (.*\S))?", re.M)
 COUNTS = re.compile(r"^D: (Completed|Failed|Warning) Suboperations +: (\d+)", re.M)

@@ -3,6 +3,8 @@
 As it comes, storescu proposes uncompressed syntaxes alone and loses compressed images with exit
 status 0. So it gets an association profile made from the very instances; -nh has it go on behind
 a failure, and its log tells what became of each file.
+
+What became of an instance that was to be sent, as storescu and dcmsend tell it (PS3.4 B.2.3).
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from mkiso.dcmtk.association import Peer, association_argv
-from mkiso.dcmtk.sent import UNREADABLE, Outcome, Progress, Sent, answered
 
+WARNING = re.compile(r"Warning\b|0xb[0-9a-f]{3}", re.I)
+ACCEPTED = "I: Association Accepted"
 Context = tuple[str, str]
 MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
 PROFILE = "Instances"
@@ -29,8 +34,65 @@ EVENT = re.compile(
     r"|^E: (?P<no_context>No presentation context for: .*)$"
     r"|^E: (?P<lost>[0-9a-f]{4}:[0-9a-f]{4} .*)$"
 )
-AS_IT_IS = Path(__file__).with_name("as_it_is.py")
 NOT_SENT = "0006:020e"
+
+
+class Outcome(Enum):
+    ACKNOWLEDGED = "acknowledged"
+    WARNED = "warned"
+    REFUSED = "refused"
+    NOT_NEGOTIATED = "not negotiated"
+    UNANSWERED = "unanswered"
+    NOT_TRIED = "not tried"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One file's outcome, and the peer's words where it had any."""
+
+    outcome: Outcome
+    said: str = ""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the peer has stored the instance: a warning (B0xx) says so too."""
+        return self.outcome in (Outcome.ACKNOWLEDGED, Outcome.WARNED)
+
+
+UNREADABLE = Sent(Outcome.UNREADABLE, "DCMTK cannot read it")
+Report = dict[Path, Sent]
+
+
+class Progress:
+    """What has become of each file by now, as a program's log tells it line by line."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.told: Report = {file: Sent(Outcome.NOT_TRIED) for file in files}
+        self.associated = False
+
+    @property
+    def arrived(self) -> int:
+        """How many instances the peer has acknowledged."""
+        return sum(one.arrived for one in self.told.values())
+
+    def take(self, line: str) -> None:
+        """One further line of the log."""
+        self.associated = self.associated or line.startswith(ACCEPTED)
+
+    def report(self) -> Report:
+        """What became of each file; the program has ended, and its log was taken to its end."""
+        return self.told
+
+
+def answered(text: str) -> Sent:
+    """The outcome that a C-STORE response's status stands for, as DCMTK names it."""
+    if text == "Success":
+        return Sent(Outcome.ACKNOWLEDGED)
+    return Sent(Outcome.WARNED if WARNING.search(text) else Outcome.REFUSED, text)
+
+
+AS_IT_IS = Path(__file__).with_name("as_it_is.py")
 
 
 def store_argv(dcmtk_dir: Path, peer: Peer, profile: Path, directory: Path, timeout: float) -> tuple[str, ...]:

@@ -1,20 +1,54 @@
-"""A disc as it is made, an ISO or a ZIP: as many bytes as were told, or an error; and the medium that it fits on."""
+"""A disc as it is made, an ISO or a ZIP: as many bytes as were told, or an error; and the medium that it fits on.
+
+A disc's tree before it is an image or a ZIP: what a layout is given, and what it makes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Literal
 
-from mkiso.config import Media
+from mkiso.config import Config, Media
 from mkiso.errors import DiscTooLarge, Internal
+from mkiso.workspace import Workspace
 
+Graft = tuple[str, Path]
 Format = Literal["iso", "zip"]
 Check = Callable[[], None]
 CHUNK = 1 << 18
 # A blank medium's bytes, of the smaller kind where there are two: CD-R of 80 minutes, with 75 sectors of 2048 bytes a
 # second (ECMA-394), DVD+R of 2,295,104 sectors, DVD-R DL of 4,171,712 and BD-R of 12,219,392.
 CAPACITIES = {"CD": 737_280_000, "DVD": 4_700_372_992, "DVD DL": 8_543_666_176, "BD": 25_025_314_816}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of one job, what a layout needs beside the instances; `check` is asked all the while.
+
+    Where `media.uncompressed` is set, so many instances were decompressed, and so many could not be.
+    """
+
+    config: Config
+    workspace: Workspace
+    format: Format
+    check: Check
+    decompressed: int = 0
+    left_compressed: int = 0
+
+    @property
+    def stage(self) -> Path:
+        return self.workspace.disc
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What lies where on the disc, beside the viewer's files; how many instances its DICOMDIR cannot name."""
+
+    grafts: list[Graft]
+    not_indexed: int | None = None
 
 
 def medium(size: int) -> str | None:

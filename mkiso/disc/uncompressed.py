@@ -15,18 +15,16 @@ from pathlib import Path
 from pydicom import uid
 from pydicom.uid import UID
 
-from mkiso.contents.headers import Header
-from mkiso.contents.pixels import GDCM_DECODES, LOSSLESS, RAW, SIZES, pixel_bytes
-from mkiso.dcmtk import gdcmconv
-from mkiso.dcmtk.conversion import MEMORY_FOR_ALL, Converter, TooLarge
-from mkiso.dcmtk.decompressors import PROGRAMS, decompress
-from mkiso.disc.product import Check
-from mkiso.disc.tree import Setting
-from mkiso.disc.viewer import viewer_bytes
+from mkiso.browse.choice import Header
+from mkiso.browse.pictures import GDCM_DECODES, LOSSLESS, RAW, SIZES, pixel_bytes
+from mkiso.dcmtk import converters
+from mkiso.dcmtk.converters import MEMORY_FOR_ALL, PROGRAMS, Converter, TooLarge, decompress
+from mkiso.dicom.instances import Instance, inflates_to, read_whole
+from mkiso.disc.layout import viewer_bytes
+from mkiso.disc.product import Check, Setting
 from mkiso.errors import Internal
 from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout
-from mkiso.retrieve.instances import Instance, inflates_to, read_whole
 from mkiso.workspace import require_room
 
 Decompressor = Callable[[Converter, str, Path, Path], bool]
@@ -128,8 +126,8 @@ def _programs(instance: Instance) -> list[tuple[Decompressor, str]]:
     syntax, found = UID(instance.transfer_syntax), list[tuple[Decompressor, str]]()
     if syntax in PROGRAMS:
         found.append((decompress, PROGRAMS[syntax]))
-    if syntax in GDCM_DECODES and (program := gdcmconv.installed()):
-        found.append((gdcmconv.decode, program))
+    if syntax in GDCM_DECODES and (program := converters.gdcmconv_installed()):
+        found.append((converters.decode, program))
     return found
 
 

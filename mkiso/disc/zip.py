@@ -20,9 +20,8 @@ from pathlib import Path
 from stream_zip import NO_COMPRESSION_32, NO_COMPRESSION_64, MemberFile, stream_zip
 
 from mkiso.config import Media
-from mkiso.disc.product import CHUNK, Check, Product, faulty, require_room
-from mkiso.disc.tree import Graft
-from mkiso.disc.viewer import with_viewer
+from mkiso.disc.layout import with_viewer
+from mkiso.disc.product import CHUNK, Check, Graft, Product, faulty, require_room
 
 # In the old fields the largest values mean that the true ones are in ZIP64's (4.4.1.4).
 LARGEST_OFFSET = (1 << 32) - 1

@@ -1,4 +1,7 @@
-"""The ledger's database: SQLite in WAL mode, PostgreSQL, MariaDB; it may be away for a while, or hang."""
+"""The ledger's database: SQLite in WAL mode, PostgreSQL, MariaDB; it may be away for a while, or hang.
+
+Whether a statement failed by itself, or with the database: what SQLite, PostgreSQL and MariaDB say of either.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,16 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from mkiso.errors import Busy, ConfigurationError, DiskFull, LedgerUnavailable, MkisoError
 from mkiso.exhaustion import start
-from mkiso.ledger import statements
 from mkiso.ledger.schema import NewerLedger, Schema, is_current
 
+# SQLite says the same of a statement that it cannot compile, and of a ledger whose tables are gone.
+NO_TABLES = ("no such table", "no such column")
+SQLITE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
+# Data, program limits, syntax: PostgreSQL's classes; but for its tables, their columns and the rights to them.
+POSTGRESQL, NO_ACCESS = ("22", "54", "42"), {"42P01", "42703", "42501"}
+# MariaDB's: syntax, nesting, expressions, the packet's size, the stack.
+MARIADB = {1064, 1119, 1139, 1153, 1366, 1436, 1473, 4078}
+STOPPED = {"57014", 1969, 3024}
 LIMIT = 5.0
 # Of LIMIT: what ends by then tells more than that nobody waits any more.
 SOONER, LOCKED_SOONER = 0.8, 0.9
@@ -36,6 +46,44 @@ FULL = re.compile(r"(disk|table).* full|no space left", re.IGNORECASE)
 LEAST_FREE = 1 << 16
 T = TypeVar("T")
 log = logging.getLogger("mkiso.ledger")
+
+
+def is_at_fault(error: BaseException | None) -> bool:
+    """Whether the database answers, and will take this statement from nobody, of what a driver raised."""
+    if isinstance(error, sqlite3.Error):
+        return _is_at_fault_in_sqlite(error)
+    code = _code(error)
+    return code in MARIADB or (isinstance(code, str) and code.startswith(POSTGRESQL) and code not in NO_ACCESS)
+
+
+def was_stopped(error: BaseException | None) -> bool:
+    """Whether the statement took longer than it may."""
+    if isinstance(error, sqlite3.Error):
+        return _code_in_sqlite(error) == sqlite3.SQLITE_INTERRUPT
+    return _code(error) in STOPPED
+
+
+def _is_at_fault_in_sqlite(error: sqlite3.Error) -> bool:
+    """The module's own errors have no code: of values that it cannot bind."""
+    code = _code_in_sqlite(error)
+    if code is None:
+        return isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError | sqlite3.DataError)
+    return code in SQLITE and not str(error).startswith(NO_TABLES)
+
+
+def _code_in_sqlite(error: sqlite3.Error) -> int | None:
+    """Without what extends it."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _code(error: BaseException | None) -> str | int | None:
+    """MariaDB's number by pymysql, PostgreSQL's SQLSTATE by psycopg; None where neither server said anything."""
+    number = error.args[0] if error is not None and error.args else None
+    if isinstance(number, int):
+        return number
+    sqlstate: str | None = getattr(error, "sqlstate", None)
+    return sqlstate
 
 
 class Upgrading(LedgerUnavailable):
@@ -155,7 +203,7 @@ class Database:
             raise
         except (SQLAlchemyError, OSError, RuntimeError) as error:  # RuntimeError: pymysql lacks a library
             done.cancel()
-            if self._schema.is_ready and isinstance(error, DBAPIError) and statements.is_at_fault(error.orig):
+            if self._schema.is_ready and isinstance(error, DBAPIError) and is_at_fault(error.orig):
                 raise
             raise self._failure(error) from error
         if self._is_away:
@@ -187,7 +235,7 @@ class Database:
                 done.set_exception(error)
 
     def _failure(self, error: Exception) -> MkisoError:
-        if isinstance(error, DBAPIError) and statements.was_stopped(error.orig):
+        if isinstance(error, DBAPIError) and was_stopped(error.orig):
             log.warning("the ledger took too long for what was asked, and was stopped")
             return TooSlow()
         self._failed_at = time.monotonic()

@@ -2,6 +2,10 @@
 
 A new MINOR only adds what an older version of the program need not know, which so goes on beside it; a new MAJOR ends
 that. The version is read without alembic, whose import takes longer than most commands.
+
+The ledger's tables: a row per job, and a row per instance that was handed out.
+
+A change of theirs is a migration, too (`migrations/versions`; a test compares them).
 """
 
 from __future__ import annotations
@@ -9,20 +13,162 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 
 from mkiso.errors import LedgerUnavailable
-from mkiso.ledger.tables import jobs, metadata
 
+UNFINISHED = ("queued", "querying", "retrieving", "verifying", "mastering", "sending")
+# In characters: MariaDB's TEXT has 65,535 bytes.
+LONGEST_TEXT = 10_000
+# MariaDB's own choice would know fewer characters, and hold `a` and `A` for the same.
+UNICODE: dict[str, Any] = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
+}
+SERVERS = ("postgresql", "mysql", "mariadb")
+metadata = sa.MetaData()
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("state", sa.String(12), nullable=False, index=True),
+    sa.Column("accessions", sa.JSON, nullable=False),
+    sa.Column("patient_id", sa.Text),
+    sa.Column("patient_name", sa.Text),
+    sa.Column("studies", sa.JSON, nullable=False, default=list),
+    sa.Column("layout", sa.String(8)),
+    sa.Column("destination", sa.Text),
+    sa.Column("expected", sa.Integer),
+    sa.Column("received", sa.Integer, nullable=False, default=0),
+    sa.Column("bytes", sa.BigInteger, nullable=False, default=0),
+    sa.Column("files_sent", sa.Integer, nullable=False, default=0),
+    sa.Column("files_failed", sa.Integer, nullable=False, default=0),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.Column("requester", sa.Text, nullable=False),
+    sa.Column("created_at", sa.String(27), nullable=False, index=True),
+    sa.Column("finished_at", sa.String(27)),
+    sa.Column("format", sa.String(4)),
+    sa.Column("medium", sa.String(8)),
+    sa.Column("not_indexed", sa.Integer),
+    sa.Column("malformed", sa.Integer),
+    sa.Column("seconds", sa.JSON, nullable=False, default=dict),
+    **UNICODE,
+)
+PUBLIC = tuple(jobs.columns)
+job_accessions = sa.Table(
+    "job_accessions",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    # Byte for byte: MariaDB's comparisons of text leave spaces at the end out.
+    sa.Column(
+        "accession_number",
+        sa.String(64).with_variant(mysql.VARCHAR(64, charset="binary"), "mysql", "mariadb"),
+        primary_key=True,
+        index=True,
+    ),
+    **UNICODE,
+)
+instances = sa.Table(
+    "instances",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("sop_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("sop_class_uid", sa.String(64), nullable=False),
+    sa.Column("series_uid", sa.String(64), nullable=False),
+    sa.Column("study_uid", sa.String(64), nullable=False, index=True),
+    sa.Column("transfer_syntax", sa.String(64), nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    # What became of it: on a disc, or in a destination's words.
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("malformed", sa.Boolean),
+    **UNICODE,
+)
+# What jobs come to whose rows are gone, of nobody in particular.
+forgotten = sa.Table(
+    "forgotten",
+    metadata,
+    sa.Column("work_dir", sa.String(36), primary_key=True),
+    sa.Column("kind", sa.String(8), primary_key=True),
+    sa.Column("state", sa.String(12), primary_key=True),
+    sa.Column("code", sa.String(64), primary_key=True),
+    sa.Column("jobs", sa.BigInteger, nullable=False),
+    sa.Column("received", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.JSON, nullable=False),
+    **UNICODE,
+)
 NEWEST = (1, 8)
 TRIES = 10
 LOCK = int.from_bytes(b"mkiso")
 LOCK_LIMIT = 3600
 VERSION = sa.Table("ledger_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 log = logging.getLogger("mkiso.ledger")
+
+
+# Not for the outside: whose job it is, when its process last wrote (seconds, by the database's clock, for the
+# hosts' may differ), and whether somebody asked to stop it.
+jobs.append_column(sa.Column("work_dir", sa.Text, nullable=False))
+
+
+jobs.append_column(sa.Column("host", sa.Text))
+
+
+jobs.append_column(sa.Column("alive_at", sa.BigInteger))
+
+
+jobs.append_column(sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False))
+
+
+# For the history, newest first. SQLite finds in the second one all that its filters look at, without the rows; other
+# databases limit how long what is indexed may be.
+sa.Index("jobs_by_state", jobs.c.state, jobs.c.created_at, jobs.c.id)
+
+
+sa.Index(
+    "jobs_searched",
+    *(jobs.c[name] for name in ("created_at", "id", "state", "patient_name", "patient_id", "requester")),
+).ddl_if(dialect="sqlite")
+
+
+# For the totals of a host's finished jobs, in the order in which they finished. With the work_dir first, SQLite would
+# take it for jobs of a state, too.
+sa.Index("jobs_finished_here", jobs.c.finished_at, jobs.c.work_dir, jobs.c.id).ddl_if(dialect="sqlite")
+
+
+sa.Index("jobs_finished", jobs.c.finished_at, jobs.c.id).ddl_if(dialect=SERVERS)  # type: ignore[arg-type]
+
+
+def ledger_time(moment: datetime) -> str:
+    """A time in UTC as the ledger has it (RFC 3339), which sorts as text."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def fitting(table: sa.Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as each database takes them: none longer than its column, no NUL, no half of a surrogate pair."""
+    return {name: _cut(_clean(value), table.c[name].type) for name, value in values.items()}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        if value.isascii() and "\0" not in value:
+            return value
+        return value.replace("\0", "").encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        return {name: _clean(one) for name, one in value.items()}
+    return [_clean(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _cut(value: Any, column_type: Any) -> Any:
+    return value[: column_type.length or LONGEST_TEXT] if isinstance(value, str) else value
 
 
 class NewerLedger(LedgerUnavailable):

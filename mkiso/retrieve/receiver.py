@@ -1,30 +1,78 @@
-"""A supervised storescp: started for one job alone, ready when its own process listens, ended with its group."""
+"""A supervised storescp: started for one job alone, ready when its own process listens, ended with its group.
+
+The receiver pool: one retrieval at a time on each receiver, whichever process asks.
+
+A slot is a lock on a file, so that the system itself frees it when its holder dies, however it dies.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 from mkiso.addresses import bind_error
-from mkiso.certificates import faults, unusable
 from mkiso.clock import Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
 from mkiso.dcmtk.association import words
-from mkiso.dcmtk.storescp import Transfers, failed_handshakes, receive_argv, without_speakers
-from mkiso.errors import ReceiverUnavailable
+from mkiso.dcmtk.storescp import Transfers, failed_handshakes, faults, receive_argv, unusable, without_speakers
+from mkiso.errors import Busy, ReceiverUnavailable
 from mkiso.process import Child, said, spawned
-from mkiso.workspace import Workspace
+from mkiso.workspace import Workspace, held
 
+PATIENCE = 0.02
 START_LIMIT = 10.0
 END_LIMIT = 2.0
 TELL_LIMIT = 0.5
 POLL = 0.003
+
+
+def lock_file(work_dir: Path, receiver: Receiver) -> Path:
+    return work_dir / f"receiver_{receiver.port}.lock"
+
+
+@contextmanager
+def receiver_slot(
+    work_dir: Path, receivers: Sequence[Receiver], timeout: float, check: Callable[[], None]
+) -> Iterator[Receiver]:
+    """The first receiver that is free, held until the end of the block.
+
+    Waits `timeout` seconds at most, asking `check` all the while; raises Busy after that.
+    """
+    waited = Stopwatch()
+    with ExitStack() as slot:
+        while (receiver := _first_free(work_dir, receivers, slot)) is None:
+            check()
+            if waited.seconds() >= timeout:
+                raise Busy(f"No receiver came free in {timeout:g} s. Try again, or configure more receivers.")
+            time.sleep(random.uniform(PATIENCE, 3 * PATIENCE))  # noqa: S311  (so that waiters do not march in step)
+        yield receiver
+
+
+def slot_is_taken(work_dir: Path, receiver: Receiver) -> bool:
+    """Whether a job holds the receiver now."""
+    with suppress(BlockingIOError), held(lock_file(work_dir, receiver)):
+        return False
+    return True
+
+
+def taken(work_dir: Path, receivers: Sequence[Receiver]) -> int:
+    """How many of the receivers jobs hold now."""
+    return sum(slot_is_taken(work_dir, receiver) for receiver in receivers)
+
+
+def _first_free(work_dir: Path, receivers: Sequence[Receiver], slot: ExitStack) -> Receiver | None:
+    for receiver in receivers:
+        with suppress(BlockingIOError):
+            slot.enter_context(held(lock_file(work_dir, receiver)))
+            return receiver
+    return None
 
 
 class RunningReceiver:

@@ -14,23 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mkiso.cancellation import Cancellation
-from mkiso.clock import Stopwatch
+from mkiso.clock import Cancellation, Stopwatch
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer, attempts
 from mkiso.dcmtk.movescu import Ending, Outcome, is_rejected_for_now, move_argv, outcome
 from mkiso.dcmtk.storescp import file_number
+from mkiso.dicom.instances import Instance, Key
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, said, spawned
-from mkiso.retrieve.instances import Instance, Key
-from mkiso.retrieve.proof import (
-    Evidence,
-    evidence_against,
-    report_malformed,
-    require_agreement,
-    require_patient,
-)
+from mkiso.retrieve.inbox import Evidence, evidence_against, report_malformed, require_agreement, require_patient
 from mkiso.retrieve.strangers import Strangers
 from mkiso.retrieve.studies import Study, keys_of
 from mkiso.workspace import Workspace, require_space

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mkiso.dcmtk.findscu import Answer, Finder, QueryRefused, named, uid_fault
+from mkiso.dicom.datasets import display_name, plain_name
+from mkiso.dicom.instances import Key
 from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
-from mkiso.names import display_name, plain_name
-from mkiso.retrieve.instances import Key
 
 MOST_COUNTED = 9  # digits
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from struct import error
 
-from mkiso.disc.records import (
+from mkiso.dicom.encoding import value
+from mkiso.dicom.records import (
     FILE_SET_ID,
     FIRST,
     IDENTIFIERS,
@@ -21,7 +22,6 @@ from mkiso.disc.records import (
     number,
     taken_apart,
 )
-from mkiso.retrieve.encoding import value
 
 PREAMBLE, PREFIX = 128, b"DICM"
 

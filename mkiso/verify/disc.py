@@ -1,25 +1,230 @@
-"""A disc under examination: what several checks look at is read once, when the first of them asks."""
+"""A disc under examination: what several checks look at is read once, when the first of them asks.
+
+What a check found, and how a person and a program are told.
+
+A page of a disc as two kinds of readers see it: XML by expat, and what of it a browser would take for more.
+
+Browsers read `.htm` by HTML's rules, where a comment, a CDATA section or a processing instruction may end
+sooner than in XML: a page that has one proves nothing, and counts as faulty.
+
+README.TXT, as far as a program reads it: identifiers, the viewer's entries at the root, what is not indexed.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from xml.parsers import expat
 
-from mkiso.disc.records import Malformed
-from mkiso.disc.stage import A_FOLDER
-from mkiso.pages.readme import ascii_name
-from mkiso.retrieve.instances import Instance, instance_within
-from mkiso.retrieve.windows import ReadBytes
-from mkiso.verify import directory, readme
-from mkiso.verify.layout import DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB
-from mkiso.verify.pages import Page, read_page
-from mkiso.verify.trees import Tree, Unreadable
+from mkiso.browse.readme import MALFORMED, ascii_name
+from mkiso.checks import Check
+from mkiso.dicom.encoding import ReadBytes
+from mkiso.dicom.instances import Instance, instance_within
+from mkiso.dicom.records import Malformed
+from mkiso.disc.layout import A_FOLDER
+from mkiso.verify import directory
+from mkiso.verify.archive import DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB, Tree, Unreadable
 
+FIRST = 3
+LONGEST = 200
+# A check yields what is wrong, as often as it is, and returns what it found otherwise.
+Findings = Generator[str, None, str]
+SPACE = " "
+# Those whose attributes are fetched, followed or executed by browsers.
+LINKING = frozenset(
+    """action archive background cite classid codebase data formaction href longdesc manifest ping poster src srcset
+    """.split()  # noqa: SIM905
+)
+EXECUTED = frozenset(
+    """applet base embed form frame frameset iframe math object script style svg template
+    """.split()  # noqa: SIM905
+)
+EXECUTING = re.compile(r"\s*(javascript|vbscript|data:(?!image/jpeg))", re.IGNORECASE)
+PICTURE, JPEG = "data:image/jpeg;base64,", "/9j/"
+POLICY, REFRESH = "content-security-policy", "refresh"
+# More than a disc's pages have; expat holds what is open, and all attributes of an element.
+DEEPEST, MOST_ATTRIBUTES = 256, 256
+ELEMENT, ATTRIBUTE = re.compile(rb"<[^<]*"), re.compile(rb"=\s*[\"']")
+FILE_SET_ID, VOLUME_ID = "File-set ID: ", "Volume ID: "
+NOT_INDEXED = re.compile(r"  (OTHER/\S+)  ([0-9.]+)")
+NOT_WELL_FORMED = re.compile(rf"  (\S+)  ([0-9.]+)  {re.escape(MALFORMED)}")
+INDENT = "  "
 # What a hostile disc has read into memory is bounded by what these files tell of each instance: so many bytes at most,
 # of records so many elements; and never more than an archive itself has.
 LARGEST_DICOMDIR, LARGEST_README, LARGEST_PAGE, LARGEST_PAGES = 1 << 29, 1 << 26, 1 << 24, 1 << 28
 LEAST, A_RECORD, A_LINE, ELEMENTS = 1 << 20, 1 << 12, 1 << 8, 64
 LEAST_LINKS, LINKS = 10_000, 8
+
+
+def judged(name: str, look: Callable[[], Findings]) -> Check:
+    """A check made: that something cannot be read is wrong with it, too."""
+    faults: list[str] = []
+    count, found = 0, ""
+    try:
+        findings = look()
+        while True:
+            faults.append(next(findings))
+            count += 1
+            del faults[FIRST:]
+    except StopIteration as end:
+        found = end.value
+    except (Unreadable, OSError) as error:
+        faults, count = [*faults[: FIRST - 1], str(error)], count + 1
+    return Check(name, not count, printable(_judged_of(faults, count) if count else found))
+
+
+def _judged_of(faults: Iterable[str], count: int) -> str:
+    further = f" … and {count - FIRST} more" if count > FIRST else ""
+    return "; ".join(_shortened(fault) for fault in faults) + further
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def printable(text: str) -> str:
+    """Names come from strangers: nothing of them commands a terminal."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def as_lines(checks: Iterable[Check]) -> str:
+    return "\n".join(map(as_line, checks))
+
+
+def as_line(check: Check) -> str:
+    return f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {printable(check.found)}"
+
+
+def as_json(file: str, checks: Iterable[Check]) -> str:
+    told = [asdict(one) for one in checks]
+    return json.dumps({"file": file, "ok": all(one["ok"] for one in told), "checks": told}, indent=1)
+
+
+@dataclass
+class Page:
+    """What a page links to, what in it may be executed or styled, its policy, and why it is no XHTML.
+
+    It has `most` of these in all.
+    """
+
+    name: str
+    most: int = sys.maxsize
+    fault: str | None = None
+    links: list[str] = field(default_factory=list)
+    active: list[str] = field(default_factory=list)
+    policies: list[str] = field(default_factory=list)
+    _depth: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many links, policies and things to execute it has."""
+        return len(self.links) + len(self.active) + len(self.policies)
+
+    def enter(self, tag: str, attributes: dict[str, str]) -> None:
+        """Take an element in; ValueError where there are too many."""
+        self._depth += 1
+        if self._depth > DEEPEST or self.count > self.most:
+            _refuse("more elements in elements, or links, than a disc's page")
+        local = _local(tag)
+        if local in EXECUTED:
+            self.active.append(f"<{local}>")
+        values = {_local(name): value for name, value in attributes.items()}
+        for name, value in values.items():
+            self._attribute(local, name, value)
+        if local == "link" and "stylesheet" in values.get("rel", "").lower():
+            self.active.append("a style sheet")
+        if local == "meta":
+            self._meta(values.get("http-equiv", "").lower(), values.get("content", ""))
+
+    def leave(self, _tag: str) -> None:
+        """The element ends."""
+        self._depth -= 1
+
+    def _attribute(self, tag: str, name: str, value: str) -> None:
+        if name.startswith("on") or name == "style":
+            self.active.append(f"{name}= of <{tag}>")
+        elif name in LINKING and EXECUTING.match(value):
+            self.active.append(f"{name}={value[:40]}")
+        elif name in LINKING and not (tag == "img" and value.startswith(PICTURE + JPEG)):
+            self.links.append(value[:1000])
+
+    def _meta(self, kind: str, content: str) -> None:
+        if kind == POLICY:
+            self.policies.append(content)
+        elif kind == REFRESH:
+            self.active.append("a refresh")
+
+
+def _local(name: str) -> str:
+    return name.rpartition(SPACE)[2].lower()
+
+
+def read_page(name: str, data: bytes, most: int = sys.maxsize) -> Page:
+    """Any bytes as a page, of so many links at most; entities of its own are never expanded."""
+    page = Page(name, most)
+    parser = expat.ParserCreate(namespace_separator=SPACE)
+    parser.buffer_text = True
+    parser.StartElementHandler = page.enter
+    parser.EndElementHandler = page.leave
+    parser.XmlDeclHandler = lambda _version, encoding, _standalone: _require_utf8(encoding)
+    parser.EntityDeclHandler = lambda *_declared: _refuse("an entity of its own")
+    parser.CommentHandler = lambda _text: _refuse("a comment")
+    parser.StartCdataSectionHandler = lambda: _refuse("a CDATA section")
+    parser.ProcessingInstructionHandler = lambda _target, _text: _refuse("a processing instruction")
+    try:
+        data.decode("utf-8")
+        if any(len(ATTRIBUTE.findall(element[0])) > MOST_ATTRIBUTES for element in ELEMENT.finditer(data)):
+            _refuse("an element with too many attributes")
+        parser.Parse(data, True)
+    except (expat.ExpatError, ValueError) as error:
+        page.fault = str(error)
+    return page
+
+
+def _require_utf8(encoding: str | None) -> None:
+    if (encoding or "utf-8").lower() not in {"utf-8", "us-ascii"}:
+        _refuse(f"the encoding {encoding}")
+
+
+def _refuse(what: str) -> None:
+    raise ValueError(f"it has {what}")
+
+
+@dataclass(frozen=True)
+class Readme:
+    """`entries` are all lines that may name the viewer's files at the root, in capitals.
+
+    `not_indexed` and `malformed` are UIDs by file.
+    """
+
+    data: bytes
+    file_set_id: str | None
+    volume_id: str | None
+    entries: frozenset[str]
+    not_indexed: dict[str, str]
+    malformed: dict[str, str]
+
+
+def parse(data: bytes) -> Readme:
+    """What any bytes tell as a README.TXT."""
+    lines = data.decode("ascii", "replace").splitlines()
+    return Readme(
+        data,
+        _told(lines, FILE_SET_ID),
+        _told(lines, VOLUME_ID),
+        frozenset(line.removeprefix(INDENT).upper() for line in lines if line.startswith(INDENT)),
+        {match[1]: match[2] for match in filter(None, map(NOT_INDEXED.fullmatch, lines))},
+        {match[1]: match[2] for match in filter(None, map(NOT_WELL_FORMED.fullmatch, lines))},
+    )
+
+
+def _told(lines: list[str], label: str) -> str | None:
+    return next((line.removeprefix(label) for line in lines if line.startswith(label)), None)
 
 
 class Disc:
@@ -57,11 +262,11 @@ class Disc:
         return self.tree.find(DICOMDIR) is None and DICOMDIR in map(str.upper, self.tree.folders)
 
     @cached_property
-    def readme(self) -> readme.Readme:
+    def readme(self) -> Readme:
         """README.TXT; one that says nothing where there is none."""
         name = self.tree.find(README)
         most = min(LARGEST_README, LEAST + min(A_LINE * len(self.tree.files), self.tree.packed))
-        return readme.parse(self.content(name, most) if name else b"")
+        return parse(self.content(name, most) if name else b"")
 
     @cached_property
     def images(self) -> dict[str, Instance | None]:

@@ -1,25 +1,110 @@
-"""The checks of the DICOMDIR itself (PS3.10 8.6, PS3.3 F)."""
+"""The checks of the DICOMDIR itself (PS3.10 8.6, PS3.3 F).
+
+The directory records' types, where each may stand, and the keys that each must have (PS3.3 F.4, F.5).
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Iterator
+from datetime import date
+from functools import cache, partial
 
+from pydicom.tag import Tag
 from pydicom.uid import RE_VALID_UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from mkiso.disc.records import IN_USE
-from mkiso.retrieve.encoding import value
-from mkiso.verify import keys
-from mkiso.verify.directory import doubled
-from mkiso.verify.disc import Disc
-from mkiso.verify.layout import IMAGES, OTHER
-from mkiso.verify.report import Findings
+from mkiso.dicom.encoding import value
+from mkiso.dicom.records import IN_USE
+from mkiso.verify.archive import IMAGES, OTHER
+from mkiso.verify.directory import Entry, doubled
+from mkiso.verify.disc import Disc, Findings
 
+VERIFIED = "VERIFIED"
+# Keys of type 1 have a value; those of type 2 are there.
+CONTENT = ("ContentDate", "ContentTime")
+CREATED = ("ContentDescription", "ContentCreatorName")
+LABELLED = (("InstanceNumber", *CONTENT, "ContentLabel"), CREATED)
+Keys = tuple[tuple[str, ...], tuple[str, ...]]
+BRANCHES: dict[str, Keys] = {
+    "PATIENT": (("PatientID",), ("PatientName",)),
+    "STUDY": (("StudyDate", "StudyTime", "StudyID", "StudyInstanceUID"), ("StudyDescription", "AccessionNumber")),
+    "SERIES": (("Modality", "SeriesInstanceUID", "SeriesNumber"), ()),
+}
+DOCUMENTS: dict[str, Keys] = {
+    "SR DOCUMENT": (("InstanceNumber", "CompletionFlag", "VerificationFlag", *CONTENT, "ConceptNameCodeSequence"), ()),
+    "KEY OBJECT DOC": (("InstanceNumber", *CONTENT, "ConceptNameCodeSequence"), ()),
+    "PRESENTATION": (
+        ("InstanceNumber", "PresentationCreationDate", "PresentationCreationTime", "ContentLabel"),
+        CREATED,
+    ),
+}
+OTHERS: dict[str, Keys] = {
+    "RT DOSE": (("InstanceNumber", "DoseSummationType"), ()),
+    "RT STRUCTURE SET": (("InstanceNumber", "StructureSetLabel"), ("StructureSetDate", "StructureSetTime")),
+    "RT PLAN": (("InstanceNumber", "RTPlanLabel"), ("RTPlanDate", "RTPlanTime")),
+    "RT TREAT RECORD": (("InstanceNumber",), ("TreatmentDate", "TreatmentTime")),
+    "WAVEFORM": (("InstanceNumber", *CONTENT), ()),
+    "SPECTROSCOPY": (("InstanceNumber", *CONTENT), ()),
+    "RAW DATA": (CONTENT, ("InstanceNumber",)),
+    "REGISTRATION": LABELLED,
+    "FIDUCIAL": LABELLED,
+    "VALUE MAP": LABELLED,
+    "ENCAP DOC": (
+        ("InstanceNumber", "MIMETypeOfEncapsulatedDocument"),
+        (*CONTENT, "DocumentTitle", "ConceptNameCodeSequence"),
+    ),
+    "STEREOMETRIC": ((), ()),
+    "PLAN": ((), ()),
+    "MEASUREMENT": LABELLED,
+    "SURFACE": LABELLED,
+    "SURFACE SCAN": (CONTENT, ()),
+    "TRACT": LABELLED,
+    "ASSESSMENT": (("InstanceNumber",), ()),
+    "RADIOTHERAPY": (("InstanceNumber",), ()),
+    "ANNOTATION": LABELLED,
+}
+IMAGE_KEYS: dict[str, Keys] = {"IMAGE": (("InstanceNumber",), ())}
+KEYS = BRANCHES | IMAGE_KEYS | DOCUMENTS | OTHERS
+ABOVE = {"PATIENT": "", "STUDY": "PATIENT", "SERIES": "STUDY"}
+BELOW_SERIES = "SERIES"
+TIME = re.compile(r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?")
+DAY = re.compile(r"\d{8}")
+_tag = cache(Tag)
 VERSION, SOP_CLASS, SOP_INSTANCE, SYNTAX, IMPLEMENTATION = 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012
 USED = 0xFFFF
 LONGEST_UID = 64
+
+
+def faults(entry: Entry) -> Iterator[str]:
+    """What a record's keys lack."""
+    valued, there = KEYS[entry.type]
+    for keyword in valued:
+        if not entry.record.value(_tag(keyword)):
+            yield f"{entry.label} has no {_tag(keyword)}"
+    for keyword in there:
+        if _tag(keyword) not in entry.record.elements:
+            yield f"{entry.label} lacks {_tag(keyword)}"
+    if entry.type == "STUDY":
+        yield from _faults_of_time(entry)
+    if entry.record.text(_tag("VerificationFlag")) == VERIFIED and not entry.record.value(_tag("VerificationDateTime")):
+        yield f"{entry.label} is verified, and does not say when"
+
+
+def _faults_of_time(entry: Entry) -> Iterator[str]:
+    day, time = (entry.record.text(_tag(one)) for one in ("StudyDate", "StudyTime"))
+    if day and not is_day(day):
+        yield f"{entry.label} has the date {day}"
+    if time and not TIME.fullmatch(time):
+        yield f"{entry.label} has the time {time}"
+
+
+def is_day(text: str) -> bool:
+    """Whether it is a day of VR DA (PS3.5 6.2)."""
+    try:
+        return bool(DAY.fullmatch(text) and date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def directory(disc: Disc) -> Findings:
@@ -63,11 +148,11 @@ def types(disc: Disc) -> Findings:
     above_others = {entry.above.offset for entry in disc.directory.entries if entry.above}
     for entry in disc.directory.entries:
         above = entry.above.type if entry.above else ""
-        if entry.type not in keys.KEYS:
+        if entry.type not in KEYS:
             yield f"{entry.label}: its type is retired or unknown"
-        elif above != keys.ABOVE.get(entry.type, keys.BELOW_SERIES):
+        elif above != ABOVE.get(entry.type, BELOW_SERIES):
             yield f"{entry.label} stands below {above or 'the root'}"
-        elif entry.type in keys.BRANCHES and entry.offset not in above_others:
+        elif entry.type in BRANCHES and entry.offset not in above_others:
             yield f"{entry.label} has nothing below it"
     counts = Counter(entry.type for entry in disc.directory.entries)
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
@@ -84,7 +169,7 @@ def of_types(disc: Disc, kinds: Iterable[str]) -> Findings:
     """That each record has its keys."""
     entries = list(disc.directory.of(*kinds))
     for entry in entries:
-        yield from keys.faults(entry)
+        yield from faults(entry)
     return f"{len(entries)} with their keys"
 
 
@@ -102,8 +187,8 @@ CHECKS = (
     ("PATIENT", patients),
     ("STUDY", partial(of_types, kinds=("STUDY",))),
     ("SERIES", partial(of_types, kinds=("SERIES",))),
-    ("IMAGE", partial(of_types, kinds=keys.IMAGES)),
-    ("SR, KO, PR", partial(of_types, kinds=keys.DOCUMENTS)),
-    ("other records", partial(of_types, kinds=keys.OTHERS)),
+    ("IMAGE", partial(of_types, kinds=IMAGES)),
+    ("SR, KO, PR", partial(of_types, kinds=DOCUMENTS)),
+    ("other records", partial(of_types, kinds=OTHERS)),
     ("unique identifiers", unique),
 )

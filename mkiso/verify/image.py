@@ -16,8 +16,7 @@ from typing import Any, BinaryIO
 from pycdlib import PyCdlib
 from pycdlib.dr import DirectoryRecord
 
-from mkiso.verify.layout import is_ours
-from mkiso.verify.trees import MOST_FILES, Extent, Tree, Unreadable, is_plain, lying
+from mkiso.verify.archive import MOST_FILES, Extent, Tree, Unreadable, is_ours, is_plain, lying
 
 SECTOR = 2048
 DESCRIPTOR = 16 * SECTOR  # ECMA-119 8.4
@@ -26,7 +25,6 @@ LEAST, LEAST_READ = 1 << 24, 512
 EMPTY_FILES = 10_000
 MAGIC = b"\1CD001\1"
 ISO, JOLIET, ROCK_RIDGE = "ISO 9660", "Joliet", "Rock Ridge"
-
 Place = tuple[int, int]
 Naming = Callable[[DirectoryRecord], str]
 

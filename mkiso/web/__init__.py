@@ -6,9 +6,8 @@ from flask import Flask
 
 from mkiso.config import Config
 from mkiso.installation import Installation
-from mkiso.web import access, answers, api, context, guards, health, history, metrics, orders, pages
-from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs
-from mkiso.web.polls import Polls
+from mkiso.web import answers, api, guards, history, monitor, orders, pages, words
+from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs, Polls
 
 KEPT = 24 * 60 * 60
 LARGEST_BODY, MOST_FIELDS = 64 * 1024, 100
@@ -24,13 +23,13 @@ def create_app(config: Config) -> Flask:
     app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = KEPT
     app.before_request(guards.refuse_foreign_names)
-    app.before_request(access.refuse_odd_forwarding)
-    app.before_request(access.require_token)
-    app.before_request(access.require_text)
+    app.before_request(guards.refuse_odd_forwarding)
+    app.before_request(guards.require_token)
+    app.before_request(guards.require_text)
     app.before_request(guards.refuse_foreign_posts)
-    for room in (orders, api, health, metrics, pages, history):
+    for room in (orders, api, monitor, pages, history):
         app.register_blueprint(room.blueprint)
     answers.register(app)
-    context.register(app)
+    words.register(app)
     app.wsgi_app = Polls(app.wsgi_app, installation.glance, config.server)  # type: ignore[method-assign]
     return app

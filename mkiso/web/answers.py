@@ -1,10 +1,20 @@
-"""What every URL answers with: a disc, or an error as JSON or as a page."""
+"""What every URL answers with: a disc, or an error as JSON or as a page.
+
+A disc as an answer: its first bytes are there, and what fails behind them breaks the connection.
+
+A relay that nobody's request waits for: the page of its job tells how it goes.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
+import socket
+import threading
 import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from http import HTTPStatus
 from typing import Any, cast, get_args
 
@@ -24,19 +34,29 @@ from werkzeug.exceptions import HTTPException
 
 from mkiso.accession import parse_list
 from mkiso.config import LayoutName
+from mkiso.dicom.datasets import display_name
 from mkiso.disc.product import Format
-from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, JobNotFound, MkisoError, Stopping, Unauthorized
+from mkiso.errors import (
+    BadRequest,
+    Busy,
+    Cancelled,
+    ConfigurationError,
+    Internal,
+    JobNotFound,
+    MkisoError,
+    Stopping,
+    Unauthorized,
+)
+from mkiso.exhaustion import start
 from mkiso.installation import Installation
-from mkiso.job import Order, Relayed, make_disc, relay
+from mkiso.job import Disc, Order, Relayed, make_disc, relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
-from mkiso.names import display_name
-from mkiso.web.access import requester
-from mkiso.web.background import start_relay
 from mkiso.web.connection import Client, break_connection
+from mkiso.web.guards import installation, requester
 from mkiso.web.live import LiveJobs
-from mkiso.web.stream import DiscStream
 
+log = logging.getLogger("mkiso.web")
 RETRY_AFTER = 30
 FRAME = "frame"
 PAGE_HEADERS = {
@@ -47,11 +67,66 @@ PAGE_HEADERS = {
     "Vary": "Accept, Accept-Language",
 }
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
-log = logging.getLogger("mkiso.web")
 
 
-def installation() -> Installation:
-    return cast(Installation, current_app.extensions["mkiso"][0])
+class DiscStream:
+    """Raises what goes wrong before there is a first byte to send; it has a status of its own.
+
+    `ended` is called when the connection is done with the disc: later than the job, whose last
+    bytes may wait for their reader.
+    """
+
+    def __init__(self, disc: Disc, client: socket.socket | None, ended: Callable[[], None]) -> None:
+        self._disc, self._client, self._ended = disc, client, ended
+        self._chunks = iter(disc)
+        try:
+            self._first = next(self._chunks)
+        except BaseException:
+            disc.close()
+            raise
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._first
+        try:
+            for chunk in self._chunks:  # noqa: UP028  (`yield from` would close them when this is thrown away)
+                yield chunk
+        except Exception as error:  # the boundary: no server can tell it any more
+            if not isinstance(error, Cancelled):
+                log_once(log, "a disc broke off", error)
+            if self._client is not None:
+                break_connection(self._client)
+            raise BrokenPipeError(errno.EPIPE, "the disc broke off") from error
+
+    def close(self) -> None:
+        try:
+            self._disc.close()
+        finally:
+            self._ended()
+
+
+def start_relay(installation: Installation, live: LiveJobs, order: Order, destination: str) -> None:
+    """Begin the relay in a thread; returns when the job is in the ledger, or raises what failed before.
+
+    The thread is no daemon: a stopping worker waits for it, as long as its jobs may take then.
+    """
+    begun: Future[None] = Future()
+    cancellation = live.start(order.job_id, client=None)
+
+    def run() -> None:
+        try:
+            relay(installation, order, destination, cancellation, lambda: begun.set_result(None))
+        except BaseException as error:  # the boundary: whoever watches the job reads it in the ledger
+            if not begun.done():
+                begun.set_exception(error)
+        finally:
+            live.stop(order.job_id)
+
+    try:
+        start(threading.Thread(target=run, name="relay"), cancellation.check)
+    except BaseException:
+        live.stop(order.job_id)
+        raise
+    begun.result()
 
 
 def live_jobs() -> LiveJobs:

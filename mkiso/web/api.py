@@ -11,9 +11,10 @@ from flask import Blueprint, Response, g, jsonify, request
 from mkiso.accession import parse_one
 from mkiso.errors import BadRequest
 from mkiso.ledger.ledger import STATES
-from mkiso.ledger.tables import ledger_time
+from mkiso.ledger.schema import ledger_time
 from mkiso.retrieve.studies import count_patients
-from mkiso.web.answers import accession_list, argument, installation, known_job_id, live_jobs
+from mkiso.web.answers import accession_list, argument, known_job_id, live_jobs
+from mkiso.web.guards import installation
 
 MOST_JOBS = 1000
 blueprint = Blueprint("api", __name__, url_prefix="/api")

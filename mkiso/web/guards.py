@@ -2,29 +2,128 @@
 
 A browser says whose page asks, and for what (Fetch Metadata, `Origin`); a program says nothing, and is let through.
 Where another site's own name leads here (DNS rebinding), to a browser its page is ours: the Host tells.
+
+Who asks, and whether it is a request at all: tokens, the requester, and what every URL refuses.
 """
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
-from flask import request
+from flask import current_app, request
+from gunicorn.http.errors import ParseException
 
 from mkiso.addresses import host_name, is_loopback
 from mkiso.config import Server
-from mkiso.errors import BadRequest, Forbidden
-from mkiso.web.answers import installation
+from mkiso.errors import BadRequest, Forbidden, InvalidAccession, Unauthorized
+from mkiso.installation import Installation
 
+USER = "mkiso.user"  # of a token, in the WSGI environ
+# What a proxy tells of who asks, and all that it may hold: it goes into the ledger, the log and the pages.
+FORWARDED = {
+    "HTTP_X_FORWARDED_USER": re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_ .@+-]{0,126}[A-Za-z0-9_.@+-])?"),
+    "HTTP_X_FORWARDED_FOR": re.compile(r"[A-Za-z0-9_.:\[\], -]{1,512}"),
+}
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")  # of a pasted list's white space none
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 FROM_HERE = ("same-origin", "none")
 WINDOW = ("document",)
 DOWNLOAD = ("document", "iframe", "frame")  # a hospital's page may have its disc in a frame that nobody sees
-ANY_NAME = ("health.healthz", "health.readyz", "metrics.metrics", "static", "pages.logo")  # no patient, no change
+ANY_NAME = ("monitor.healthz", "monitor.readyz", "monitor.metrics", "static", "pages.logo")  # no patient, no change
 AUTHORITY = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 DETAIL = "Another site's page asked for this. Open it in a window of its own, or from mkiso's own pages."
+
+
+def installation() -> Installation:
+    return cast(Installation, current_app.extensions["mkiso"][0])
+
+
+def refuse_odd_forwarding() -> None:
+    """Before each request: raise BadRequest where a proxy's header has what no user's name and no address has."""
+    for key in FORWARDED:
+        if request.environ.get(key) and not _forwarded(request.environ, key):
+            name = key.removeprefix("HTTP_").replace("_", "-").title()
+            raise BadRequest(f"The header {name} has other than letters of ASCII, digits and what joins them.")
+
+
+def require_token() -> None:
+    """Before each request: raise Unauthorized for `/api/*` without a known token, where tokens are set.
+
+    Instead nginx may have checked a password: that it is nginx who says so is sure at our socket alone. As it asks
+    for none where it sees a token, one that nobody knows is refused where none are set, too.
+    """
+    if not request.path.startswith("/api/"):
+        return
+    installation: Installation = current_app.extensions["mkiso"][0]
+    tokens = installation.config.server.api_tokens
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    is_bearer, at_socket = scheme.lower() == "bearer", not request.environ.get("REMOTE_ADDR")
+    if not is_bearer and (not tokens or (at_socket and _forwarded(request.environ, "HTTP_X_FORWARDED_USER"))):
+        return
+    matching = [
+        known.name
+        for known in tokens
+        if hmac.compare_digest(known.token.get_secret_value().encode(), given.strip().encode())
+    ]
+    if not (is_bearer and matching):
+        raise Unauthorized("Send the header Authorization: Bearer TOKEN with a token of server.api_tokens.")
+    request.environ[USER] = matching[0]
+
+
+def require_text() -> None:
+    """Before each request: read all of it, for which the client has a limit; BadRequest where it is no text in UTF-8.
+
+    Where that is an accession number, it is InvalidAccession.
+    """
+    try:
+        body = request.get_data()
+    except ParseException:
+        raise BadRequest("The request's body is not as HTTP has it.") from None
+    form = body if request.mimetype == "application/x-www-form-urlencoded" else b""
+    parameters = map(unquote_to_bytes, (request.query_string + b"&" + form).split(b"&"))
+    fields = (f"{name}={value}".encode() for name, value in request.form.items(multi=True))
+    for parameter in (*parameters, *fields):
+        if not is_text(parameter):
+            if parameter.startswith(b"accession_number"):
+                raise InvalidAccession("An accession number consists of printable ASCII characters.")
+            raise BadRequest("The request's parameters are no text in UTF-8.")
+    if CONTROL.search(request.environ["PATH_INFO"].encode("latin-1")):
+        raise BadRequest("The URL's path has control characters.")
+
+
+def is_text(text: bytes) -> bool:
+    """Whether it is UTF-8, and has no NUL and no other control character but white space."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return not CONTROL.search(text)
+
+
+def requester() -> str:
+    """Who sent the request that is being answered."""
+    return asker(request.environ)
+
+
+def asker(environ: Mapping[str, Any]) -> str:
+    """`USER@ADDRESS` or `ADDRESS`; what a proxy forwards counts only from loopback or the unix socket."""
+    address, user = host_name(environ.get("REMOTE_ADDR") or ""), environ.get(USER)
+    if not address or is_loopback(address):
+        forwarded = _forwarded(environ, "HTTP_X_FORWARDED_FOR").rpartition(",")[2].strip()
+        address = forwarded or address or "local"
+        user = user or _forwarded(environ, "HTTP_X_FORWARDED_USER")
+    return f"{user}@{address}" if user else address
+
+
+def _forwarded(environ: Mapping[str, Any], key: str) -> str:
+    """What a proxy's header says, where it has nothing odd."""
+    said: str = environ.get(key, "")
+    return said if FORWARDED[key].fullmatch(said) else ""
 
 
 def refuse_foreign_names() -> None:

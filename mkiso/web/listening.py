@@ -18,7 +18,7 @@ from gunicorn.util import parse_address
 from mkiso.addresses import advice, bind_error, host_name, is_loopback
 from mkiso.config import Server
 from mkiso.errors import ConfigurationError
-from mkiso.locks import held
+from mkiso.workspace import held
 
 BACKLOG = 2048
 PATIENCE = 3.0  # the workers of a service that was killed go on for a second

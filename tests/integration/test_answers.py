@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mkiso import errors
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from tests.support.answers import LONG

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mkiso.commands import output
+from mkiso.commands import cli
 from tests.integration.conftest import Site
 from tests.support.archive import running_archive
 from tests.support.destination import running_destination
@@ -266,10 +266,10 @@ def test_a_command_that_is_stopped_is_cleared_away(number: int, status: int, tmp
 def test_a_disc_has_its_name_when_it_is_whole(flag: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "O_TMPFILE", flag)
     iso = tmp_path / "x.iso"
-    with output.written(str(iso), force=False) as write:
+    with cli.written(str(iso), force=False) as write:
         write(b"whole")
         assert not iso.exists()
-    with suppress(KeyboardInterrupt), output.written(str(iso), force=True) as write:
+    with suppress(KeyboardInterrupt), cli.written(str(iso), force=True) as write:
         write(b"half")
         assert iso.read_bytes() == b"whole"
         raise KeyboardInterrupt

@@ -14,14 +14,13 @@ from pydicom.data import get_charset_files, get_testdata_files
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
-from mkiso.cancellation import Cancellation
-from mkiso.contents import making, pictures
-from mkiso.contents.contents import PAGES
-from mkiso.contents.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why
-from mkiso.contents.xhtml import ELEMENTS
-from mkiso.dcmtk import gdcmconv, pdftoppm
-from mkiso.dcmtk.conversion import Converter
-from mkiso.dcmtk.dcmj2pnm import jpeg_size
+from mkiso.browse import pictures, shown
+from mkiso.browse.contents import PAGES
+from mkiso.browse.reports import ELEMENTS
+from mkiso.browse.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why
+from mkiso.clock import Cancellation
+from mkiso.dcmtk import converters
+from mkiso.dcmtk.converters import Converter, jpeg_size
 from mkiso.errors import Cancelled, DiskFull
 from tests.support import datasets, hostile
 from tests.support.contents import Showing, items, series_of
@@ -91,7 +90,7 @@ def test_patients_and_studies_stay_apart_and_in_their_order(job: Showing) -> Non
 
 
 def test_a_series_of_several_folders_is_one(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.disc.stage.A_FOLDER", 3)
+    monkeypatch.setattr("mkiso.disc.layout.A_FOLDER", 3)
     (series,) = series_of(job.put(*(ct(number, 16) for number in range(1, 11))).shown(pictures=2))
     assert (series.instances, [item.number for item in series.items]) == (10, ["3", "8"])
 
@@ -113,7 +112,7 @@ def test_every_transfer_syntax_has_its_picture(job: Showing) -> None:
 def test_what_dcmtk_cannot_decode_is_told_where_gdcmconv_is_not(
     name: str, job: Showing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gdcmconv, "installed", lambda: None)
+    monkeypatch.setattr(converters, "installed", lambda: None)
     (item,) = made(job, with_uids(file(name)))
     assert isinstance(item, Nothing)
     assert (item.why, item.kind) == (Why.SYNTAX, uid.UID(dcmread(file(name)).SOPClassUID).name)
@@ -146,8 +145,8 @@ def test_a_video_is_told_as_what_cannot_be_decoded(job: Showing) -> None:
 
 def test_an_instance_is_decoded_once_for_all_its_frames(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[object] = []
-    decode = gdcmconv.decode
-    monkeypatch.setattr(gdcmconv, "decode", lambda *words: decoded.append(words) or decode(*words))
+    decode = converters.decode
+    monkeypatch.setattr(converters, "decode", lambda *words: decoded.append(words) or decode(*words))
     source = dcmread(file("JPEG2000.dcm"))
     source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = (
         uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
@@ -161,7 +160,7 @@ def test_an_instance_is_decoded_once_for_all_its_frames(job: Showing, monkeypatc
 
 def test_an_instance_that_gdcmconv_cannot_decode_is_tried_once(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[object] = []
-    monkeypatch.setattr(gdcmconv, "decode", lambda *words: bool(tried.append(words)))
+    monkeypatch.setattr(converters, "decode", lambda *words: bool(tried.append(words)))
     loop = datasets.ultrasound_loop(COMMON, 1, 1)
     loop.file_meta.TransferSyntaxUID = uid.JPEG2000
     loop.PixelData = encapsulate([b"torn"])
@@ -172,7 +171,7 @@ def test_an_instance_that_gdcmconv_cannot_decode_is_tried_once(job: Showing, mon
 
 def test_a_disk_that_gdcmconv_filled_is_not_told_as_broken(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its torn file is gone when the others are looked at."""
-    monkeypatch.setattr(gdcmconv, "decode", lambda *_words: False)
+    monkeypatch.setattr(converters, "decode", lambda *_words: False)
     monkeypatch.setattr(
         "mkiso.workspace.free_space", lambda place: 0 if place.name.startswith("pictures-") else 1 << 30
     )
@@ -417,7 +416,7 @@ def test_whatever_becomes_of_poppler_the_document_is_there(
     script: str | None, job: Showing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = instead(job.directory, script) / "dcmj2pnm" if script else None
-    monkeypatch.setattr(pdftoppm, "installed", lambda: str(program) if program else None)
+    monkeypatch.setattr(converters, "installed", lambda: str(program) if program else None)
     job.put(datasets.document(COMMON, 1, 1))
     document, nothing = job.items(limit=1)
     assert isinstance(document, Document)
@@ -554,25 +553,25 @@ def test_a_picture_that_would_take_too_much_is_told_as_too_large(job: Showing, m
 
 
 def test_a_report_that_would_take_too_much_is_told_as_too_large(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.contents.reports.LARGEST_REPORT", 100)
+    monkeypatch.setattr("mkiso.browse.reports.LARGEST_REPORT", 100)
     assert made(job, datasets.report(COMMON, 1, 1)) == [Nothing("1", "Basic Text SR Storage", Why.LARGE)]
 
 
 def test_a_report_that_is_a_long_page_is_told_as_too_large(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.dcmtk.dsr2html.LARGEST_PAGE", 100)
+    monkeypatch.setattr("mkiso.dcmtk.converters.LARGEST_PAGE", 100)
     assert made(job, datasets.report(COMMON, 1, 1)) == [Nothing("1", "Basic Text SR Storage", Why.LARGE)]
 
 
 def test_reports_that_a_discs_pages_cannot_hold_are_told_as_too_large(
     job: Showing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(making, "LARGEST_OF_REPORTS", 1500)
+    monkeypatch.setattr(shown, "LARGEST_OF_REPORTS", 1500)
     found = made(job, *(datasets.report(COMMON, 1, number) for number in range(1, 9)))
     assert {getattr(one, "why", None) for one in found} == {None, Why.LARGE}
 
 
 def test_a_program_that_writes_without_end_costs_its_picture(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.dcmtk.dcmj2pnm.LARGEST_PICTURE", 10_000)
+    monkeypatch.setattr("mkiso.dcmtk.converters.LARGEST_PICTURE", 10_000)
     job.put(ct())
     (item,) = items(job.shown(dcmtk_dir=instead(job.directory, 'exec cat /dev/zero > "${@: -1}"')))
     assert item.why is Why.LARGE
@@ -581,7 +580,7 @@ def test_a_program_that_writes_without_end_costs_its_picture(job: Showing, monke
 def test_a_program_that_takes_memory_without_end_costs_its_picture(
     job: Showing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.contents.contents.Converter", partial(Converter, memory=1 << 27))
+    monkeypatch.setattr("mkiso.browse.contents.Converter", partial(Converter, memory=1 << 27))
     job.put(ct())
     script = "a=xxxxxxxxxxxxxxxx; while :; do a=$a$a; done"
     (item,) = items(job.shown(dcmtk_dir=instead(job.directory, script)))
@@ -598,7 +597,7 @@ def test_a_program_that_says_without_end_costs_nothing(job: Showing) -> None:
 
 
 def test_no_two_instances_share_what_lies_between(job: Showing) -> None:
-    bench = making.Bench(None, Path("/w/room"), Path("/w/web"))  # type: ignore[arg-type]
+    bench = shown.Bench(None, Path("/w/room"), Path("/w/web"))  # type: ignore[arg-type]
     job.put(ct(1), ct(2))
     assert len({bench.path(one.instance, "raw") for one in job.staged}) == 2
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.disc.dicomdir import CHUNK, Completed, Dicomdir, make_dicomdir
 from mkiso.errors import Cancelled, Internal

@@ -9,13 +9,13 @@ from pydicom.filereader import read_file_meta_info
 
 from mkiso.config import Config, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
+from mkiso.dicom.instances import read_arrival
+from mkiso.dicom.records import SYNTAX, Record, flat, read
 from mkiso.disc import dicomdir
 from mkiso.disc.dicomdir import CHUNK, Completed, Dicomdir, make_dicomdir
-from mkiso.disc.pdi import pdi
-from mkiso.disc.records import SYNTAX, Record, flat, read
-from mkiso.disc.tree import Setting, Tree
+from mkiso.disc.layout import pdi
+from mkiso.disc.product import Setting, Tree
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
-from mkiso.retrieve.instances import read_arrival
 from mkiso.verify.verify import verify
 from mkiso.workspace import Workspace
 from tests.support import datasets

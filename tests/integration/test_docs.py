@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.commands.check import checks
 from mkiso.commands.trial import trial
 from mkiso.config import Config, parse

@@ -14,7 +14,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from pynetdicom import AE, build_context
 
 from mkiso import errors
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc

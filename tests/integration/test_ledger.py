@@ -20,11 +20,11 @@ import requests
 import sqlalchemy as sa
 
 from mkiso import workspace
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.errors import DiskFull, JobExists, LedgerUnavailable, PacsUnreachable
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
-from mkiso.ledger import database, tables
+from mkiso.ledger import database, schema
 from mkiso.ledger.database import Database
 from mkiso.ledger.ledger import Ledger, now
 from mkiso.process import remove_tree
@@ -325,7 +325,7 @@ def test_a_host_that_vanishes_within_a_transaction_holds_no_row(
         job_id = opened(ledger, "A")
 
         def vanish(connection: sa.Connection) -> None:
-            connection.execute(tables.jobs.update().values(state="retrieving"))
+            connection.execute(schema.jobs.update().values(state="retrieving"))
             back.wait()
 
         with pytest.raises(LedgerUnavailable):
@@ -440,14 +440,14 @@ def test_what_no_column_takes_is_cut(ledger: Ledger) -> None:
     ledger.update(job_id, patient_name=long, error={"code": "internal", "detail": odd + long})
     job = ledger.job(job_id)
     assert job["requester"] == "ab?c"
-    assert {len(job["destination"]), len(job["patient_name"])} == {tables.LONGEST_TEXT}
+    assert {len(job["destination"]), len(job["patient_name"])} == {schema.LONGEST_TEXT}
     assert job["error"]["detail"] == "ab?c" + long
     columns = ("sop_class_uid", "series_uid", "study_uid", "transfer_syntax", "outcome")
     rows = [
         {"sop_instance_uid": "1" * length, **dict.fromkeys(columns, odd + long), "bytes": 1} for length in (2, 99, 100)
     ]
     ledger.hand_out(job_id, rows)
-    query = sa.select(tables.instances.c.sop_instance_uid).order_by(tables.instances.c.sop_instance_uid)
+    query = sa.select(schema.instances.c.sop_instance_uid).order_by(schema.instances.c.sop_instance_uid)
     found = ledger._database.do(lambda connection: connection.execute(query).scalars().all())
     assert found == ["11", "1" * 64]
 
@@ -460,10 +460,10 @@ def test_an_id_is_taken_once_on_every_database(ledger: Ledger) -> None:
 
 def test_silence_is_told_by_the_databases_clock(ledger: Ledger) -> None:
     job_id = opened(ledger, "A", work_dir="ELSEWHERE")
-    column = tables.jobs.c.alive_at
+    column = schema.jobs.c.alive_at
     for seconds, state in ((110, "queued"), (130, "failed")):
         values = {"alive_at": ledger._database.now - seconds}
-        ledger._database.do(lambda connection, values=values: connection.execute(tables.jobs.update().values(values)))
+        ledger._database.do(lambda connection, values=values: connection.execute(schema.jobs.update().values(values)))
         assert ledger.job(job_id)["state"] == state
     ledger.update(job_id, state="retrieving", finished_at=None, error=None)
     silent_for = sa.select(ledger._database.now - column)

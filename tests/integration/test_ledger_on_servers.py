@@ -9,7 +9,7 @@ import pytest
 from alembic import op
 
 from mkiso.errors import LedgerUnavailable
-from mkiso.ledger import retention, totals
+from mkiso.ledger import totals
 from mkiso.ledger.ledger import Ledger
 from tests.integration.test_ledger import MANY, Server, new_database, server, servers
 from tests.support.ledgers import layout, make, require_all_rows
@@ -90,8 +90,8 @@ def test_each_host_counts_its_own_jobs(house: House) -> None:
 
 
 def test_hosts_that_forget_at_once_count_nothing_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "JOBS", 3)
-    monkeypatch.setattr(retention, "BREATH", 0)
+    monkeypatch.setattr(totals, "JOBS", 3)
+    monkeypatch.setattr(totals, "BREATH", 0)
     for _ in range(20):
         ended(house, 9)
     young = ended(house, 0.9, house.theirs)

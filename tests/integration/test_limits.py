@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from mkiso import errors
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.disc.product import Format
 from mkiso.errors import MkisoError
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
-from mkiso.locks import held
-from mkiso.retrieve.slots import lock_file
+from mkiso.retrieve.receiver import lock_file
 from mkiso.web.server import serve
+from mkiso.workspace import held
 from tests.integration.conftest import Site
 from tests.support import service
 from tests.support.archive import running_archive

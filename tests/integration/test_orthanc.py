@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from pydicom import dcmread
 
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.errors import SeveralPatients
 from mkiso.installation import Installation

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from mkiso.contents.shown import About, NotIndexed, Patient, Viewer
-from mkiso.pages.markup import NOT_XML
-from mkiso.pages.pages import write_pages
+from mkiso.browse.pages import NOT_XML, write_pages
+from mkiso.browse.shown import About, NotIndexed, Patient, Viewer
 from tests.support.browser import accessibility_violations, watched_page
 from tests.support.shown import HOSTILE, about, ct_jpeg, everything, hostile, hostile_about, patient, put_files, series
 

@@ -12,11 +12,11 @@ import yaml
 from sqlalchemy import create_engine, text
 
 from mkiso import errors
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.config import parse
+from mkiso.dicom.datasets import display_name, page_name
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
-from mkiso.names import display_name, page_name
 from mkiso.patients import patient_source
 from tests.integration.conftest import Site
 from tests.integration.test_orthanc import before_orthanc

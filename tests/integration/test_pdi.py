@@ -17,7 +17,7 @@ import requests
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.config import LayoutName, parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc

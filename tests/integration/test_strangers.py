@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mkiso import errors
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
@@ -130,7 +130,7 @@ def test_silent_connections_end_though_tls_waits_for_ever(tmp_path: Path, monkey
 
 
 def test_foreign_instances_of_endless_elements_hold_up_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.retrieve.instances.STRANGERS", 0.5, raising=False)
+    monkeypatch.setattr("mkiso.dicom.instances.STRANGERS", 0.5, raising=False)
     with attacked(tmp_path) as (site, pool):
         made = pool.submit(site.disc)
         site.wait_for_receiver()

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from mkiso import errors
-from mkiso.cancellation import Cancellation
 from mkiso.checks import Check
+from mkiso.clock import Cancellation
 from mkiso.commands.check import checks
 from mkiso.config import Receiver, Retrieve, Tls, Tools, parse
 from mkiso.errors import MkisoError

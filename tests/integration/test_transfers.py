@@ -17,8 +17,8 @@ from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 
 from mkiso.config import Receiver, Retrieve, Tools
+from mkiso.dicom.instances import read_whole
 from mkiso.retrieve.inbox import Inbox
-from mkiso.retrieve.instances import read_whole
 from mkiso.retrieve.receiver import RunningReceiver, started_receiver
 from mkiso.workspace import Workspace
 from tests.support.holdings import Instance, read

@@ -14,8 +14,8 @@ import pytest
 from pydicom import Dataset
 
 from mkiso.checks import Check
-from mkiso.disc.records import FILE_ID, IN_USE, LAST, LOWER, NEXT, SOP_INSTANCE, TYPE, Record, element, flat
-from mkiso.verify.trees import Unreadable
+from mkiso.dicom.records import FILE_ID, IN_USE, LAST, LOWER, NEXT, SOP_INSTANCE, TYPE, Record, element, flat
+from mkiso.verify.archive import Unreadable
 from mkiso.verify.verify import verify
 from tests.support import datasets
 from tests.support.pdi import (

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from pycdlib import PyCdlib
 
-from mkiso.disc.records import Malformed, element, item, written
-from mkiso.verify import archive, directory, image, pages
+from mkiso.dicom.records import Malformed, element, item, written
+from mkiso.verify import archive, directory, image
 from mkiso.verify import disc as disc_module
-from mkiso.verify.trees import Unreadable
+from mkiso.verify.archive import Unreadable
 from mkiso.verify.verify import verify
 from tests.integration.test_verify import disc, failed, found, sound
 from tests.support import datasets
@@ -165,11 +165,11 @@ def test_a_dicomdir_of_more_records_than_the_disc_has_files_is_not_taken_apart()
     ],
 )
 def test_a_page_that_would_fill_the_memory_is_no_page(content: bytes, said: str) -> None:
-    assert said in str(pages.read_page("A.HTM", XHTML + content, 10_000).fault)
+    assert said in str(disc.read_page("A.HTM", XHTML + content, 10_000).fault)
 
 
 def test_text_of_many_equals_signs_is_a_page() -> None:
-    assert pages.read_page("A.HTM", XHTML + b"<p>" + b"=" * 3_000 + b"</p></body></html>").fault is None
+    assert disc_module.read_page("A.HTM", XHTML + b"<p>" + b"=" * 3_000 + b"</p></body></html>").fault is None
 
 
 def test_an_image_whose_files_overlap_is_refused_and_one_whose_files_are_the_same_is_read(tmp_path: Path) -> None:
@@ -233,6 +233,6 @@ def test_an_image_of_far_too_many_directory_records_is_not_read(
 
 
 def test_a_folder_of_far_too_many_files_is_not_read(disc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.verify.trees.MOST_FILES", 10)
+    monkeypatch.setattr("mkiso.verify.archive.MOST_FILES", 10)
     with pytest.raises(Unreadable, match="more than 10 files"):
         verify(disc)

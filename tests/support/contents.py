@@ -6,11 +6,10 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from mkiso.contents.contents import show
-from mkiso.contents.making import Maker
-from mkiso.contents.shown import WEB, Item, Patient, Series
-from mkiso.disc.stage import Staged, stage
-from mkiso.retrieve.instances import read_whole
+from mkiso.browse.contents import show
+from mkiso.browse.shown import WEB, Item, Maker, Patient, Series
+from mkiso.dicom.instances import read_whole
+from mkiso.disc.layout import Staged, stage
 from tests.support.stage import encoded
 
 DCMTK = Path("/usr/bin")

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mkiso.verify.trees import Unreadable
+from mkiso.verify.archive import Unreadable
 from mkiso.verify.verify import verify
 from tests.support.mixed import MOVING, Answer
 from tests.support.service import instances_of, instances_on, read_disc

@@ -7,14 +7,13 @@ from pydicom import Dataset
 
 from mkiso.config import Media, Tools
 from mkiso.dcmtk.dcmmkdir import Indexer
+from mkiso.dicom.instances import read_whole
+from mkiso.dicom.records import Record, element, read, taken_apart, written
 from mkiso.disc.dicomdir import make_dicomdir
-from mkiso.disc.image import mastering
-from mkiso.disc.product import Product
-from mkiso.disc.records import Record, element, read, taken_apart, written
-from mkiso.disc.stage import set_aside, stage
-from mkiso.disc.tree import Graft
+from mkiso.disc.iso import mastering
+from mkiso.disc.layout import set_aside, stage
+from mkiso.disc.product import Graft, Product
 from mkiso.disc.zip import zipping
-from mkiso.retrieve.instances import read_whole
 from tests.support import datasets
 from tests.support.stage import JOHN, encoded, presentation
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from mkiso.contents.shown import WEB, About, Document, Nothing, Patient, Picture, Report, Series, Study, Viewer, Why
+from mkiso.browse.shown import WEB, About, Document, Nothing, Patient, Picture, Report, Series, Study, Viewer, Why
 from tests.support import datasets
 from tests.support.tools import run
 

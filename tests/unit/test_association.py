@@ -8,12 +8,13 @@ from mkiso.dcmtk.association import (
     Failure,
     Peer,
     association_argv,
+    association_error,
     association_failure,
     attempts,
+    silent_error,
     whole_seconds,
     words,
 )
-from mkiso.dcmtk.pacs import association_error, silent_error
 
 TEXTS = {
     "findscu-refused": Failure.UNREACHABLE,

@@ -1,6 +1,6 @@
 import pytest
 
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.errors import Cancelled
 
 

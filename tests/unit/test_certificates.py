@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.certificates import Period, faults, periods, too_open, unusable
 from mkiso.config import Tls
+from mkiso.dcmtk.storescp import Period, faults, periods, too_open, unusable
 from tests.support.certificates import PAST, Authority, Pair
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import uid
 
-from mkiso.cancellation import Cancellation
-from mkiso.contents import choice
-from mkiso.contents.choice import A_DISC, A_SERIES, Kind, Wanted, choose, shares, spread
+from mkiso.browse import choice
+from mkiso.browse.choice import A_DISC, A_SERIES, Kind, Wanted, choose, shares, spread
+from mkiso.clock import Cancellation
+from mkiso.dicom.instances import Instance, read_whole
 from mkiso.errors import Cancelled
-from mkiso.retrieve.instances import Instance, read_whole
 from tests.support import datasets
 from tests.support.stage import JOHN, encoded
 

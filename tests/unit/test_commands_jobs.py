@@ -2,8 +2,7 @@ from typing import Any
 
 import pytest
 
-from mkiso.commands.jobs import COLUMNS, details, table
-from mkiso.commands.options import requester
+from mkiso.commands.jobs import COLUMNS, details, requester, table
 
 JOB: dict[str, Any] = {
     "id": "123e4567-e89b-12d3-a456-426614174000",

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from mkiso.disc.completion import (
+from mkiso.dicom.encoding import INSTANCE_NUMBER, PATIENT_ID, SERIES_NUMBER
+from mkiso.dicom.records import FILE_ID, TYPE, Record, element
+from mkiso.disc.dicomdir import (
     ACCESSION,
     STUDY_DATE,
     STUDY_ID,
@@ -15,8 +17,6 @@ from mkiso.disc.completion import (
     put_in,
     take_out,
 )
-from mkiso.disc.records import FILE_ID, TYPE, Record, element
-from mkiso.retrieve.encoding import INSTANCE_NUMBER, PATIENT_ID, SERIES_NUMBER
 from tests.support import datasets
 from tests.support.stage import JOHN, encoded
 

@@ -4,10 +4,17 @@ from pathlib import Path
 import pytest
 from pytest_subprocess import FakeProcess
 
-from mkiso.dcmtk.conversion import Converter
-from mkiso.dcmtk.dcm2pdf import document_argv, make_document
-from mkiso.dcmtk.dsr2html import Reading, make_report, report_argv
-from mkiso.dcmtk.gdcmconv import decode, installed, raw_argv
+from mkiso.dcmtk.converters import (
+    Converter,
+    Reading,
+    decode,
+    document_argv,
+    make_document,
+    make_report,
+    raw_argv,
+    report_argv,
+)
+from mkiso.dcmtk.converters import gdcmconv_installed as installed
 
 DCMTK = Path("/opt/dcmtk")
 

@@ -11,12 +11,22 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from mkiso.contents.headers import Header
-from mkiso.datasets import Unreadable, decoded, first_item, read, readable, texts, values, write_in_utf8
+from mkiso.browse.choice import Header
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import STUDY_KEYS, Finder
+from mkiso.dicom.datasets import (
+    Unreadable,
+    decoded,
+    disc_file_name,
+    first_item,
+    page_name,
+    read,
+    readable,
+    texts,
+    values,
+    write_in_utf8,
+)
 from mkiso.errors import AccessionNotFound, PacsRejected
-from mkiso.names import disc_file_name, page_name
 from mkiso.retrieve.studies import count_patients, find_studies, with_instances
 from tests.support import datasets
 from tests.support.stage import encoded

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.dcmtk.dcmj2pnm import (
+from mkiso.dcmtk.converters import (
     COLOUR,
     OWN_WINDOW,
     STORED_TABLE,

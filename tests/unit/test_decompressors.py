@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 from pytest_subprocess import FakeProcess
 
-from mkiso.dcmtk.conversion import Converter
-from mkiso.dcmtk.decompressors import PROGRAMS, decompress, decompress_argv
+from mkiso.dcmtk.converters import PROGRAMS, Converter, decompress, decompress_argv
 
 DCMTK = Path("/opt/dcmtk")
 

@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 from pytest_subprocess import FakeProcess
 
-from mkiso.dcmtk import echoscu
-from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.echoscu import echo, echo_argv
+from mkiso.dcmtk import association
+from mkiso.dcmtk.association import Peer, echo, echo_argv
 from mkiso.process import ToolTimeout
 
 BIN = Path("/opt/dcmtk")
@@ -47,5 +46,5 @@ def test_a_peer_that_is_too_late_is_not_well(pacs: Peer, monkeypatch: pytest.Mon
     def late(argv: tuple[str, ...], *, timeout: float, **_: object) -> None:
         raise ToolTimeout(argv, timeout)
 
-    monkeypatch.setattr(echoscu, "run", late)
+    monkeypatch.setattr(association, "run", late)
     assert "30 s" in str(echo(BIN, pacs))

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from mkiso.contents.entities import patients_of, series_of
-from mkiso.contents.shown import Patient, Series, Study
-from mkiso.retrieve.instances import Instance
+from mkiso.browse.contents import patients_of, series_of
+from mkiso.browse.shown import Patient, Series, Study
+from mkiso.dicom.instances import Instance
 
 
 def instance(patient: str, study: str, series: str, number: int) -> Instance:

@@ -14,16 +14,15 @@ import pytest
 from gunicorn.arbiter import Arbiter
 
 from mkiso import exhaustion
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.errors import Busy, Cancelled, Internal
 from mkiso.exhaustion import awaited, pool_of
-from mkiso.last import Last
+from mkiso.installation import Last
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.pulse import Pulse, Row
+from mkiso.ledger.record import Pulse, Row
 from mkiso.process import run
 from mkiso.web.live import LiveJobs
-from mkiso.web.server import _Arbiter
-from mkiso.web.worker import Heartbeat, Worker
+from mkiso.web.server import Heartbeat, Worker, _Arbiter
 
 NO_THREAD = RuntimeError("can't start new thread")
 LACKS = [

@@ -10,15 +10,8 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from mkiso.dcmtk.storescp import Transfers
+from mkiso.dicom.instances import Expectation, Foreign, Instance, Unattributable, claimed_key, read_arrival
 from mkiso.retrieve.inbox import Inbox
-from mkiso.retrieve.instances import (
-    Expectation,
-    Foreign,
-    Instance,
-    Unattributable,
-    claimed_key,
-    read_arrival,
-)
 from tests.support.strangers import HEAD, STUDY, of_many_steps, uid
 from tests.unit.test_inbox import Counted
 from tests.unit.test_walker import ITEM_END, OPEN, PIXELS, SEQUENCE, SEQUENCE_END, item, long, short, tag
@@ -165,7 +158,7 @@ def test_what_is_foreign_or_nobodys_is_counted_and_gone(inbox: Callable[..., Inb
 def test_what_there_was_no_time_for_explains_nothing_and_is_counted(
     inbox: Callable[..., Inbox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.retrieve.instances.STRANGERS", 0)
+    monkeypatch.setattr("mkiso.dicom.instances.STRANGERS", 0)
     it = inbox(sent(tmp_path, HEAD + STUDY))
     assert (it.foreign, it.unread, list(tmp_path.iterdir())) == (0, 1, [])
 

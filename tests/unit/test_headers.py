@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from mkiso.contents.headers import Header
-from mkiso.retrieve.keys import LARGEST
+from mkiso.browse.choice import Header
+from mkiso.dicom.headers import LARGEST
 from tests.support import datasets
 from tests.support.stage import encoded
 from tests.support.studies import IR87, JOHN

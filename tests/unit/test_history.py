@@ -14,10 +14,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from mkiso.errors import LedgerUnavailable
-from mkiso.ledger.glance import Glance
-from mkiso.ledger.history import BATCH, History
+from mkiso.ledger.history import BATCH, Glance, History
 from mkiso.ledger.ledger import Ledger
-from mkiso.web.table import COLUMNS, csv_lines, harmless
+from mkiso.web.history import COLUMNS, csv_lines, harmless
 from tests.unit.test_web import BROWSER, Jobs, client, installation, ledger, service
 
 __all__ = ("client", "installation", "service")  # fixtures
@@ -256,7 +255,7 @@ class Known:
 
 
 def test_no_ask_is_lost_while_another_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.ledger.glance.AGE", 0)
+    monkeypatch.setattr("mkiso.ledger.history.AGE", 0)
     glance, interval = Glance(Known()), sys.getswitchinterval()  # type: ignore[arg-type]
     sys.setswitchinterval(1e-6)
     try:

@@ -5,9 +5,9 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from mkiso.config import Media
-from mkiso.disc.image import image_size, master_argv, mastering, require_small_files
+from mkiso.dicom.instances import Instance
+from mkiso.disc.iso import image_size, master_argv, mastering, require_small_files
 from mkiso.errors import DiscTooLarge, Internal
-from mkiso.retrieve.instances import Instance
 
 TOOL = Path("/opt/genisoimage")
 GRAFTS = [("DICOMDIR", Path("/w/disc/DICOMDIR"))]

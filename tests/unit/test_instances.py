@@ -25,7 +25,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mkiso.retrieve.instances import (
+from mkiso.dicom.instances import (
     Expectation,
     Instance,
     Unattributable,

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from mkiso.contents.headers import Header
-from mkiso.disc.completion import own_values
-from mkiso.retrieve.keys import KEYS, KEYWORDS, LARGEST, LONGEST, Keys, read_keys
-from mkiso.retrieve.salvage import READ
+from mkiso.browse.choice import Header
+from mkiso.dicom.headers import KEYS, KEYWORDS, LARGEST, LONGEST, READ, Keys, read_keys
+from mkiso.disc.dicomdir import own_values
 from tests.support import datasets
 from tests.support import odd_files as odd
 from tests.support.odd_files import ODD

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mkiso.errors import LedgerUnavailable
-from mkiso.last import Last
+from mkiso.installation import Last
 
 
 class Looks:

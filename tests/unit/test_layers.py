@@ -15,38 +15,20 @@ ROOT = Path(mkiso.__file__).parent
 # From the bottom to the top; a module imports from its own row and from those before it.
 LAYERS = (
     {"errors"},
-    {
-        "process",
-        "config",
-        "problems",
-        "yaml_file",
-        "accession",
-        "addresses",
-        "certificates",
-        "cancellation",
-        "datasets",
-        "names",
-        "log",
-        "locks",
-        "clock",
-        "last",
-        "heaps",
-        "exhaustion",
-        "places",
-        "texts",
-    },
+    {"accession", "addresses", "clock", "config", "exhaustion", "heaps", "log", "process", "texts"},
+    {"dicom"},
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
-    {"contents", "pages"},
-    {"disc", "relay", "status", "checks", "installation"},
-    {"job", "trial", "verify"},
+    {"browse"},
+    {"disc", "relay", "checks", "installation"},
+    {"job", "verify"},
     {"web", "commands"},
 )
 ONLY = {
     "flask": {"web"},
     "prometheus_client": {"web"},
     "subprocess": {"process"},
-    "yaml": {"yaml_file"},
+    "yaml": {"config"},
     "alembic": {"ledger"},
     "sqlalchemy": {"ledger", "patients"},
     "psutil": {"retrieve", "workspace"},
@@ -81,6 +63,18 @@ def test_no_room_imports_itself_by_way_of_others() -> None:
     graph: dict[str, set[str]] = {}
     for name, room in ROOMS.items():
         graph.setdefault(room, set()).update(rooms_imported(name))
+    TopologicalSorter(graph).prepare()
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Nor within a room."""
+    modules = {("mkiso/" + name).removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in FILES}
+    graph: dict[str, set[str]] = {}
+    for name, tree in TREES.items():
+        module = ("mkiso/" + name).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for node in (one for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)):
+            taken = {f"{node.module}.{alias.name}" for alias in node.names}
+            graph.setdefault(module, set()).update(taken & modules or {node.module or ""} & modules)
     TopologicalSorter(graph).prepare()
 
 

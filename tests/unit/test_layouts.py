@@ -1,9 +1,9 @@
 from pathlib import Path
 
 from mkiso.config import Config
-from mkiso.disc.layouts import legacy
-from mkiso.disc.tree import Setting, Tree
-from mkiso.retrieve.instances import Instance
+from mkiso.dicom.instances import Instance
+from mkiso.disc.layout import legacy
+from mkiso.disc.product import Setting, Tree
 from mkiso.workspace import Workspace
 
 

@@ -15,12 +15,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from mkiso.dicom.instances import Instance
 from mkiso.errors import ConfigurationError, DiskFull, JobExists, JobNotFound, LedgerUnavailable
-from mkiso.ledger import database, tables
+from mkiso.ledger import database, schema
 from mkiso.ledger import ledger as ledger_module
 from mkiso.ledger.history import Filters
 from mkiso.ledger.ledger import Ledger
-from mkiso.retrieve.instances import Instance
 from tests.support.tools import wait_until
 
 # The contract's JOB.
@@ -263,7 +263,7 @@ def test_a_search_that_takes_too_long_stops_and_is_no_ledger_that_is_away(
 
 
 def write_then(connection: sa.Connection, statement: str) -> None:
-    connection.execute(tables.jobs.update().values(patient_name="WRITTEN"))
+    connection.execute(schema.jobs.update().values(patient_name="WRITTEN"))
     connection.exec_driver_sql(statement)
 
 
@@ -284,7 +284,7 @@ def test_the_instances_of_a_job_are_remembered_once(three: Ledger) -> None:
     row = Instance(Path("/w/f"), *uids, bytes=7, version=(7, 0)).row("on disc")
     three.hand_out("J1", [row])
     three.hand_out("J1", [row])
-    written = three._database.do(lambda connection: connection.execute(tables.instances.select()).all())
+    written = three._database.do(lambda connection: connection.execute(schema.instances.select()).all())
     assert written == [("J1", *uids, 7, "on disc", False)]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.names import disc_file_name, display_name, single_file_name
+from mkiso.dicom.datasets import disc_file_name, display_name, single_file_name
 
 hostile = st.text() | st.text(st.sampled_from("^=\\/.;\"'\r\n\0 ÄЯ山A9"), max_size=200)
 

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mkiso.contents.shown import About, Document, Nothing, NotIndexed, Patient, Report, Study, Viewer, Why
-from mkiso.contents.xhtml import NOT_XML
-from mkiso.pages.markup import body, readable_date, shown_text
-from mkiso.pages.pages import write_pages
+from mkiso.browse.pages import body, readable_date, shown_text, write_pages
+from mkiso.browse.reports import NOT_XML
+from mkiso.browse.shown import About, Document, Nothing, NotIndexed, Patient, Report, Study, Viewer, Why
 from mkiso.texts import texts
 from tests.support.shown import (
     BODY,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mkiso.dcmtk.movescu import Ending, Outcome
+from mkiso.dicom.instances import Instance, Key
 from mkiso.errors import SeveralPatients, WrongPatient
-from mkiso.retrieve.instances import Instance, Key
-from mkiso.retrieve.proof import Evidence, evidence_against, require_patient
+from mkiso.retrieve.inbox import Evidence, evidence_against, require_patient
 from mkiso.retrieve.studies import Patient, Study
 from tests.unit.test_studies import study
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mkiso
-from mkiso.contents.shown import About, NotIndexed, Patient, Viewer
-from mkiso.pages.readme import ascii_name, initials, readme
+from mkiso.browse.readme import ascii_name, initials, readme
+from mkiso.browse.shown import About, NotIndexed, Patient, Viewer
 from tests.support.shown import HOSTILE, about, hostile, hostile_about, patient
 
 LANGUAGES = ("en", "id")

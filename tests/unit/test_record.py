@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from mkiso.cancellation import STOPPED, Cancellation
+from mkiso.clock import STOPPED, Cancellation
+from mkiso.dicom.instances import Instance
 from mkiso.errors import Cancelled, Incomplete, JobExists, LedgerUnavailable
 from mkiso.ledger import ledger as ledger_module
-from mkiso.ledger import pulse as pulse_module
-from mkiso.ledger import tables
+from mkiso.ledger import record as pulse_module
+from mkiso.ledger import schema
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.pulse import Pulse
-from mkiso.ledger.record import JobRecord, as_mkiso_error
-from mkiso.retrieve.instances import Instance
+from mkiso.ledger.record import JobRecord, Pulse, as_mkiso_error
 
 Wait = Callable[[Callable[[], object]], None]
 
@@ -117,7 +116,7 @@ def test_more_instances_than_one_transaction_takes_are_all_remembered(
     with recorded(ledger) as record:
         record.hand_out(rows)
         record.complete()
-    query = sa.select(tables.instances.c.sop_instance_uid)
+    query = sa.select(schema.instances.c.sop_instance_uid)
     written = ledger._database.do(lambda connection: connection.execute(query).scalars().all())
     assert sorted(written) == [row["sop_instance_uid"] for row in rows]
 
@@ -131,7 +130,7 @@ def test_a_row_that_lives_is_touched_and_comes_back_where_it_was_taken_for_dead(
         record.enter("retrieving")
         others_view = {"state": "failed", "finished_at": ledger_module.now(), "error": ledger_module.DIED}
         other.update("J", **others_view)
-        other._database.do(lambda connection: connection.execute(tables.jobs.update().values(alive_at=0)))
+        other._database.do(lambda connection: connection.execute(schema.jobs.update().values(alive_at=0)))
         eventually(lambda: ledger.job("J")["state"] == "retrieving")
         assert (ledger.job("J")["error"], ledger.job("J")["finished_at"]) == (None, None)
         assert other.abandon() == []

@@ -5,7 +5,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import UID
 
-from mkiso.disc.records import (
+from mkiso.dicom.records import (
     FILE_ID,
     IN_USE,
     LOWER,

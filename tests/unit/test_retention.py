@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from mkiso.errors import JobNotFound
 from mkiso.ledger import ledger as ledger_module
-from mkiso.ledger import retention
+from mkiso.ledger import totals
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.retention import DAY
-from mkiso.ledger.tables import forgotten, instances, job_accessions, jobs, ledger_time
+from mkiso.ledger.schema import forgotten, instances, job_accessions, jobs, ledger_time
+from mkiso.ledger.totals import DAY
 from tests.unit.test_totals import BUSY, House, house
 
 __all__ = ("house",)  # a fixture
@@ -22,7 +22,7 @@ UIDS = ("sop_class_uid", "series_uid", "study_uid", "transfer_syntax")
 
 @pytest.fixture(autouse=True)
 def breathless(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BREATH", 0)
+    monkeypatch.setattr(totals, "BREATH", 0)
 
 
 def ended(house: House, days: float, host: Ledger | None = None, name: str = "DOE^JANE", **fields: Any) -> str:
@@ -66,7 +66,7 @@ def test_another_hosts_jobs_are_forgotten_too(house: House) -> None:
 
 
 def test_counters_never_fall(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "JOBS", 2)
+    monkeypatch.setattr(totals, "JOBS", 2)
     for days in (5, 4, 3, 1):
         ended(house, days)
     ended(house, 4, state="failed", error=BUSY, received=1)
@@ -92,10 +92,10 @@ def test_no_patient_is_in_what_is_kept_of_forgotten_jobs(house: House) -> None:
 
 
 def test_a_job_of_many_instances_is_forgotten_alone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "INSTANCES", 3)
+    monkeypatch.setattr(totals, "INSTANCES", 3)
     transactions = []
-    forget = retention._forget
-    monkeypatch.setattr(retention, "_forget", lambda *given: transactions.append(forget(*given)) or transactions[-1])
+    forget = totals._forget
+    monkeypatch.setattr(totals, "_forget", lambda *given: transactions.append(forget(*given)) or transactions[-1])
     for _ in range(3):
         ended(house, 9)
     assert house.ours.retention.forget(1) == 3
@@ -103,7 +103,7 @@ def test_a_job_of_many_instances_is_forgotten_alone(house: House, monkeypatch: p
 
 
 def test_several_may_forget_at_once_and_nothing_is_counted_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "JOBS", 3)
+    monkeypatch.setattr(totals, "JOBS", 3)
     for _ in range(30):
         ended(house, 9)
     assert forgotten_at_once(house.ours, house.theirs) == 30
@@ -127,7 +127,7 @@ class Clocks:
         self.house, self.begin, self.up = house, datetime.now(UTC), 0.0
         self.show(0)
         monkeypatch.setattr(ledger_module, "now", lambda: ledger_time(self.shown))
-        monkeypatch.setattr(retention.time, "monotonic", lambda: self.up * DAY)
+        monkeypatch.setattr(totals.time, "monotonic", lambda: self.up * DAY)
 
     def show(self, days: float) -> None:
         self.shown = self.begin + timedelta(days=days)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mkiso.dcmtk import dcmsend, storescu
-from mkiso.dcmtk.sent import Outcome, Progress, Sent, answered
+from mkiso.dcmtk.storescu import Outcome, Progress, Sent, answered
 
 FILES = [Path("sent", f"1.2.3.{number}") for number in range(5)]
 NO_REPORT = Path("/nonexistent/report.txt")

@@ -11,8 +11,8 @@ import pytest
 
 from mkiso.config import Receiver
 from mkiso.errors import Busy
-from mkiso.locks import held
-from mkiso.retrieve.slots import receiver_slot, slot_is_taken
+from mkiso.retrieve.receiver import receiver_slot, slot_is_taken
+from mkiso.workspace import held
 
 ONE = Receiver(ae_title="CDRECORD", port=10104)
 OTHER = Receiver(ae_title="CDRECORD2", port=10105)
@@ -20,8 +20,8 @@ HOLD = """
 import sys
 from pathlib import Path
 from mkiso.config import Receiver
-from mkiso.locks import held
-from mkiso.retrieve.slots import receiver_slot
+from mkiso.workspace import held
+from mkiso.retrieve.receiver import receiver_slot
 with receiver_slot(Path(sys.argv[1]), [Receiver(ae_title="CDRECORD", port=10104)], 5, lambda: None):
     print("held", flush=True)
     sys.stdin.read()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.disc.stage import set_aside, stage
-from mkiso.retrieve.instances import Instance
+from mkiso.dicom.instances import Instance
+from mkiso.disc.layout import set_aside, stage
 
 Make = Callable[..., Instance]
 

@@ -5,15 +5,15 @@ from typing import get_args
 
 import pytest
 
-import mkiso.pages
+import mkiso.browse
+from mkiso.browse.shown import Why
 from mkiso.config import Media
-from mkiso.contents.shown import Why
 from mkiso.texts import texts
 
 LANGUAGES: tuple[str, ...] = get_args(Media.model_fields["language"].annotation)
-TEMPLATES = "".join(file.read_text() for file in (Path(mkiso.pages.__file__).parent / "templates").glob("*.htm"))
+TEMPLATES = "".join(file.read_text() for file in (Path(mkiso.browse.__file__).parent / "templates").glob("*.htm"))
 
-TITLES = (Path(mkiso.pages.__file__).parent / "titles.py").read_text()
+TITLES = (Path(mkiso.browse.__file__).parent / "pages.py").read_text()
 
 
 def said(language: str) -> Iterator[tuple[str, str]]:

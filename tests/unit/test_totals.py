@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from mkiso.errors import LedgerUnavailable
 from mkiso.ledger import totals
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.tables import jobs
+from mkiso.ledger.schema import jobs
 
 BUSY = {"code": "busy", "detail": "All are."}
 

@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mkiso.checks import Check
-from mkiso.disc.records import FIRST, IN_USE, LAST, LOWER, NEXT, TYPE, Malformed, Record, element, written
-from mkiso.verify import readme
+from mkiso.dicom.records import FIRST, IN_USE, LAST, LOWER, NEXT, TYPE, Malformed, Record, element, written
+from mkiso.verify import disc
+from mkiso.verify.archive import Unreadable, is_plain
 from mkiso.verify.directory import parse
-from mkiso.verify.keys import ABOVE, BRANCHES, KEYS, TIME, is_day
-from mkiso.verify.pages import Page, read_page
-from mkiso.verify.report import Findings, as_json, as_lines, judged
-from mkiso.verify.trees import Unreadable, is_plain
+from mkiso.verify.disc import Findings, Page, as_json, as_lines, judged, read_page
+from mkiso.verify.fileset import ABOVE, BRANCHES, KEYS, TIME, is_day
 
 HTML = '<html xmlns="http://www.w3.org/1999/xhtml"><body>%s</body></html>'
 
@@ -163,7 +162,7 @@ def test_any_bytes_are_a_page_or_a_faulty_one(data: bytes) -> None:
 def test_the_readme_tells_what_a_program_looks_up() -> None:
     lines = ("Of: X", "  viewer.exe", "  a  b", "File-set ID: A", "Volume ID: b c")
     other = "  OTHER/ST000001/SE000001/IM000001  1.2.3"
-    told = readme.parse("\r\n".join((*lines, other, "")).encode())
+    told = disc.parse("\r\n".join((*lines, other, "")).encode())
     assert (told.file_set_id, told.volume_id) == ("A", "b c")
     assert told.not_indexed == {"OTHER/ST000001/SE000001/IM000001": "1.2.3"}
     assert {"VIEWER.EXE", "A  B"} <= told.entries
@@ -171,7 +170,7 @@ def test_the_readme_tells_what_a_program_looks_up() -> None:
 
 @given(st.binary())
 def test_any_bytes_are_a_readme(data: bytes) -> None:
-    assert readme.parse(data).data == data
+    assert disc.parse(data).data == data
 
 
 def faults(*texts: str, end: Exception | None = None) -> Findings:

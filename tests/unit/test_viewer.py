@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mkiso.config import LayoutName, Media
-from mkiso.disc.viewer import found_viewer, unusable
+from mkiso.disc.layout import found_viewer, unusable
 
 
 @pytest.fixture

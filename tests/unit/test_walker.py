@@ -19,11 +19,10 @@ from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import data_element_generator
 
-from mkiso.retrieve import walker, windows
-from mkiso.retrieve.encoding import PATIENT_ID, TRANSFER_SYNTAX
-from mkiso.retrieve.instances import read_whole
-from mkiso.retrieve.walker import walk_data_set, walk_meta
-from mkiso.retrieve.windows import FileBytes, Inflated, Unwalkable
+from mkiso.dicom import encoding, walker
+from mkiso.dicom.encoding import PATIENT_ID, TRANSFER_SYNTAX, FileBytes, Inflated, Unwalkable
+from mkiso.dicom.instances import read_whole
+from mkiso.dicom.walker import walk_data_set, walk_meta
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:pydicom"),
@@ -372,14 +371,14 @@ def test_the_values_are_those_of_the_data_set_itself(data_set: bytes) -> None:
 
 
 def test_a_value_is_found_wherever_a_window_ends() -> None:
-    for gap in range(windows.FIRST - 1100, windows.FIRST + 20):
+    for gap in range(encoding.FIRST - 1100, encoding.FIRST + 20):
         found = walked(file_of(long(0x00091001, b"OB", bytes(gap)) + ID + nested(NAME) + LAST))
         assert found is not None
         assert found[PATIENT_ID] == b"PAT001"
 
 
 def test_a_delimiter_is_found_wherever_a_window_ends() -> None:
-    for gap in range(windows.FIRST - 220, windows.FIRST + 8):
+    for gap in range(encoding.FIRST - 220, encoding.FIRST + 8):
         assert walked(file_of(PIXELS + bytes(gap) + SEQUENCE_END + LAST)) is not None
 
 
@@ -476,7 +475,7 @@ def test_what_is_skipped_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         file.write(file_of(ID + long(0x7FE00010, b"OW", length=3 << 30)))
         file.truncate(file.tell() + (3 << 30))
         assert (walked_file(file) or {}).get(PATIENT_ID) == b"PAT001"
-    assert sum(read) <= windows.FIRST
+    assert sum(read) <= encoding.FIRST
 
 
 @pytest.mark.parametrize(
@@ -491,7 +490,7 @@ def test_what_a_deflated_file_may_become_is_bounded(
 ) -> None:
     content = deflated(data_set)
     assert walked(content) is not None
-    monkeypatch.setattr(windows, limited, limit)
+    monkeypatch.setattr(encoding, limited, limit)
     assert walked(content) is None
 
 

@@ -11,18 +11,16 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from mkiso.cancellation import Cancellation
+from mkiso.clock import Cancellation
 from mkiso.config import Config, parse
-from mkiso.dcmtk.sent import Outcome, Sent
+from mkiso.dcmtk.storescu import Outcome, Sent
 from mkiso.errors import AccessionNotFound, Busy, ConfigurationError, Incomplete, Internal, JobExists
-from mkiso.installation import Installation
+from mkiso.installation import Installation, Last, Status
 from mkiso.job import Order, Relayed
-from mkiso.last import Last
 from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery
 from mkiso.retrieve.studies import Study
-from mkiso.status import Status
-from mkiso.web import answers, background, create_app
+from mkiso.web import answers, create_app
 from mkiso.workspace import job_directory
 from tests.unit.test_errors import CLASSES, TABLE
 
@@ -122,7 +120,7 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     jobs = Jobs()
     monkeypatch.setattr(answers, "make_disc", jobs.make_disc)
     monkeypatch.setattr(answers, "relay", jobs.relay)
-    monkeypatch.setattr(background, "relay", jobs.relay)
+    monkeypatch.setattr(answers, "relay", jobs.relay)
     monkeypatch.setattr(Installation, "studies", lambda _self, *asked: jobs.studies(*asked))
     monkeypatch.setattr(Installation, "look_up", lambda _self, *asked: jobs.look_up(*asked))
     monkeypatch.setattr(Last, "known", lambda _self: Status(True, 1, 2, 3, 40 * 10**9))

@@ -10,7 +10,7 @@ from flask import Flask
 
 import mkiso.web
 from mkiso.ledger.ledger import STATES
-from mkiso.ledger.tables import UNFINISHED
+from mkiso.ledger.schema import UNFINISHED
 from mkiso.texts import texts
 from mkiso.web.words import LANGUAGES, date, duration, language, local_time, size
 from tests.unit.test_errors import CLASSES, TABLE

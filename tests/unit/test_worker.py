@@ -12,8 +12,8 @@ from gunicorn.http import errors as http
 from gunicorn.workers.gthread import ThreadWorker
 
 from mkiso.errors import Cancelled
-from mkiso.web import worker as worker_module
-from mkiso.web.worker import Worker
+from mkiso.web import server as worker_module
+from mkiso.web.server import Worker
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_worker_that_fails_tells_it_once_as_an_event_and_does_not_end_the_serv
         raise ValueError("boom")
 
     monkeypatch.setattr(ThreadWorker, "init_process", fail)
-    monkeypatch.setattr("mkiso.web.worker.START_PAUSE", 0)
+    monkeypatch.setattr("mkiso.web.server.START_PAUSE", 0)
     worker.booted = booted
     with pytest.raises(SystemExit) as ended:
         worker.init_process()

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from mkiso.config import Media
 from mkiso.disc import zip as zip_module
-from mkiso.disc.product import CHUNK
-from mkiso.disc.tree import Graft
+from mkiso.disc.product import CHUNK, Graft
 from mkiso.disc.zip import zipping
 from mkiso.errors import Cancelled, DiscTooLarge, Internal
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from mkiso.ledger.tables import UNICODE
+from mkiso.ledger.schema import UNICODE
 
 
 def make_table(name: str, *parts: sa.schema.SchemaItem) -> None:

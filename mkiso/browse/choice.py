@@ -1,0 +1,210 @@
+"""What of a series is shown: some of its frames, evenly spaced, and its reports, documents and the rest.
+
+The frames of a series' images, one after another, are one sequence. Headers are read only where an instance
+may have several frames, or where its class does not tell whether it is an image.
+
+Instances' headers as texts for people: whatever a stranger wrote there, nothing is raised.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from io import BytesIO
+from itertools import accumulate, groupby
+from pathlib import Path
+
+from pydicom import Dataset, uid
+from pydicom.tag import Tag
+from pydicom.uid import UID
+
+from mkiso.browse.shown import Check
+from mkiso.dicom.datasets import CHARACTER_SET, Unreadable, first_item, read, values
+from mkiso.dicom.headers import read_keys
+from mkiso.dicom.instances import Instance
+
+DIGITS = 9
+DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots before DICOM 3 (PS3.5 6.2)
+A_DISC, A_SERIES = 120, 120
+ASKED = 500  # headers of a series; what lies behind is taken to have one frame, and no pixels
+REPORT = "1.2.840.10008.5.1.4.1.1.88."
+IMAGE = re.compile(
+    r".* Image Storage\b.*|Enhanced US Volume Storage|RT Dose Storage|Segmentation Storage|Parametric Map Storage"
+    r"|Ophthalmic Thickness Map Storage|Corneal Topography Map Storage"
+)
+# These have one frame (PS3.3 A), and may be thousands.
+SINGLE_FRAME = frozenset(
+    {
+        uid.ComputedRadiographyImageStorage,
+        uid.CTImageStorage,
+        uid.DigitalMammographyXRayImageStorageForPresentation,
+        uid.DigitalXRayImageStorageForPresentation,
+        uid.MRImageStorage,
+        uid.PositronEmissionTomographyImageStorage,
+        uid.SecondaryCaptureImageStorage,
+        uid.UltrasoundImageStorage,
+    }
+)
+
+
+class Header:
+    """Some attributes of an instance; what is missing, very long or cannot be read is empty."""
+
+    def __init__(self, path: Path, keywords: Iterable[str]) -> None:
+        keys = read_keys(path, {CHARACTER_SET, *map(Tag, keywords)})
+        self.broken = keys is None
+        self._dataset, self._filled = Dataset(), keys.filled if keys else frozenset[int]()
+        try:
+            if keys:
+                self._dataset = read(BytesIO(keys.file()))
+        except Unreadable:
+            self.broken = True
+
+    def has(self, keyword: str) -> bool:
+        """Whether there is something in it, also what is too long or cannot be read."""
+        return Tag(keyword) in self._filled
+
+    def text(self, keyword: str) -> str:
+        """A value as one line, empty where there is none; several are separated by backslashes."""
+        return _text(self._dataset, keyword)
+
+    def meaning(self, keyword: str) -> str:
+        """What the first code of a sequence means (PS3.3 8.8)."""
+        return _text(first_item(self._dataset, keyword), "CodeMeaning")
+
+    def date(self, keyword: str) -> str:
+        """YYYYMMDD, or empty."""
+        found = DATE.fullmatch(self.text(keyword))
+        return "".join(found.groups()) if found else ""
+
+    def number(self, keyword: str) -> int:
+        """The first value; 0 where it is no whole number above."""
+        first = self.text(keyword).partition("\\")[0]
+        return int(first) if first.isascii() and first.isdecimal() and len(first) <= DIGITS else 0
+
+    def decimal(self, keyword: str) -> float:
+        """The first value; 0 where it is no number."""
+        try:
+            return float(self.text(keyword).partition("\\")[0])
+        except ValueError:
+            return 0.0
+
+    def pair(self, keyword: str) -> tuple[float, float] | None:
+        """Two numbers; None where there are not just those."""
+        try:
+            one, other = map(float, self.text(keyword).split("\\"))
+        except ValueError:
+            return None
+        return one, other
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    return "\\".join(" ".join(one.split()) for one in values(dataset, keyword))
+
+
+class Kind(Enum):
+    """As what an instance is shown."""
+
+    IMAGE = auto()
+    REPORT = auto()
+    DOCUMENT = auto()
+    OTHER = auto()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be shown of an instance: these `frames` (from 1) of all that it has, one where it is no image."""
+
+    instance: Instance
+    kind: Kind
+    frames: tuple[int, ...] = (1,)
+    of: int = 1
+
+
+@dataclass(frozen=True)
+class _Series:
+    instances: Sequence[Instance]
+    kinds: Sequence[Kind]
+    ends: Sequence[int]  # how many frames there are up to each instance's last
+
+    @property
+    def frames(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def wanted(self, pictures: int) -> list[Wanted]:
+        others = [at for at, kind in enumerate(self.kinds) if kind is not Kind.IMAGE]
+        shown = [others[at] for at in spread(min(len(others), A_SERIES), len(others))]
+        found = {at: Wanted(self.instances[at], self.kinds[at]) for at in shown}
+        places = ((bisect_right(self.ends, frame), frame) for frame in spread(pictures, self.frames))
+        for at, frames in groupby(places, key=lambda place: place[0]):
+            found[at] = self._image(at, [frame for _, frame in frames])
+        return [found[at] for at in sorted(found)]
+
+    def _image(self, at: int, frames: Sequence[int]) -> Wanted:
+        begin = self.ends[at - 1] if at else 0
+        numbers = tuple(frame - begin + 1 for frame in frames)
+        return Wanted(self.instances[at], Kind.IMAGE, numbers, self.ends[at] - begin)
+
+
+def choose(series: Iterable[Sequence[Instance]], pictures: int, check: Check) -> list[list[Wanted]]:
+    """What is shown of each series, in its order; at most so many pictures of one, and A_DISC of all."""
+    looked_at = [_looked_at(one, pictures > 0, check) for one in series]
+    given = shares([one.frames for one in looked_at], pictures, A_DISC)
+    return [one.wanted(share) for one, share in zip(looked_at, given, strict=True)]
+
+
+def shares(there: Sequence[int], each: int, of_all: int) -> list[int]:
+    """How many everyone gets of what is there: one of each before a second of any."""
+    given = [0] * len(there)
+    while of_all > 0 and (hungry := [at for at, count in enumerate(there) if given[at] < min(count, each)][:of_all]):
+        for at in hungry:
+            given[at] += 1
+        of_all -= len(hungry)
+    return given
+
+
+def spread(count: int, of: int) -> list[int]:
+    """So many places among all, from 0: the middles of equal parts."""
+    return [(2 * part + 1) * of // (2 * count) for part in range(count)]
+
+
+def _looked_at(instances: Sequence[Instance], with_frames: bool, check: Check) -> _Series:
+    asked = iter(range(ASKED))
+
+    def asks() -> bool:
+        check()
+        return next(asked, None) is not None
+
+    kinds = [_kind(one) or (_kind_by_header(one) if asks() else Kind.OTHER) for one in instances]
+    counts = [
+        0 if kind is not Kind.IMAGE else _frames(one) if with_frames and _may_have_frames(one) and asks() else 1
+        for one, kind in zip(instances, kinds, strict=True)
+    ]
+    return _Series(instances, kinds, list(accumulate(counts)))
+
+
+def _kind(instance: Instance) -> Kind | None:
+    """By the SOP class; None where that is nobody's but its maker's, or newer than what is known here."""
+    sop_class = UID(instance.sop_class_uid)
+    if sop_class.startswith(REPORT):
+        return Kind.REPORT
+    if sop_class == uid.EncapsulatedPDFStorage:
+        return Kind.DOCUMENT
+    if sop_class.name == sop_class:
+        return None
+    return Kind.IMAGE if IMAGE.fullmatch(sop_class.name) else Kind.OTHER
+
+
+def _kind_by_header(instance: Instance) -> Kind:
+    return Kind.IMAGE if Header(instance.path, ["Rows"]).number("Rows") else Kind.OTHER
+
+
+def _may_have_frames(instance: Instance) -> bool:
+    return instance.sop_class_uid not in SINGLE_FRAME
+
+
+def _frames(instance: Instance) -> int:
+    return max(1, Header(instance.path, ["NumberOfFrames"]).number("NumberOfFrames"))

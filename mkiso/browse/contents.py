@@ -1,0 +1,179 @@
+"""What a person sees of a disc: pictures, reports and documents, made while its DICOMDIR is.
+
+It only reads the staged files, two at a time. What cannot be shown is told as such, and fails no disc.
+
+Patients, studies and series (PS3.3 A.1.2) as pages name them, by the header of the first instance of each.
+"""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, groupby, islice
+from pathlib import Path
+
+from mkiso.browse.choice import Header, Kind, Wanted, choose
+from mkiso.browse.pictures import nothing, pictures
+from mkiso.browse.reports import document, report
+from mkiso.browse.shown import WEB, Bench, Check, Deadline, Item, Late, Maker, Nothing, Patient, Series, Study, Why
+from mkiso.dcmtk.converters import Converter, TooLarge
+from mkiso.dicom.datasets import page_name
+from mkiso.dicom.instances import Instance
+from mkiso.errors import Busy, Internal
+from mkiso.exhaustion import pool_of
+from mkiso.process import ToolTimeout
+from mkiso.workspace import require_room
+
+KEYWORDS = (
+    *("PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyDescription", "AccessionNumber"),
+    *("SeriesNumber", "SeriesDescription", "Modality"),
+)
+PROCESSES = 2
+LIMIT = 20.0  # seconds of one program on a report or a document; usual ones take a fiftieth of a second
+PICTURE, DOCUMENT = "p{:07}.jpg", "d{:07}.pdf"
+PAGES = 5  # of a document, that are shown as pictures
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A series: its first instance and what its header tells, and itself."""
+
+    first: Instance
+    header: Header
+    series: Series
+
+
+def series_of(instances: Iterable[Instance]) -> list[list[Instance]]:
+    """Patient by patient, study by study, each where its first instance is."""
+    patients: dict[str, dict[str, dict[str, list[Instance]]]] = {}
+    for one in instances:
+        studies = patients.setdefault(one.patient_id, {})
+        studies.setdefault(one.study_uid, {}).setdefault(one.series_uid, []).append(one)
+    return [series for studies in patients.values() for study in studies.values() for series in study.values()]
+
+
+def patients_of(series: Iterable[tuple[Sequence[Instance], Sequence[Item]]]) -> tuple[Patient, ...]:
+    """The patients of these series, in the order of `series_of`, with what is shown of each."""
+    known = [_known(instances, items) for instances, items in series]
+    return tuple(_patient(list(one)) for _, one in groupby(known, lambda one: one.first.patient_id))
+
+
+def _known(instances: Sequence[Instance], items: Sequence[Item]) -> _Known:
+    first, header = instances[0], Header(instances[0].path, KEYWORDS)
+    number, modality, description = map(header.text, ("SeriesNumber", "Modality", "SeriesDescription"))
+    return _Known(first, header, Series(number, modality, description, len(instances), tuple(items)))
+
+
+def _patient(series: Sequence[_Known]) -> Patient:
+    first, header = series[0].first, series[0].header
+    studies = (_study(list(one)) for _, one in groupby(series, lambda one: one.first.study_uid))
+    name, born, sex = page_name(header.text("PatientName")), header.date("PatientBirthDate"), header.text("PatientSex")
+    return Patient(name, first.patient_id, born, sex, tuple(studies))
+
+
+def _study(series: Sequence[_Known]) -> Study:
+    header = series[0].header
+    description, accession = map(header.text, ("StudyDescription", "AccessionNumber"))
+    return Study(header.date("StudyDate"), description, accession, tuple(one.series for one in series))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is made of one instance: the series that it is of, its place there, and the files."""
+
+    series: int
+    place: int
+    wanted: Wanted
+    files: tuple[str, ...]
+
+
+def show(instances: Sequence[Instance], stage: Path, maker: Maker, check: Check) -> tuple[Patient, ...]:
+    """Make what is shown of the staged instances in the stage's WEB; what each patient's studies are, in their order.
+
+    `check` is asked from three threads. Raises what it raises, and DiskFull; nothing else fails it.
+    """
+    (stage / WEB).mkdir(exist_ok=True)
+    series = series_of(instances)
+    tasks = _tasks(choose(series, maker.pictures, check), min(PAGES, maker.pictures))
+    with tempfile.TemporaryDirectory(prefix="pictures-", dir=maker.directory) as room:
+        deadline = Deadline(maker.limit_of_all, check)
+        converter = Converter(maker.dcmtk_dir, maker.directory, deadline.check, maker.limit)
+        items = _made(tasks, Bench(converter, Path(room), stage / WEB))
+    return patients_of((one, items.get(at, ())) for at, one in enumerate(series))
+
+
+def _tasks(chosen: Iterable[Sequence[Wanted]], pages: int) -> list[_Task]:
+    pictures, documents = map(PICTURE.format, count(1)), map(DOCUMENT.format, count(1))
+    return [
+        _Task(series, place, wanted, tuple(_files(wanted, pages, pictures, documents)))
+        for series, one in enumerate(chosen)
+        for place, wanted in enumerate(one)
+    ]
+
+
+def _files(wanted: Wanted, pages: int, pictures: Iterator[str], documents: Iterator[str]) -> Iterator[str]:
+    """A picture of each frame; a document's own, and a picture of each of its pages that may be shown."""
+    if wanted.kind is Kind.DOCUMENT:
+        yield next(documents)
+    if wanted.kind in {Kind.IMAGE, Kind.DOCUMENT}:
+        yield from islice(pictures, len(wanted.frames) if wanted.kind is Kind.IMAGE else pages)
+
+
+def _made(tasks: Sequence[_Task], bench: Bench) -> dict[int, list[Item]]:
+    """The items of each series. Pictures come last, and one of every series first: it may become late for others."""
+    in_turn = sorted(tasks, key=lambda task: (task.wanted.kind is Kind.IMAGE, task.place, task.series))
+    with pool_of(PROCESSES) as pool:
+        made = dict(zip(in_turn, pool.map(lambda task: _items(bench, task), in_turn), strict=True))
+    items: dict[int, list[Item]] = {}
+    for task in tasks:
+        items.setdefault(task.series, []).extend(made[task])
+    return items
+
+
+def _items(bench: Bench, task: _Task) -> list[Item]:
+    """What became of one instance. Of a file that is not whole nothing is left, and a full disk is not its fault."""
+    items: list[Item] = []
+    why = Why.BROKEN
+    try:
+        for item in _making(bench, task):
+            items.append(item)
+    except (Late, ToolTimeout):
+        why = Why.LATE
+    except TooLarge:
+        why = Why.LARGE
+    except (Internal, Busy):
+        pass
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+    items.extend([nothing(task.wanted.instance, why)] * (len(task.wanted.frames) - len(items)))
+    _clear(bench, task, items)
+    return items
+
+
+def _making(bench: Bench, task: _Task) -> Iterator[Item]:
+    instance, kind = task.wanted.instance, task.wanted.kind
+    if kind is Kind.OTHER:
+        yield nothing(instance, Why.NO_PIXELS)
+        return
+    bench.converter.check()
+    if kind is Kind.IMAGE:
+        yield from pictures(bench, task.wanted, task.files)
+        return
+    bench = replace(bench, converter=replace(bench.converter, limit=min(LIMIT, bench.converter.limit)))
+    if kind is Kind.REPORT:
+        yield report(bench, instance) or nothing(instance, Why.BROKEN)
+    else:
+        yield from document(bench, instance, *task.files)
+
+
+def _clear(bench: Bench, task: _Task, items: Sequence[Item]) -> None:
+    if any(isinstance(item, Nothing) and item.why is Why.BROKEN for item in items):
+        require_room(bench.web)
+    for file, item in zip(task.files, items, strict=False):
+        if isinstance(item, Nothing):
+            (bench.web / file).unlink(missing_ok=True)

@@ -1,0 +1,340 @@
+"""The pages of a `pdi` disc, for any browser: XHTML without script and CSS, below a Content-Security-Policy.
+
+Links are relative and in lower case, as the names are, so that they hold on a case-sensitive copy as on ISO 9660.
+
+Templates of the disc's pages, and what becomes of a hostile or unreadable text in them.
+
+Every text is escaped, and nothing that XML cannot hold is left in it (XML 1.0, 2.2), so that a page parses as XML.
+
+How the pages of a disc hang together: a page a series, a page a report, named once and in order.
+
+What things are called on the pages where they may lack a number, a title or a description.
+
+What of a disc goes into PHONE.HTM: one file, since a phone loads no neighbours, of eight megabytes at most.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import itertools
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+import mkiso
+from mkiso.browse.reports import NOT_XML
+from mkiso.browse.shown import WEB, About, Document, Nothing, Patient, Picture, Report, Series, Study, Why
+from mkiso.texts import texts
+
+REPLACEMENT = "\ufffd"
+HEADING = re.compile(r"<h([1-6])>(.*?)</h\1>", re.DOTALL)
+LONGEST_TEXT = 1_000
+LONG_WORD, A_PIECE = 16, 8
+OVERVIEW = "index.htm"
+LARGEST = 8_000_000
+ROOM_FOR_COUNTS = 500  # the sentence that says how many pictures are left out
+INDEX, PHONE = "INDEX.HTM", "PHONE.HTM"
+Render = Callable[..., str]
+
+
+@functools.cache
+def environment() -> Environment:
+    """Templates beside this module, in which an unknown name is an error and a text never is markup."""
+    made = Environment(
+        loader=PackageLoader("mkiso.browse", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=xml_text,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(text=shown_text, date=readable_date, time=readable_time, link=link, body=body)
+    return made
+
+
+def xml_text(value: Any) -> Any:
+    """A text, or markup as such, without the characters that XML cannot hold; anything else as it is."""
+    if isinstance(value, Markup):
+        return Markup(NOT_XML.sub(REPLACEMENT, value))  # noqa: S704 (it was markup before)
+    return NOT_XML.sub(REPLACEMENT, value) if isinstance(value, str) else value
+
+
+def shown_text(value: str) -> Markup:
+    """A text that reads in its own direction, and whose long words may break: a narrow screen need not scroll."""
+    return Markup("<bdi>{}</bdi>").format(Markup(" ").join(map(_breakable, clipped(value).split())))
+
+
+def clipped(text: str) -> str:
+    """No text of an instance, which may be endless where it is damaged, fills a page."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+
+
+def _breakable(word: str) -> Markup:
+    if len(word) <= LONG_WORD:
+        return escape(word)
+    return Markup("<wbr/>").join(word[at : at + A_PIECE] for at in range(0, len(word), A_PIECE))
+
+
+def body(fragment: str, level: int) -> Markup:
+    """A report's XHTML, its headings from this level on, none more than one below the heading before it."""
+    before = level - 1
+
+    def heading(found: re.Match[str]) -> str:
+        nonlocal before
+        before = max(level, min(int(found[1]) + level - 1, before + 1, 6))
+        return f"<h{before}>{found[2]}</h{before}>"
+
+    return Markup(HEADING.sub(heading, fragment))  # noqa: S704 (whitelisted where it was made)
+
+
+def readable_date(value: str) -> str:
+    """A DICOM date (VR DA, PS3.5 6.2) as `2024-03-01`; what is none as it is."""
+    try:
+        return datetime.strptime(value.strip(), "%Y%m%d").date().isoformat()
+    except ValueError:
+        return value
+
+
+def readable_time(value: datetime) -> str:
+    """A time to the minute, and its zone where it has one."""
+    return value.strftime("%Y-%m-%d %H:%M %Z").strip()
+
+
+def link(name: str) -> str:
+    """A relative link to a file of this name, which never is a URL of another scheme."""
+    return quote(name, safe="/", errors="surrogateescape").lstrip("/")
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    file: str
+    report: Report
+
+
+@dataclass(frozen=True)
+class SeriesPage:
+    """`place` counts from 1, over all patients; `file` is the page's below the folder of web content."""
+
+    place: int
+    patient: Patient
+    study: Study
+    series: Series
+    reports: tuple[ReportPage, ...]
+
+    @property
+    def file(self) -> str:
+        return f"s{self.place:07}.htm"
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        return tuple(item for item in self.series.items if isinstance(item, Picture))
+
+    @property
+    def middle(self) -> Picture | None:
+        """The picture that stands for the series."""
+        return self.pictures[len(self.pictures) // 2] if self.pictures else None
+
+    @property
+    def not_shown(self) -> tuple[Nothing, ...]:
+        return tuple(item for item in self.series.items if isinstance(item, Nothing))
+
+    @property
+    def kinds_not_shown(self) -> Mapping[tuple[str, Why], int]:
+        """How many instances of a kind are not shown for the same reason."""
+        return Counter((one.kind, one.why) for one in self.not_shown)
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        return tuple(item for item in self.series.items if isinstance(item, Document))
+
+
+# Patients with their studies, and these with the pages of their series.
+Parts = Sequence[tuple[Patient, Sequence[tuple[Study, Sequence[SeriesPage]]]]]
+
+
+def outline(patients: Iterable[Patient]) -> Parts:
+    """Every series and report with the page that it has."""
+    places, reports = itertools.count(1), itertools.count(1)
+
+    def page(patient: Patient, study: Study, series: Series) -> SeriesPage:
+        return SeriesPage(next(places), patient, study, series, _report_pages(series, reports))
+
+    return [
+        (patient, [(study, [page(patient, study, series) for series in study.series]) for study in patient.studies])
+        for patient in patients
+    ]
+
+
+def series_pages(parts: Parts) -> list[SeriesPage]:
+    return [page for _, studies in parts for _, pages in studies for page in pages]
+
+
+def _report_pages(series: Series, numbers: Iterator[int]) -> tuple[ReportPage, ...]:
+    reports = (item for item in series.items if isinstance(item, Report))
+    return tuple(ReportPage(f"r{next(numbers):07}.htm", report) for report in reports)
+
+
+@dataclass(frozen=True)
+class Titles:
+    """Plain texts, in the language of `said`: whoever puts one into a page escapes it."""
+
+    said: Mapping[str, str]
+
+    def study(self, study: Study) -> str:
+        return _joined(" ", readable_date(study.date), study.description) or self.said["study"]
+
+    def series(self, series: Series) -> str:
+        number = self.said["series_number"].format(number=series.number).strip()
+        return _joined(": ", number, _joined(", ", series.modality, series.description))
+
+    def series_without_modality(self, series: Series) -> str:
+        return _joined(": ", self.said["series_number"].format(number=series.number).strip(), series.description)
+
+    def report(self, report: Report) -> str:
+        return report.title or self.said["report"].format(number=report.number).strip()
+
+    def document(self, document: Document) -> str:
+        return document.title or self.said["document"].format(number=document.number).strip()
+
+    def picture(self, picture: Picture) -> str:
+        kind = "document" if picture.is_page else "image"
+        return _joined(", ", self.said[kind].format(number=picture.number).strip(), self._frame(picture))
+
+    def alternative(self, series: Series, picture: Picture) -> str:
+        """What a picture is for those who do not see it."""
+        return _joined(", ", series.modality, series.description, self.picture(picture))
+
+    def _frame(self, picture: Picture) -> str:
+        if picture.is_page:
+            return self.said["page"].format(page=picture.frame)
+        if picture.frames == 1:
+            return ""
+        return self.said["frame"].format(frame=picture.frame, frames=picture.frames)
+
+
+def _joined(between: str, *parts: str) -> str:
+    return clipped(between.join(part for part in parts if part))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What PHONE.HTM holds: pictures as base64 by their file, reports by their page's file, the first `series`."""
+
+    series: int
+    series_in_all: int
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    reports: frozenset[str] = frozenset()
+
+
+def phone_page(pages: Sequence[SeriesPage], web: Path, render: Callable[[Chosen], str]) -> bytes:
+    """The page with as much as fits: each series' middle picture, the reports, then pictures evenly apart."""
+    chosen, room = _frame(pages, render)
+    return render(_filled(chosen, pages[: chosen.series], web, room)).encode()
+
+
+def evenly(count: int) -> Iterator[int]:
+    """Each index below `count` once, the middle first: any first few of them lie evenly apart."""
+    spans = deque([(0, count)])
+    while spans:
+        start, end = spans.popleft()
+        if start < end:
+            middle = (start + end) // 2
+            yield middle
+            spans += ((start, middle), (middle + 1, end))
+
+
+def _frame(pages: Sequence[SeriesPage], render: Callable[[Chosen], str]) -> tuple[Chosen, int]:
+    """As many series as their texts alone leave room for, and that room in bytes."""
+    count = len(pages)
+    while True:
+        chosen = Chosen(count, len(pages), {one.file: "" for page in pages[:count] for one in page.pictures})
+        room = LARGEST - ROOM_FOR_COUNTS - len(render(chosen).encode())
+        if room >= 0 or not count:
+            return chosen, room
+        count //= 2
+
+
+def _filled(frame: Chosen, pages: Sequence[SeriesPage], web: Path, room: int) -> Chosen:
+    pictures: dict[str, str] = {}
+    reports: set[str] = set()
+    for one in _by_importance(pages):
+        size = _size(one, web)
+        if size <= room and one.file not in pictures:
+            room -= size
+            if isinstance(one, ReportPage):
+                reports.add(one.file)
+            else:
+                pictures[one.file] = base64.b64encode((web / one.file).read_bytes()).decode()
+    return Chosen(frame.series, frame.series_in_all, pictures, frozenset(reports))
+
+
+def _by_importance(pages: Sequence[SeriesPage]) -> Iterator[Picture | ReportPage]:
+    rounds = itertools.zip_longest(*([page.pictures[at] for at in evenly(len(page.pictures))] for page in pages))
+    yield from filter(None, next(rounds, ()))
+    yield from (report for page in pages for report in page.reports)
+    for one_of_each in rounds:
+        yield from filter(None, one_of_each)
+
+
+def _size(one: Picture | ReportPage, web: Path) -> int:
+    """Bytes in the page beyond what the frame has of it."""
+    if isinstance(one, ReportPage):
+        return len(xml_text(one.report.body).encode())
+    return -(-(web / one.file).stat().st_size // 3) * 4
+
+
+def write_pages(patients: Sequence[Patient], about: About, stage: Path) -> None:
+    """INDEX.HTM and PHONE.HTM at the root of `stage`, and beside the pictures in `ihe_pdi` all that they link to.
+
+    The pictures and documents of the patients are there already.
+    """
+    parts, web = outline(patients), stage / WEB
+    web.mkdir(exist_ok=True)
+    render = functools.partial(_rendered, about)
+    (stage / INDEX).write_text(render("index.htm", parts=parts, web=f"{WEB}/", root=""), "utf-8")
+    (web / OVERVIEW).write_text(render("index.htm", parts=parts, web="", root="../"), "utf-8")
+    for file, page in _pages(render, series_pages(parts)):
+        (web / file).write_text(page, "utf-8")
+    phone = functools.partial(_phone, render, parts)
+    (stage / PHONE).write_bytes(phone_page(series_pages(parts), web, phone))
+
+
+def _rendered(about: About, template: str, **values: Any) -> str:
+    said, page = texts(about.language), environment().get_template(template)
+    return page.render(
+        about=about,
+        version=mkiso.__version__,
+        t=said["pages"],
+        why=said["why"],
+        sex=said["sex"],
+        titles=Titles(said["pages"]),
+        **values,
+    )
+
+
+def _pages(render: Render, pages: Sequence[SeriesPage]) -> Iterator[tuple[str, str]]:
+    """The page of each series, by its file, and those of its reports."""
+    for before, page, after in zip([None, *pages], pages, [*pages[1:], None], strict=False):
+        values = {"page": page, "overview": OVERVIEW}
+        yield page.file, render("series.htm", before=before, after=after, **values)
+        for one in page.reports:
+            yield one.file, render("report.htm", report=one.report, **values)
+
+
+def _phone(render: Render, parts: Parts, chosen: Chosen) -> str:
+    shown = series_pages(parts)[: chosen.series]
+    left_out = {
+        "series": chosen.series_in_all - chosen.series,
+        "pictures": sum(len(page.pictures) for page in shown) - len(chosen.pictures),
+        "reports": sum(len(page.reports) for page in shown) - len(chosen.reports),
+    }
+    return render("phone.htm", parts=parts, chosen=chosen, left_out=left_out)

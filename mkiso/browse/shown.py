@@ -1,0 +1,223 @@
+"""What a person sees of a `pdi` disc in any browser: plain data between those who make it and the pages.
+
+Texts are those of the instances, decoded and otherwise as they are: whoever writes a page escapes them.
+Files are names below the folder of web content, in lower case and 8.3.
+
+How pictures, reports and documents are made: for one job, within a time, and never failing a disc.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from mkiso.clock import Stopwatch
+from mkiso.dcmtk.converters import LIMIT, Converter, TooLarge
+from mkiso.dicom.instances import Instance, inflates_to
+
+WEB = "ihe_pdi"  # in lower case, as the links to it are: on ISO 9660 the name is in capitals all the same
+Check = Callable[[], None]
+LIMIT_OF_ALL = 120.0
+LARGEST_OF_REPORTS = 1 << 24  # bytes of memory
+PARTS = 3  # of a staged file's path, which are its own
+
+
+class Why(StrEnum):
+    """Why there is nothing to see of an instance."""
+
+    NO_PIXELS = "no_pixels"  # it is no image, report or document that a browser could show
+    SYNTAX = "syntax"  # its transfer syntax cannot be decoded here
+    BROKEN = "broken"  # it should be possible, and is not
+    LATE = "late"  # making it would have held up the disc for too long
+    LARGE = "large"  # it is more than may be decoded, or than a page can hold
+    PAGES = "pages"  # it is a document that is here, and no pictures of its pages
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A JPEG of one frame; width and height in pixels. `number` is the instance's, `frame` counts from 1.
+
+    Of a document it is one of the first pages, of which there are `frames`.
+    """
+
+    file: str
+    width: int
+    height: int
+    number: str
+    frame: int = 1
+    frames: int = 1
+    is_page: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """A structured report; `body` is XHTML that holds nothing but whitelisted elements without attributes.
+
+    One that is not `whole` breaks DICOM's rules, and lacks the parts that could not be read.
+    """
+
+    number: str
+    title: str
+    body: str
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Document:
+    """An encapsulated PDF."""
+
+    file: str
+    number: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """An instance of which nothing can be shown; `kind` is the name of its SOP class (PS3.6 A)."""
+
+    number: str
+    kind: str
+    why: Why
+
+
+Item = Picture | Report | Document | Nothing
+
+
+@dataclass(frozen=True)
+class Series:
+    """Dates are DICOM's (YYYYMMDD) or empty; `instances` are all of the series, `items` what is shown of some."""
+
+    number: str
+    modality: str
+    description: str
+    instances: int
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    date: str
+    description: str
+    accession_number: str
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """`name` is a DICOM person name in one text, as `names.display_name` gives it."""
+
+    name: str
+    patient_id: str
+    birth_date: str
+    sex: str
+    studies: tuple[Study, ...]
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The viewer's entries at the root, and the one to open, where that can be told."""
+
+    entries: tuple[str, ...] = ()
+    start: str | None = None
+
+
+@dataclass(frozen=True)
+class NotIndexed:
+    """An instance that the DICOMDIR cannot name: its file on the disc (`OTHER/…`) and its SOP Instance UID."""
+
+    file: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What README.TXT and the pages tell beside the patients: who made the disc, and what is particular about it.
+
+    `profile` is the media application profile that every instance fits (PS3.11), None where there is none;
+    `malformed` are the files, and their SOP Instance UIDs, that came whole and are not well-formed;
+    `decompressed` and `left_compressed` count instances where `media.uncompressed` was asked for.
+    """
+
+    institution: str
+    contact: str
+    language: str
+    made_at: datetime
+    file_set_id: str
+    volume_id: str
+    viewer: Viewer = Viewer()
+    profile: str | None = None
+    not_indexed: tuple[NotIndexed, ...] = ()
+    malformed: tuple[tuple[str, str], ...] = ()
+    decompressed: int = 0
+    left_compressed: int = 0
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Where DCMTK is, the job's directory, how many pictures a series has, and the seconds that all may take.
+
+    `limit` are those of one program.
+    """
+
+    dcmtk_dir: Path
+    directory: Path
+    pictures: int = 12
+    limit: float = LIMIT
+    limit_of_all: float = LIMIT_OF_ALL
+
+
+class Reports:
+    """How much of them a disc's pages hold, for several threads: they are in memory until these are written."""
+
+    def __init__(self) -> None:
+        self._bytes, self._lock = 0, threading.Lock()
+
+    def take(self, text: str) -> None:
+        """Raises TooLarge where there is no room for it any more."""
+        with self._lock:
+            self._bytes += sys.getsizeof(text)
+            if self._bytes > LARGEST_OF_REPORTS:
+                raise TooLarge
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where it is made: what runs the programs, room for what lies between, and the disc's web content."""
+
+    converter: Converter
+    room: Path
+    web: Path
+    reports: Reports = field(default_factory=Reports)
+
+    def path(self, instance: Instance, ending: str) -> Path:
+        """A file for what lies between: no UID is a name, for a stranger wrote it."""
+        return self.room / f"{'-'.join(instance.path.parts[-PARTS:])}.{ending}"
+
+
+class Late(Exception):
+    """The time for all is over."""
+
+
+def require_small(instance: Instance, most: int) -> None:
+    """Raise TooLarge where an instance has more than so many bytes, or inflates to them (PS3.5 A.5)."""
+    if instance.bytes > most or (instance.is_deflated and inflates_to(instance, most)):
+        raise TooLarge
+
+
+class Deadline:
+    """A `check` for several threads that raises Late after `seconds`, and before that what another one raises."""
+
+    def __init__(self, seconds: float, check: Check) -> None:
+        self._seconds, self._check = seconds, check
+        self._watch, self._lock = Stopwatch(), threading.Lock()
+
+    def check(self) -> None:
+        self._check()
+        with self._lock:
+            if self._watch.seconds() >= self._seconds:
+                raise Late

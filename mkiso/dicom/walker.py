@@ -1,0 +1,300 @@
+"""Walks a received file from element to element by their lengths (PS3.5 7.1): the proof that none of it is missing.
+
+What is walked comes from strangers. So nothing is read but headers and the few short values that are
+asked for, nesting is a list and not a recursion, and whatever makes no sense is `Unwalkable`. What has
+a length of its own, a sequence or an item too, is skipped by it. Tolerated is what pydicom tolerates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Set
+from typing import NamedTuple
+
+from mkiso.dicom.encoding import (
+    AHEAD,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    HEADER,
+    IMPLICIT_LITTLE,
+    ITEM_END,
+    KEPT,
+    LONG_HEADER,
+    NO_VR,
+    SHORT_VRS,
+    Encoding,
+    Source,
+    Unwalkable,
+    unasked,
+)
+
+DEEPEST = 64  # sequences in sequences; real data sets have fewer than 20
+MOST_SCANS = 16  # each may read all of the file again
+MOST_STEPS = 10_000_000  # 20 s; an image of 100,000 frames, each with sequences of undefined length, has fewer
+MOST_META = 1 << 20
+ASKING = 64  # steps, each of which may go through a window: 0.1 s
+UNDEFINED = 0xFFFFFFFF
+META_GROUP = 0x0002
+ZEROS = bytes(1 << 16)
+SEQUENCE_VRS = frozenset({b"SQ", b"UN"})  # UN of undefined length is a sequence (PS3.5 6.2.2)
+# PS3.5 A.4: all others are explicit little endian, private ones most likely too.
+ENCODINGS = {"1.2.840.10008.1.2": IMPLICIT_LITTLE, "1.2.840.10008.1.2.2": EXPLICIT_BIG}
+Found = MutableMapping[int, bytes]
+
+
+class Contradiction(Unwalkable):
+    """A tag that is there twice, with two values."""
+
+    def __init__(self, tag: int) -> None:
+        super().__init__()
+        self.tag = tag
+
+
+def walk_meta(source: Source, position: int, found: Found, check: Callable[[], None] = unasked) -> int:
+    """Walk the file meta information (PS3.10 7.1) from its first element; tell where the data set begins.
+
+    The values of OF_META that are there go into `found`, also where it is cut off: Unwalkable.
+    `check` is asked as it goes on, but for what is as short as it should be.
+    """
+    begin = position
+    while position < MOST_META:
+        if position > begin + KEPT:
+            check()
+        window, at = source.at(position)
+        end = _meta_elements(window, at, found)
+        position += end - at
+        window, at = source.at(position)
+        if len(window) - at < HEADER:
+            raise Unwalkable
+        tag, _vr, length, start = EXPLICIT_LITTLE.element(window, at)
+        if tag & 0xFFFF != META_GROUP:
+            return position
+        _keep_wanted(found, EXPLICIT_LITTLE.of_meta, tag, window, start, length)
+        position += start - at + length
+    raise Unwalkable
+
+
+def walk_data_set(
+    source: Source,
+    position: int,
+    transfer_syntax: str,
+    found: Found,
+    check: Callable[[], None] = unasked,
+    until: int | None = None,
+) -> None:
+    """Walk a data set to the end of its source; raise Unwalkable where it does not end there.
+
+    The values of OF_DATA_SET go into `found`, those of the data set itself and not of its sequences. Where one is that
+    of `until`, the walk ends there. `check` is asked as it goes.
+    """
+    _Walk(source, position, ENCODINGS.get(transfer_syntax, EXPLICIT_LITTLE), found, check, until).to_end()
+
+
+class _Sequence(NamedTuple):
+    """A value of undefined length, while it is walked."""
+
+    around: Encoding
+    within: Encoding
+    fragments_at: int | None  # where the value begins that is not a sequence (PS3.5 A.4)
+
+
+class _Walk:
+    """Walks elements and, in the sequences of undefined length among them, items."""
+
+    def __init__(
+        self,
+        source: Source,
+        position: int,
+        encoding: Encoding,
+        found: Found,
+        check: Callable[[], None],
+        until: int | None,
+    ) -> None:
+        self._source, self._position, self._encoding, self._found = source, position, encoding, found
+        self._check, self._until, self._stops = check, until, {ITEM_END, until}
+        self._open: list[_Sequence] = []
+        self._among_items = self._ended = False
+        self._scans = self._steps = 0
+
+    def to_end(self) -> None:
+        while not self._ended and self._until not in self._found:
+            if not self._steps % ASKING:
+                self._check()
+            try:
+                self._go_on()
+            except Contradiction:
+                raise
+            except Unwalkable:
+                self._find_end_of_fragments()
+            self._steps += 1
+            if self._steps > MOST_STEPS:
+                raise Unwalkable
+
+    def _go_on(self) -> None:
+        """All that is plain, as far as the window goes, and then one that may be anything."""
+        window, at = self._source.at(self._position)
+        if self._among_items:
+            self._position += _items(window, at, self._encoding) - at
+            self._item(*self._source.at(self._position))
+        else:
+            wanted = self._encoding.of_item if self._open else self._encoding.of_data_set
+            self._position += _elements(window, at, self._encoding, wanted, self._found, self._stops) - at
+            self._element(*self._source.at(self._position))
+
+    def _element(self, window: bytes, at: int) -> None:
+        encoding = self._encoding
+        if len(window) - at < HEADER:
+            self._finish(window[at:])
+            return
+        tag, vr, length, start = encoding.element(window, at)
+        if tag == encoding.item_end:
+            self._leave_item()
+        elif length == UNDEFINED:
+            self._position += start - at
+            self._enter_sequence(tag, vr, window[start : start + 4])
+        elif window.startswith(ZEROS, at):
+            self._position += len(ZEROS)
+        else:
+            self._position += start - at + length
+            if not self._open:
+                _keep_wanted(self._found, encoding.of_data_set, tag, window, start, length)
+
+    def _finish(self, rest: bytes) -> None:
+        """Zeros may follow a whole data set; nothing else, and no sequence may be open."""
+        if self._open or rest.strip(b"\0"):
+            raise Unwalkable
+        self._ended = True
+
+    def _enter_sequence(self, tag: int, vr: bytes, first: bytes) -> None:
+        around = within = self._encoding
+        if vr == b"UN" and first.startswith(b"\xfe\xff"):
+            within = EXPLICIT_LITTLE  # PS3.5 6.2.2: little endian, also among big endian ones
+        item = len(first) == len("item") and around.length(first)[0] == around.item
+        sequence = vr in SEQUENCE_VRS or (vr == NO_VR and tag != around.pixel_data and item)
+        self._open.append(_Sequence(around, within, None if sequence else self._position))
+        self._encoding, self._among_items = within, True
+        if len(self._open) > DEEPEST:
+            raise Unwalkable
+
+    def _item(self, window: bytes, at: int) -> None:
+        if len(window) - at < HEADER:
+            raise Unwalkable
+        encoding = self._encoding
+        tag, length = encoding.item_header(window, at)
+        if tag == encoding.sequence_end:
+            self._leave_sequence()
+        elif tag not in {encoding.item, encoding.item_end}:
+            raise Unwalkable
+        elif length != UNDEFINED:
+            self._position += HEADER + length
+        elif self._open[-1].fragments_at is None:
+            self._position += HEADER
+            self._among_items, self._encoding = False, encoding.within_item(window[at + 12 : at + 14])
+        else:
+            raise Unwalkable
+
+    def _leave_item(self) -> None:
+        if not self._open:
+            raise Unwalkable
+        self._position += HEADER
+        self._among_items, self._encoding = True, self._open[-1].within
+
+    def _leave_sequence(self) -> None:
+        self._position += HEADER
+        self._among_items, self._encoding = False, self._open.pop().around
+
+    def _find_end_of_fragments(self) -> None:
+        """Fragments whose lengths are wrong end at the first delimiter (some writers'; pydicom takes it so)."""
+        start = self._open[-1].fragments_at if self._open and self._among_items else None
+        self._scans += 1
+        if start is None or self._scans > MOST_SCANS:
+            raise Unwalkable
+        self._position = start + self._scan(start)
+        self._leave_sequence()
+
+    def _scan(self, start: int) -> int:
+        """How far behind a place the next sequence delimiter is."""
+        delimiter, position = self._encoding.delimiter, start
+        while True:
+            self._check()
+            window, at = self._source.at(position)
+            found = window.find(delimiter, at)
+            if found >= 0:
+                return position + found - at - start
+            if len(window) - at < AHEAD:
+                raise Unwalkable
+            position += len(window) - at - len(delimiter) + 1
+
+
+def _elements(
+    window: bytes, at: int, encoding: Encoding, wanted: Mapping[int, int], found: Found, stops: Set[int | None]
+) -> int:
+    """Walk the plain elements that begin in a window, and take their values that are wanted, but for the `stops`.
+
+    Tells where the walk goes on: at an element that is not plain, or behind the window. The hottest
+    loop of a retrieval; so an undefined length, which leads 4 GB away, is looked for only behind it.
+    """
+    header, length_of, short, long = encoding.header, encoding.length, encoding.short, encoding.long
+    size, length = len(window), 0
+    last = size - LONG_HEADER
+    while at <= last:
+        tag, vr, length = header(window, at)
+        if vr not in short:
+            if vr not in long:
+                return at
+            length = length_of(window, at + HEADER)[0] + LONG_HEADER - HEADER
+        if tag in wanted:
+            end = at + HEADER + length
+            if end > size or vr not in short or wanted[tag] in stops:
+                return at
+            _keep(found, wanted[tag], window[at + HEADER : end])
+        at += HEADER + length
+    return at if length < UNDEFINED else at - HEADER - length
+
+
+def _meta_elements(window: bytes, at: int, found: Found) -> int:
+    """As `_elements`, those of the file meta information that lie in the window whole."""
+    header, length_of, wanted = EXPLICIT_LITTLE.header, EXPLICIT_LITTLE.length, EXPLICIT_LITTLE.of_meta
+    last = len(window) - LONG_HEADER
+    while at <= last:
+        tag, vr, length = header(window, at)
+        start = at + HEADER
+        if vr == b"OB":
+            start = at + LONG_HEADER
+            (length,) = length_of(window, at + HEADER)
+        elif vr not in SHORT_VRS:
+            break
+        if tag & 0xFFFF != META_GROUP or start + length > len(window):
+            break
+        if tag in wanted:
+            _keep(found, wanted[tag], window[start : start + length])
+        at = start + length
+    return at
+
+
+def _items(window: bytes, at: int, encoding: Encoding) -> int:
+    """Walk the items that have a length and lie in the window whole; tell where the first other one begins."""
+    header, item, size = encoding.item_header, encoding.item, len(window)
+    last = size - HEADER
+    while at <= last:
+        tag, length = header(window, at)
+        end = at + HEADER + length
+        if tag != item or end > size:
+            break
+        at = end
+    return at
+
+
+def _keep(found: Found, tag: int, value: bytes) -> None:
+    """Remember a value. Two that differ under one tag are two patients to two readers: that is no data set."""
+    if len(value) > KEPT:
+        raise Unwalkable
+    if found.setdefault(tag, value) != value:
+        raise Contradiction(tag)
+
+
+def _keep_wanted(found: Found, wanted: Mapping[int, int], tag: int, window: bytes, start: int, length: int) -> None:
+    if tag in wanted:
+        value = window[start : start + min(length, KEPT + 1)]
+        if len(value) < length:
+            raise Unwalkable
+        _keep(found, wanted[tag], value)
