@@ -12,6 +12,8 @@ from typing import Any
 import axe_playwright_python
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, sync_playwright
 
+from tests.support.allowance import require_room_for_a_browser
+
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
     "--no-sandbox",
@@ -54,6 +56,7 @@ class Watched:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
+    require_room_for_a_browser()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         try:

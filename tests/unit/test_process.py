@@ -27,6 +27,7 @@ from mkiso.process import (
     said,
     spawned,
 )
+from tests.support.allowance import GB, require_files_of
 
 Wait = Callable[[Callable[[], object]], None]
 FOREVER = 60.0
@@ -215,6 +216,7 @@ def test_a_short_log_is_told_whole(size: int, tmp_path: Path) -> None:
 
 
 def test_of_a_long_log_its_beginning_and_its_end_are_told(tmp_path: Path) -> None:
+    require_files_of(2 * GB)
     with (tmp_path / "log").open("w") as log:
         log.write("first line\n")
         log.truncate(1 << 30)

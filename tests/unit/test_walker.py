@@ -23,6 +23,7 @@ from mkiso.dicom import encoding, walker
 from mkiso.dicom.encoding import PATIENT_ID, TRANSFER_SYNTAX, FileBytes, Inflated, Unwalkable
 from mkiso.dicom.instances import read_whole
 from mkiso.dicom.walker import walk_data_set, walk_meta
+from tests.support.allowance import GB, require_files_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:pydicom"),
@@ -463,6 +464,7 @@ def test_memory_is_bounded_whatever_a_file_holds(content: bytes, whole: bool) ->
 
 
 def test_what_is_skipped_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_files_of(4 * GB)
     read: list[int] = []
     real = os.pread
 
