@@ -75,7 +75,7 @@ class Stopwatch:
 
 
 class Cancellation:
-    """Set once, from any thread; the job asks `check` wherever it waits."""
+    """Set once, from any thread; the job asks `checkpoint` wherever it waits."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -104,7 +104,7 @@ class Cancellation:
     def reason(self) -> str | None:
         return self._reason
 
-    def check(self) -> None:
+    def checkpoint(self) -> None:
         """Raise Cancelled where the job is to stop."""
         if self._reason is not None:
             raise Cancelled(self._reason)

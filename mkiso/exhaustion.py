@@ -39,10 +39,10 @@ def exhausted(what: str) -> Busy:
     return Busy(f"This host gives mkiso no more {what}. Ask again in a while; if it stays so, look what takes them.")
 
 
-def awaited(begin: Callable[[], T], check: Callable[[], object] = lambda: None) -> T:
-    """Begin what needs one of these, again and again until there is one, asking `check` all the while.
+def awaited(begin: Callable[[], T], checkpoint: Callable[[], object] = lambda: None) -> T:
+    """Begin what needs one of these, again and again until there is one, asking `checkpoint` all the while.
 
-    Raises Busy after PATIENCE seconds, whatever else `begin` raises, and what `check` raises.
+    Raises Busy after PATIENCE seconds, whatever else `begin` raises, and what `checkpoint` raises.
     """
     waited = None
     while True:
@@ -54,22 +54,22 @@ def awaited(begin: Callable[[], T], check: Callable[[], object] = lambda: None) 
             waited = waited or Stopwatch()
             if waited.seconds() > PATIENCE:
                 raise exhausted(what) from error
-        check()
+        checkpoint()
         time.sleep(PAUSE)
 
 
-def start(thread: threading.Thread, check: Callable[[], object] = lambda: None) -> threading.Thread:
+def start(thread: threading.Thread, checkpoint: Callable[[], object] = lambda: None) -> threading.Thread:
     """The thread, started as soon as there may be one more; raises as `awaited` does."""
-    awaited(thread.start, check)
+    awaited(thread.start, checkpoint)
     return thread
 
 
-def pool_of(threads: int, check: Callable[[], object] = lambda: None) -> ThreadPoolExecutor:
+def pool_of(threads: int, checkpoint: Callable[[], object] = lambda: None) -> ThreadPoolExecutor:
     """A pool whose threads run already, so that no task finds that there may be none; raises as `awaited` does."""
     pool, all_run = ThreadPoolExecutor(threads), threading.Event()
     try:
         for _ in range(threads):
-            awaited(lambda: pool.submit(all_run.wait), check)
+            awaited(lambda: pool.submit(all_run.wait), checkpoint)
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise

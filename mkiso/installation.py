@@ -146,12 +146,12 @@ class Installation:
         """The way to ask the archive; `meanwhile` is asked while it answers."""
         tools, timeout, storage = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout, self.config.storage
 
-        def check() -> None:
-            cancellation.check()
+        def checkpoint() -> None:
+            cancellation.checkpoint()
             meanwhile()
             require_space(storage.work_dir, storage.min_free, meanwhile)
 
-        return Finder(tools, self.pacs, timeout, workspace.path, check)
+        return Finder(tools, self.pacs, timeout, workspace.path, checkpoint)
 
     def studies(self, accessions: Sequence[str], cancellation: Cancellation, query_id: str) -> list[Study]:
         """What the archive holds for the accession numbers; nothing is moved, and no job is recorded.

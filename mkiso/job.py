@@ -154,7 +154,7 @@ class Job:
     def look_up(self) -> list[Study]:
         """Whose studies these are. What fails here has cost no receiver."""
         self.record.enter("querying")
-        name = self._installation.patients.name_of(self._order.accessions[0], self.cancellation.check)
+        name = self._installation.patients.name_of(self._order.accessions[0], self.cancellation.checkpoint)
         studies = find_studies(self._installation.finder(self._workspace, self.cancellation), self._order.accessions)
         if not self._config.patients.allow_mixed:
             require_one_patient(studies)
@@ -175,7 +175,7 @@ class Job:
         config, work_dir = self._config, self._config.storage.work_dir
         limit = config.retrieve.queue_timeout
         with ExitStack() as held:
-            free = held.enter_context(receiver_slot(work_dir, config.receivers, limit, self.cancellation.check))
+            free = held.enter_context(receiver_slot(work_dir, config.receivers, limit, self.cancellation.checkpoint))
             self._installation.sweep()  # whoever held the slot before may have been killed, and its receiver still run
             receiver = held.enter_context(started_receiver(config.tools, free, config.retrieve, self._workspace))
             self.record.enter("retrieving")
@@ -188,7 +188,7 @@ class Job:
     def decompress(self, instances: list[Instance]) -> list[Instance]:
         """The instances as the disc is to hold them: each as it was received, but for `media.uncompressed`."""
         self.record.enter("mastering")
-        setting = self._setting = Setting(self._config, self._workspace, self._order.format, self._check)
+        setting = self._setting = Setting(self._config, self._workspace, self._order.format, self._checkpoint)
         if not self._config.media.uncompressed:
             return instances
         plain = uncompressed(instances, setting)
@@ -205,13 +205,13 @@ class Job:
         return product
 
     def _made(self, grafts: list[Graft]) -> AbstractContextManager[Product]:
-        media, check = self._config.media, self.cancellation.check
+        media, checkpoint = self._config.media, self.cancellation.checkpoint
         if self._order.format == "zip":
-            return zipping(media, grafts, check)
-        return mastering(self._config.tools.genisoimage, media, grafts, self._workspace.path, check)
+            return zipping(media, grafts, checkpoint)
+        return mastering(self._config.tools.genisoimage, media, grafts, self._workspace.path, checkpoint)
 
-    def _check(self) -> None:
-        self.cancellation.check()
+    def _checkpoint(self) -> None:
+        self.cancellation.checkpoint()
         require_space(self._config.storage.work_dir, self._config.storage.min_free)
 
     def relay_to(self, name: str) -> Relay:
@@ -229,7 +229,7 @@ class Job:
         self.record.hand_out(one.row(delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
         self.record.note(files_sent=delivery.sent, files_failed=delivery.failed)
         if delivery.failed:
-            self.cancellation.check()
+            self.cancellation.checkpoint()
         relay.require_all(delivery)
         return delivery
 
@@ -287,14 +287,14 @@ class Disc:
         with self._held:
             try:
                 for chunk in product.chunks():
-                    job.cancellation.check()
+                    job.cancellation.checkpoint()
                     if last:
                         outcome = IN_PART
                         yield last
                     last = chunk
                 outcome = ON_DISC
             except GeneratorExit:
-                job.cancellation.check()
+                job.cancellation.checkpoint()
                 raise
             finally:
                 if outcome:

@@ -35,10 +35,10 @@ log = logging.getLogger("mkiso.patients")
 
 
 class PatientSource(Protocol):
-    def name_of(self, accession: str, check: Check) -> str | None:
+    def name_of(self, accession: str, checkpoint: Check) -> str | None:
         """The name of the patient of an accession number; None where the archive's own answer is to be taken.
 
-        `check` is asked all the while. Raises what it raises, AccessionNotFound, PatientDbUnavailable or
+        `checkpoint` is asked all the while. Raises what it raises, AccessionNotFound, PatientDbUnavailable or
         PatientApiUnavailable.
         """
 
@@ -53,7 +53,7 @@ def patient_source(patients: Patients) -> PatientSource:
 
 
 class PacsNames:
-    def name_of(self, accession: str, check: Check) -> None:  # noqa: ARG002
+    def name_of(self, accession: str, checkpoint: Check) -> None:  # noqa: ARG002
         return None
 
 
@@ -65,8 +65,8 @@ class SqlNames:
         engines = {url: _engine(url, sql.timeout) for url in urls}
         self._steps = [(engines[step.url.get_secret_value()], sa.text(step.query)) for step in sql.steps]
 
-    def name_of(self, accession: str, check: Check) -> str:
-        return watched(lambda: self._ask(accession), check)
+    def name_of(self, accession: str, checkpoint: Check) -> str:
+        return watched(lambda: self._ask(accession), checkpoint)
 
     def _ask(self, accession: str) -> str:
         known: dict[str, Any] = {"accession_number": accession}
@@ -103,10 +103,10 @@ class ApiNames:
         except OSError as error:
             raise _unavailable(f"patients.api.ca_file: no certificates can be read from it: {error}") from error
 
-    def name_of(self, accession: str, check: Check) -> str:
+    def name_of(self, accession: str, checkpoint: Check) -> str:
         url = (self._api.url or "").replace("{accession_number}", quote(accession, safe=""))
         try:
-            status, body = self._get(url, check)
+            status, body = self._get(url, checkpoint)
         except (OSError, HTTPException, ValueError) as error:
             raise _unavailable(type(error).__name__) from error
         if status == HTTPStatus.NOT_FOUND:
@@ -115,18 +115,18 @@ class ApiNames:
             raise _unavailable(f"it answered with status {status}")
         return _field(body, self._api.name_field)
 
-    def _get(self, url: str, check: Check) -> tuple[int, Any]:
+    def _get(self, url: str, checkpoint: Check) -> tuple[int, Any]:
         """Status and JSON body (None where it is none). A connection that fails is tried once more.
 
         Raises TimeoutError where both are not there within the timeout.
         """
         began = time.monotonic()
         try:
-            return self._get_once(urlsplit(url), check, self._api.timeout)
+            return self._get_once(urlsplit(url), checkpoint, self._api.timeout)
         except ConnectionError:
-            return self._get_once(urlsplit(url), check, self._api.timeout - (time.monotonic() - began))
+            return self._get_once(urlsplit(url), checkpoint, self._api.timeout - (time.monotonic() - began))
 
-    def _get_once(self, url: SplitResult, check: Check, limit: float) -> tuple[int, Any]:
+    def _get_once(self, url: SplitResult, checkpoint: Check, limit: float) -> tuple[int, Any]:
         host, timeout = url.hostname or "", self._api.timeout
         if url.scheme == "https":
             call = Call(HTTPSConnection(host, url.port, timeout=timeout, context=self._tls))
@@ -134,7 +134,7 @@ class ApiNames:
             call = Call(HTTPConnection(host, url.port, timeout=timeout))
         target = url._replace(scheme="", netloc="", fragment="").geturl()
         with closing(call):
-            return watched(lambda: call.get(target, self._headers), check, limit)
+            return watched(lambda: call.get(target, self._headers), checkpoint, limit)
 
 
 class Call:
@@ -161,10 +161,10 @@ class Call:
         self._connection.close()
 
 
-def watched(ask: Callable[[], T], check: Check, limit: float = math.inf) -> T:
-    """What `ask` returns or raises in a thread of its own, while `check` is asked here.
+def watched(ask: Callable[[], T], checkpoint: Check, limit: float = math.inf) -> T:
+    """What `ask` returns or raises in a thread of its own, while `checkpoint` is asked here.
 
-    Raises TimeoutError after `limit` seconds, and whatever `check` raises; nobody waits for the thread then.
+    Raises TimeoutError after `limit` seconds, and whatever `checkpoint` raises; nobody waits for the thread then.
     """
     future: Future[T] = Future()
 
@@ -174,10 +174,10 @@ def watched(ask: Callable[[], T], check: Check, limit: float = math.inf) -> T:
         except BaseException as error:  # told to whoever waits
             future.set_exception(error)
 
-    start(threading.Thread(target=run, daemon=True), check)
+    start(threading.Thread(target=run, daemon=True), checkpoint)
     waited = Stopwatch()
     while not wait([future], SLICE).done:
-        check()
+        checkpoint()
         if waited.seconds() > limit:
             raise TimeoutError
     return future.result()

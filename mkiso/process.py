@@ -125,22 +125,22 @@ class Child:
         finally:
             os.close(descriptor)
 
-    def wait(self, timeout: float, check: Callable[[], None]) -> int:
-        """Wait for the program's end, asking `check` all the while; its exit status, or ToolTimeout."""
+    def wait(self, timeout: float, checkpoint: Callable[[], None]) -> int:
+        """Wait for the program's end, asking `checkpoint` all the while; its exit status, or ToolTimeout."""
         waited = Stopwatch()
         while not self.ends_within(SLICE):
-            check()
+            checkpoint()
             if waited.seconds() >= timeout:
                 raise ToolTimeout(self.argv, timeout)
         assert self.rc is not None
         return self.rc
 
-    def read(self, size: int, check: Callable[[], None]) -> bytes:
-        """What the program has written, up to `size` bytes, asking `check` until there is any; b"" at its end."""
+    def read(self, size: int, checkpoint: Callable[[], None]) -> bytes:
+        """What the program has written, up to `size` bytes, asking `checkpoint` until there is any; b"" at its end."""
         poll = select.poll()
         poll.register(self.stdout, select.POLLIN)
         while not poll.poll(SLICE * 1000):
-            check()
+            checkpoint()
         return self.stdout.read(size)
 
     def end(self) -> None:
@@ -175,7 +175,7 @@ def _popen(
     cwd: Path | None,
     stdout: int | IO[bytes],
     stderr: int | IO[bytes],
-    check: Callable[[], None] = lambda: None,
+    checkpoint: Callable[[], None] = lambda: None,
 ) -> subprocess.Popen[bytes]:
     def begin() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -191,7 +191,7 @@ def _popen(
         )
 
     try:
-        return awaited(begin, check)
+        return awaited(begin, checkpoint)
     except OSError as error:
         tool = Path(argv[0]).name
         raise Internal(
@@ -223,22 +223,24 @@ def run(
     timeout: float,
     cwd: Path | None = None,
     log: Path | None = None,
-    check: Callable[[], None] = lambda: None,
+    checkpoint: Callable[[], None] = lambda: None,
     nice: bool = False,
     limits: Limits | None = None,
     heard: bool = True,
 ) -> Result:
-    """Run a program to its end, `timeout` seconds at most, asking `check` all the while; behind others where `nice`.
+    """Run a program to its end, `timeout` seconds at most, asking `checkpoint`; behind others where `nice`.
 
     One that may say much says it to a new `log`, of which the result has what `said` tells, and no standard
     output; what is not to be `heard` is kept nowhere. Raises
     ToolTimeout, Internal where it cannot be started, Busy where the host has no room for it, and whatever
-    `check` raises; the program and its group are dead by then.
+    `checkpoint` raises; the program and its group are dead by then.
     """
     started = time.monotonic()
     with log.open("wb") if log else nullcontext() as file:
         kept = subprocess.PIPE if heard else subprocess.DEVNULL
-        popen = _popen(argv, cwd=cwd, stdout=subprocess.DEVNULL if log else kept, stderr=file or kept, check=check)
+        popen = _popen(
+            argv, cwd=cwd, stdout=subprocess.DEVNULL if log else kept, stderr=file or kept, checkpoint=checkpoint
+        )
         child = Child(argv, popen)
         try:
             if limits:
@@ -246,7 +248,7 @@ def run(
             if nice:
                 with suppress(OSError):  # where that is not allowed, it only takes others' time
                     os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
-            stdout, stderr = _output(popen, argv, timeout, check)
+            stdout, stderr = _output(popen, argv, timeout, checkpoint)
         finally:
             child.end()
     told = said(log) if log else _text(stderr)
@@ -254,7 +256,7 @@ def run(
 
 
 def _output(
-    popen: subprocess.Popen[bytes], argv: Sequence[str], timeout: float, check: Callable[[], None]
+    popen: subprocess.Popen[bytes], argv: Sequence[str], timeout: float, checkpoint: Callable[[], None]
 ) -> tuple[bytes, bytes]:
     waited = Stopwatch()
     while True:
@@ -262,7 +264,7 @@ def _output(
             stdout, stderr = popen.communicate(timeout=SLICE)
             return stdout or b"", stderr or b""
         except subprocess.TimeoutExpired:
-            check()
+            checkpoint()
             if waited.seconds() >= timeout:
                 raise ToolTimeout(argv, timeout) from None
 

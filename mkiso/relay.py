@@ -93,7 +93,7 @@ class Relay:
 
         What rejects the association or takes no Verification may take C-STORE all the same.
         """
-        failure = echo(self.dcmtk_dir, self.peer, self.cancellation.check)
+        failure = echo(self.dcmtk_dir, self.peer, self.cancellation.checkpoint)
         if failure is not None and not failure.reached:
             raise self._unreachable(failure.said)
 
@@ -109,7 +109,7 @@ class Relay:
     def _send(self, going: Round, outcomes: Outcomes) -> Delivery:
         """Send what a directory has; what the peer takes no association for at first is tried again."""
         with suppress(Cancelled):  # what has been sent until then is told all the same
-            for _ in attempts(self.peer, self.cancellation.check):
+            for _ in attempts(self.peer, self.cancellation.checkpoint):
                 delivery = self._attempt(going, outcomes)
                 if delivery.failure is not Failure.BUSY:
                     break

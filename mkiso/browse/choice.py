@@ -149,9 +149,9 @@ class _Series:
         return Wanted(self.instances[at], Kind.IMAGE, numbers, self.ends[at] - begin)
 
 
-def choose(series: Iterable[Sequence[Instance]], pictures: int, check: Check) -> list[list[Wanted]]:
+def choose(series: Iterable[Sequence[Instance]], pictures: int, checkpoint: Check) -> list[list[Wanted]]:
     """What is shown of each series, in its order; at most so many pictures of one, and A_DISC of all."""
-    looked_at = [_looked_at(one, pictures > 0, check) for one in series]
+    looked_at = [_looked_at(one, pictures > 0, checkpoint) for one in series]
     given = shares([one.frames for one in looked_at], pictures, A_DISC)
     return [one.wanted(share) for one, share in zip(looked_at, given, strict=True)]
 
@@ -171,11 +171,11 @@ def spread(count: int, of: int) -> list[int]:
     return [(2 * part + 1) * of // (2 * count) for part in range(count)]
 
 
-def _looked_at(instances: Sequence[Instance], with_frames: bool, check: Check) -> _Series:
+def _looked_at(instances: Sequence[Instance], with_frames: bool, checkpoint: Check) -> _Series:
     asked = iter(range(ASKED))
 
     def asks() -> bool:
-        check()
+        checkpoint()
         return next(asked, None) is not None
 
     kinds = [_kind(one) or (_kind_by_header(one) if asks() else Kind.OTHER) for one in instances]

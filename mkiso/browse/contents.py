@@ -91,17 +91,17 @@ class _Task:
     files: tuple[str, ...]
 
 
-def show(instances: Sequence[Instance], stage: Path, maker: Maker, check: Check) -> tuple[Patient, ...]:
+def show(instances: Sequence[Instance], stage: Path, maker: Maker, checkpoint: Check) -> tuple[Patient, ...]:
     """Make what is shown of the staged instances in the stage's WEB; what each patient's studies are, in their order.
 
-    `check` is asked from three threads. Raises what it raises, and DiskFull; nothing else fails it.
+    `checkpoint` is asked from three threads. Raises what it raises, and DiskFull; nothing else fails it.
     """
     (stage / WEB).mkdir(exist_ok=True)
     series = series_of(instances)
-    tasks = _tasks(choose(series, maker.pictures, check), min(PAGES, maker.pictures))
+    tasks = _tasks(choose(series, maker.pictures, checkpoint), min(PAGES, maker.pictures))
     with tempfile.TemporaryDirectory(prefix="pictures-", dir=maker.directory) as room:
-        deadline = Deadline(maker.limit_of_all, check)
-        converter = Converter(maker.dcmtk_dir, maker.directory, deadline.check, maker.limit)
+        deadline = Deadline(maker.limit_of_all, checkpoint)
+        converter = Converter(maker.dcmtk_dir, maker.directory, deadline.checkpoint, maker.limit)
         items = _made(tasks, Bench(converter, Path(room), stage / WEB))
     return patients_of((one, items.get(at, ())) for at, one in enumerate(series))
 
@@ -160,7 +160,7 @@ def _making(bench: Bench, task: _Task) -> Iterator[Item]:
     if kind is Kind.OTHER:
         yield nothing(instance, Why.NO_PIXELS)
         return
-    bench.converter.check()
+    bench.converter.checkpoint()
     if kind is Kind.IMAGE:
         yield from pictures(bench, task.wanted, task.files)
         return

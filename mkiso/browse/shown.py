@@ -210,14 +210,14 @@ def require_small(instance: Instance, most: int) -> None:
 
 
 class Deadline:
-    """A `check` for several threads that raises Late after `seconds`, and before that what another one raises."""
+    """A `checkpoint` for several threads that raises Late after `seconds`, and before that what another one raises."""
 
-    def __init__(self, seconds: float, check: Check) -> None:
-        self._seconds, self._check = seconds, check
+    def __init__(self, seconds: float, checkpoint: Check) -> None:
+        self._seconds, self._checkpoint = seconds, checkpoint
         self._watch, self._lock = Stopwatch(), threading.Lock()
 
-    def check(self) -> None:
-        self._check()
+    def checkpoint(self) -> None:
+        self._checkpoint()
         with self._lock:
             if self._watch.seconds() >= self._seconds:
                 raise Late

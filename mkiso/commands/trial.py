@@ -34,7 +34,7 @@ class Trial(Job):
 
     def name(self) -> str | None:
         """The name that the patient source gives; None where the archive's own answer is to be taken."""
-        return self._installation.patients.name_of(self._order.accessions[0], self.cancellation.check)
+        return self._installation.patients.name_of(self._order.accessions[0], self.cancellation.checkpoint)
 
     def query(self) -> list[Study]:
         """Every study of the accession number with its instances: of one patient, where a disc must be."""

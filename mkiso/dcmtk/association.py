@@ -79,18 +79,18 @@ def association_failure(stderr: str) -> Failure | None:
     return next((failure for pattern, failure in FAILURES if pattern.search(stderr)), None)
 
 
-def attempts(peer: Peer, check: Callable[[], object]) -> Iterator[None]:
+def attempts(peer: Peer, checkpoint: Callable[[], object]) -> Iterator[None]:
     """Turns to ask a peer that rejects associations for now (PS3.8 9.3.4); the caller leaves when it does not.
 
     The first comes at once, the others after growing pauses, the last when `connect_timeout` is over;
-    `check` is asked all the while.
+    `checkpoint` is asked all the while.
     """
     waited, pause = Stopwatch(), FIRST_PAUSE
     yield
     while (left := peer.connect_timeout - waited.seconds()) > 0:
         rested, rest = Stopwatch(), min(pause, left)
         while rested.seconds() < rest:
-            check()
+            checkpoint()
             waited.seconds()
             time.sleep(min(SLICE, rest))
         pause = min(2 * pause, LONGEST_PAUSE)
@@ -157,10 +157,10 @@ class EchoFailure:
         return self.said
 
 
-def echo(dcmtk_dir: Path, peer: Peer, check: Callable[[], None] = lambda: None) -> EchoFailure | None:
+def echo(dcmtk_dir: Path, peer: Peer, checkpoint: Callable[[], None] = lambda: None) -> EchoFailure | None:
     """None where the peer answered with success, else why not; takes at most three `connect_timeout`s."""
     try:
-        stderr = run(echo_argv(dcmtk_dir, peer), timeout=3 * peer.connect_timeout, check=check).stderr
+        stderr = run(echo_argv(dcmtk_dir, peer), timeout=3 * peer.connect_timeout, checkpoint=checkpoint).stderr
     except ToolTimeout as late:
         return EchoFailure(str(late), reached=False)
     if ACCEPTED in stderr:

@@ -75,19 +75,19 @@ class Converter:
 
     dcmtk_dir: Path
     directory: Path
-    check: Callable[[], None]
+    checkpoint: Callable[[], None]
     limit: float = LIMIT
     nice: bool = True
     memory: int = MEMORY
 
     def run(self, argv: Sequence[str], largest: int = LARGEST_FILE) -> Result:
-        """Raises ToolTimeout, Internal where it cannot be started, TooLarge for its file, and what `check` raises."""
+        """Raises ToolTimeout, Internal where it cannot be started, TooLarge for its file, what `checkpoint` raises."""
         limits = Limits(self.memory, largest)
         result = run(
             argv,
             timeout=self.limit,
             cwd=self.directory,
-            check=self.check,
+            checkpoint=self.checkpoint,
             nice=self.nice,
             limits=limits,
             heard=False,

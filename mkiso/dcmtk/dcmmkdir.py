@@ -62,17 +62,19 @@ def index(
     *,
     invent: bool,
     directory: Path,
-    check: Callable[[], None],
+    checkpoint: Callable[[], None],
 ) -> dict[str, str]:
     """Write a DICOMDIR of those files that it takes, none where it takes none; why it took others not, by file.
 
     The program belongs to the job that has `directory`; its list and its log lie beside `dicomdir`. Raises
-    Crashed, ToolTimeout, Internal where it could not do its work, and whatever `check` raises.
+    Crashed, ToolTimeout, Internal where it could not do its work, and whatever `checkpoint` raises.
     """
     listed = dicomdir.with_suffix(".list")
     listed.write_text("".join(f"{file}\n" for file in files), encoding="ascii")
     argv = index_argv(indexer, dicomdir, listed, invent)
-    result = run(argv, timeout=LIMIT, cwd=directory, log=dicomdir.with_suffix(".log"), check=check, limits=LIMITS)
+    result = run(
+        argv, timeout=LIMIT, cwd=directory, log=dicomdir.with_suffix(".log"), checkpoint=checkpoint, limits=LIMITS
+    )
     if result.rc < 0 or (result.rc > 0 and NO_MEMORY.lower() in result.stderr.lower()):
         raise Crashed
     if result.rc > 0 and NO_GOOD_FILES not in result.stderr:

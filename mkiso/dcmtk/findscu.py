@@ -69,7 +69,7 @@ class Finder:
     pacs: Peer
     timeout: float
     directory: Path
-    check: Callable[[], None] = lambda: None
+    checkpoint: Callable[[], None] = lambda: None
 
     def studies(self, accession: str) -> list[Answer]:
         """The answers at STUDY level with exactly this accession number: archives match loosely.
@@ -157,7 +157,7 @@ class Finder:
         return [self._answer(file, keys) for file in files]
 
     def _answer(self, file: Path, keys: Sequence[str]) -> Answer:
-        self.check()
+        self.checkpoint()
         try:
             if file.stat().st_size > LARGEST_ANSWER:
                 raise Unreadable("it is too large")
@@ -171,7 +171,7 @@ class Finder:
 
     def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
         argv = find_argv(self.dcmtk_dir, self.pacs, self.timeout, keys, (*output, "-od", str(self.directory)))
-        for _ in attempts(self.pacs, self.check):
+        for _ in attempts(self.pacs, self.checkpoint):
             stderr = self._run(argv)
             if association_failure(stderr) is not Failure.BUSY:
                 break
@@ -180,7 +180,9 @@ class Finder:
     def _run(self, argv: tuple[str, ...]) -> str:
         log, limit = self.directory / "findscu.log", self.pacs.connect_timeout + self.timeout
         try:
-            return run(argv, timeout=limit, cwd=self.directory, log=log, check=lambda: self._check(log)).stderr
+            return run(
+                argv, timeout=limit, cwd=self.directory, log=log, checkpoint=lambda: self._checkpoint(log)
+            ).stderr
         except ToolTimeout:
             if "I: Association Accepted" not in said(log):
                 raise silent_error(self.pacs) from None
@@ -188,8 +190,8 @@ class Finder:
         finally:
             log.unlink(missing_ok=True)
 
-    def _check(self, log: Path) -> None:
-        self.check()
+    def _checkpoint(self, log: Path) -> None:
+        self.checkpoint()
         if _answers_by_now(said(log)) > MOST_ANSWERS:
             raise PacsRejected(f"The PACS {self.pacs} gave more than {MOST_ANSWERS} answers to one query. Check it.")
 

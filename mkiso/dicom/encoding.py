@@ -126,11 +126,11 @@ class Inflated:
     """What a deflated data set (PS3.5 A.5) inflates to, piece by piece and forwards only.
 
     Its end is reached only where the compression's own end is there; what follows that is not looked at.
-    `check` is asked for each piece.
+    `checkpoint` is asked for each piece.
     """
 
-    def __init__(self, file: Source, begin: int, check: Callable[[], None] = unasked) -> None:
-        self._file, self._position, self._check = file, begin, check
+    def __init__(self, file: Source, begin: int, checkpoint: Callable[[], None] = unasked) -> None:
+        self._file, self._position, self._checkpoint = file, begin, checkpoint
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._compressed, self._window = b"", b""
         self._base = self._inflated = self._walked = 0
@@ -154,7 +154,7 @@ class Inflated:
         return at
 
     def _piece(self) -> bytes:
-        self._check()
+        self._checkpoint()
         if not self._compressed:
             window, at = self._file.at(self._position)
             self._compressed = window[at : at + COMPRESSED]

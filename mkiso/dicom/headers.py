@@ -87,25 +87,25 @@ PADDING = b"\0 "
 NUMBERS = {"FD": 8, "FL": 4, "SL": 4, "SS": 2, "UL": 4, "US": 2}  # and the bytes of each
 
 
-def salvaged(data: bytes, written: Encoding, check: Callable[[], None] = unasked) -> dict[int, bytes | None]:
+def salvaged(data: bytes, written: Encoding, checkpoint: Callable[[], None] = unasked) -> dict[int, bytes | None]:
     """The values of OF_DATA_SET; None for one that cannot be told, and may be there all the same.
 
     So one is that is there twice, and differs: where an element's end is not found, the next may be one of a sequence.
-    `check` is asked as it goes.
+    `checkpoint` is asked as it goes.
     """
     found: dict[int, bytes | None] = {}
     last = 0
-    for tag, told in elements(data, written, LAST_OF_USE, _steps(check)):
+    for tag, told in elements(data, written, LAST_OF_USE, _steps(checkpoint)):
         last = max(last, tag)
         if tag in OF_DATA_SET:
             found[tag] = told if len(told) <= KEPT and found.get(tag, told) == told else None
     return found | {tag: None for tag in OF_DATA_SET if tag > last}
 
 
-def _steps(check: Callable[[], None] = unasked) -> Iterator[int]:
+def _steps(checkpoint: Callable[[], None] = unasked) -> Iterator[int]:
     for step in range(MOST_STEPS):
         if not step % ASKING:
-            check()
+            checkpoint()
         yield step
 
 

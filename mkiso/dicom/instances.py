@@ -115,11 +115,11 @@ class _OutOfTime(Exception):
 class Expectation:
     """What a job expects: the UIDs of its instances and of their studies. Anybody may send something else.
 
-    `check` is asked while a file is walked. What is not known to be expected is so for `seconds` more, in all.
+    `checkpoint` is asked while a file is walked. What is not known to be expected is so for `seconds` more, in all.
     """
 
     uids: set[str] = field(default_factory=set)
-    check: Check = unasked
+    checkpoint: Check = unasked
     seconds: float = field(default_factory=lambda: STRANGERS)
 
     def is_met(self, found: Values) -> bool:
@@ -131,13 +131,13 @@ class Expectation:
         """What to ask while a walk fills `found`, `most` times. Raises _OutOfTime."""
         watch, asked = Stopwatch(), itertools.count()
 
-        def check() -> None:
-            self.check()
+        def checkpoint() -> None:
+            self.checkpoint()
             if (next(asked) >= most or watch.seconds() > self.seconds) and not self.is_met(found):
                 raise _OutOfTime
 
         try:
-            yield check
+            yield checkpoint
         finally:
             if not self.is_met(found):
                 self.seconds -= watch.seconds()
@@ -185,8 +185,8 @@ def claimed_key(path: Path, expectation: Expectation) -> Key | None:
     """
     found: dict[int, bytes] = {}
     try:
-        with _opened(path, HEAD) as (file, _version), expectation.reading(found, HEAD_CHECKS) as check:
-            _to_study(file, expectation, found, check)
+        with _opened(path, HEAD) as (file, _version), expectation.reading(found, HEAD_CHECKS) as checkpoint:
+            _to_study(file, expectation, found, checkpoint)
     except _OutOfTime:
         return None
     except (Unwalkable, FileNotFoundError, IsADirectoryError):
@@ -240,7 +240,7 @@ def _read(path: Path, file: FileBytes, version: tuple[int, int], expectation: Ex
     meta: dict[int, bytes] = {}
     data_set_at = _expected(file, meta, expectation) if expectation else _meta(file, meta)
     syntax = _uid(meta, encoding.TRANSFER_SYNTAX)
-    malformed, found = _identity(file, data_set_at, syntax, expectation.check if expectation else unasked)
+    malformed, found = _identity(file, data_set_at, syntax, expectation.checkpoint if expectation else unasked)
     uids = [_found_uid(found, tag) or _found_uid(meta, SENT_AS.get(tag, 0)) for tag in UIDS]
     if missing := [NAMED[tag] for tag, uid in zip(UIDS, uids, strict=True) if tag in NAMED and not uid]:
         raise Unattributable(uids[0], f"its {' and its '.join(missing)} cannot be read")
@@ -259,8 +259,8 @@ def _read(path: Path, file: FileBytes, version: tuple[int, int], expectation: Ex
 def _expected(file: FileBytes, found: dict[int, bytes], expectation: Expectation) -> int:
     """Where the data set begins of what is expected. Raises as `_read` where it is not."""
     try:
-        with expectation.reading(found) as check:
-            begin = _to_study(file, expectation, found, check, salvaging=True)
+        with expectation.reading(found) as checkpoint:
+            begin = _to_study(file, expectation, found, checkpoint, salvaging=True)
     except _OutOfTime:
         raise Foreign(_found_uid(found, encoding.MEDIA_SOP_INSTANCE), is_read=False) from None
     if expectation.is_met(found):
@@ -272,61 +272,61 @@ def _expected(file: FileBytes, found: dict[int, bytes], expectation: Expectation
 
 
 def _to_study(
-    file: FileBytes, expectation: Expectation, found: dict[int, bytes], check: Check, salvaging: bool = False
+    file: FileBytes, expectation: Expectation, found: dict[int, bytes], checkpoint: Check, salvaging: bool = False
 ) -> int:
     """Read a file until it is known whether it is expected: to its Study Instance UID, if need be.
 
     Tells where its data set begins.
     """
-    begin = _meta(file, found, check)
+    begin = _meta(file, found, checkpoint)
     if expectation.is_met(found):
         return begin
-    check()
+    checkpoint()
     syntax = _uid(found, encoding.TRANSFER_SYNTAX)
     try:
-        _walk(file, begin, syntax, found, check, encoding.STUDY)
+        _walk(file, begin, syntax, found, checkpoint, encoding.STUDY)
     except Unwalkable:
         if salvaging:
-            found[encoding.STUDY] = _salvaged(file, begin, syntax, check).get(encoding.STUDY) or b""
+            found[encoding.STUDY] = _salvaged(file, begin, syntax, checkpoint).get(encoding.STUDY) or b""
     return begin
 
 
-def _identity(file: FileBytes, begin: int, syntax: str, check: Check) -> tuple[bool, Values]:
+def _identity(file: FileBytes, begin: int, syntax: str, checkpoint: Check) -> tuple[bool, Values]:
     """Whether a data set is malformed, and its values of OF_DATA_SET; None for one that cannot be read."""
     found: dict[int, bytes] = {}
     contradicted = None
     try:
-        _walk(file, begin, syntax, found, check)
+        _walk(file, begin, syntax, found, checkpoint)
         return False, found
     except Contradiction as error:
         contradicted = error.tag
     except Unwalkable:
         pass
-    values = _salvaged(file, begin, syntax, check)
+    values = _salvaged(file, begin, syntax, checkpoint)
     return True, values if contradicted is None else values | {contradicted: None}
 
 
-def _salvaged(file: FileBytes, begin: int, syntax: str, check: Check) -> dict[int, bytes | None]:
+def _salvaged(file: FileBytes, begin: int, syntax: str, checkpoint: Check) -> dict[int, bytes | None]:
     data = beginning(file, begin, READ)
     if syntax == DeflatedExplicitVRLittleEndian:
         data = inflated(data, READ)
-    return salvaged(data, ENCODINGS.get(syntax, EXPLICIT_LITTLE), check)
+    return salvaged(data, ENCODINGS.get(syntax, EXPLICIT_LITTLE), checkpoint)
 
 
 def _walk(
-    file: FileBytes, begin: int, syntax: str, found: dict[int, bytes], check: Check, until: int | None = None
+    file: FileBytes, begin: int, syntax: str, found: dict[int, bytes], checkpoint: Check, until: int | None = None
 ) -> None:
     if syntax == DeflatedExplicitVRLittleEndian:
-        walk_data_set(Inflated(file, begin, check), 0, syntax, found, check, until)
+        walk_data_set(Inflated(file, begin, checkpoint), 0, syntax, found, checkpoint, until)
     else:
-        walk_data_set(file, begin, syntax, found, check, until)
+        walk_data_set(file, begin, syntax, found, checkpoint, until)
 
 
-def _meta(file: Source, found: dict[int, bytes], check: Check = unasked) -> int:
+def _meta(file: Source, found: dict[int, bytes], checkpoint: Check = unasked) -> int:
     head, at = file.at(0)
     if not head.startswith(PREFIX, at + PREAMBLE):
         raise Unwalkable
-    return walk_meta(file, META, found, check)
+    return walk_meta(file, META, found, checkpoint)
 
 
 def _behind_meta(file: FileBytes) -> int:

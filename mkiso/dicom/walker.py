@@ -49,16 +49,16 @@ class Contradiction(Unwalkable):
         self.tag = tag
 
 
-def walk_meta(source: Source, position: int, found: Found, check: Callable[[], None] = unasked) -> int:
+def walk_meta(source: Source, position: int, found: Found, checkpoint: Callable[[], None] = unasked) -> int:
     """Walk the file meta information (PS3.10 7.1) from its first element; tell where the data set begins.
 
     The values of OF_META that are there go into `found`, also where it is cut off: Unwalkable.
-    `check` is asked as it goes on, but for what is as short as it should be.
+    `checkpoint` is asked as it goes on, but for what is as short as it should be.
     """
     begin = position
     while position < MOST_META:
         if position > begin + KEPT:
-            check()
+            checkpoint()
         window, at = source.at(position)
         end = _meta_elements(window, at, found)
         position += end - at
@@ -78,15 +78,15 @@ def walk_data_set(
     position: int,
     transfer_syntax: str,
     found: Found,
-    check: Callable[[], None] = unasked,
+    checkpoint: Callable[[], None] = unasked,
     until: int | None = None,
 ) -> None:
     """Walk a data set to the end of its source; raise Unwalkable where it does not end there.
 
     The values of OF_DATA_SET go into `found`, those of the data set itself and not of its sequences. Where one is that
-    of `until`, the walk ends there. `check` is asked as it goes.
+    of `until`, the walk ends there. `checkpoint` is asked as it goes.
     """
-    _Walk(source, position, ENCODINGS.get(transfer_syntax, EXPLICIT_LITTLE), found, check, until).to_end()
+    _Walk(source, position, ENCODINGS.get(transfer_syntax, EXPLICIT_LITTLE), found, checkpoint, until).to_end()
 
 
 class _Sequence(NamedTuple):
@@ -106,11 +106,11 @@ class _Walk:
         position: int,
         encoding: Encoding,
         found: Found,
-        check: Callable[[], None],
+        checkpoint: Callable[[], None],
         until: int | None,
     ) -> None:
         self._source, self._position, self._encoding, self._found = source, position, encoding, found
-        self._check, self._until, self._stops = check, until, {ITEM_END, until}
+        self._checkpoint, self._until, self._stops = checkpoint, until, {ITEM_END, until}
         self._open: list[_Sequence] = []
         self._among_items = self._ended = False
         self._scans = self._steps = 0
@@ -118,7 +118,7 @@ class _Walk:
     def to_end(self) -> None:
         while not self._ended and self._until not in self._found:
             if not self._steps % ASKING:
-                self._check()
+                self._checkpoint()
             try:
                 self._go_on()
             except Contradiction:
@@ -215,7 +215,7 @@ class _Walk:
         """How far behind a place the next sequence delimiter is."""
         delimiter, position = self._encoding.delimiter, start
         while True:
-            self._check()
+            self._checkpoint()
             window, at = self._source.at(position)
             found = window.find(delimiter, at)
             if found >= 0:

@@ -160,16 +160,16 @@ class _Made:
         self.said |= other.said
 
 
-def make_dicomdir(indexer: Indexer, files: Sequence[str], directory: Path, check: Check) -> Dicomdir:
+def make_dicomdir(indexer: Indexer, files: Sequence[str], directory: Path, checkpoint: Check) -> Dicomdir:
     """Write the stage's DICOMDIR, of these files below it and in their order, within the job's `directory`.
 
-    It refers to nothing but what is `indexed`: what is not may be moved. `check` is asked from two threads.
-    Raises Internal where dcmmkdir could not do its work, ToolTimeout, and whatever `check` raises.
+    It refers to nothing but what is `indexed`: what is not may be moved. `checkpoint` is asked from two threads.
+    Raises Internal where dcmmkdir could not do its work, ToolTimeout, and whatever `checkpoint` raises.
     """
     with tempfile.TemporaryDirectory(prefix="records-", dir=directory) as work:
-        chunks = _Chunks(indexer, directory, Path(work), check)
+        chunks = _Chunks(indexer, directory, Path(work), checkpoint)
         made = chunks.made(files, invent=False)
-        owns = _own_values(indexer.stage, [file for file in files if file not in made.found], check)
+        owns = _own_values(indexer.stage, [file for file in files if file not in made.found], checkpoint)
         refused = [file for file in owns if owns[file].get(PATIENT_ID)]
         made.add(_without_inventions(chunks.made(refused, invent=True)))
         unread = [file for file in refused if file not in made.found and NO_RECORD not in made.said.get(file, "")]
@@ -183,10 +183,10 @@ def make_dicomdir(indexer: Indexer, files: Sequence[str], directory: Path, check
     return Dicomdir(tuple(file for file in files if file not in not_indexed), not_indexed, completed)
 
 
-def _own_values(stage: Path, files: Iterable[str], check: Check) -> dict[str, Own]:
+def _own_values(stage: Path, files: Iterable[str], checkpoint: Check) -> dict[str, Own]:
     owns = {}
     for file in files:
-        check()
+        checkpoint()
         owns[file] = own_values(stage / file) or {}
     return owns
 
@@ -205,22 +205,24 @@ class _Chunks:
     indexer: Indexer
     directory: Path
     work: Path
-    check: Check
+    checkpoint: Check
 
     def made(self, files: Sequence[str], *, invent: bool) -> _Made:
         whole = _Made()
         parts = [files[at : at + CHUNK] for at in range(0, len(files), CHUNK)]
-        with pool_of(PROCESSES, self.check) as pool:
+        with pool_of(PROCESSES, self.checkpoint) as pool:
             for part in pool.map(lambda part: self._made(part, invent), parts):
                 whole.add(part)
         return whole
 
     def _made(self, files: Sequence[str], invent: bool) -> _Made:
         """One chunk. Of files that crash dcmmkdir, or make it write nonsense, halves: one takes no other with it."""
-        self.check()
+        self.checkpoint()
         product = self.work / f"{files[0].replace('/', '_')}-{len(files)}-{invent:d}.dicomdir"
         try:
-            said = index(self.indexer, files, product, invent=invent, directory=self.directory, check=self.check)
+            said = index(
+                self.indexer, files, product, invent=invent, directory=self.directory, checkpoint=self.checkpoint
+            )
             return _Made(dict(_leaves(_read(product), ())), said)
         except (Crashed, Malformed):
             return self._halves(files, invent)
@@ -239,7 +241,7 @@ def _made_of_keys(chunks: _Chunks, files: Iterable[str]) -> _Made:
     """What dcmmkdir makes of files that it could not parse: of copies of their keys, under the same names."""
     copies, syntaxes = chunks.work / "copies", dict[str, bytes]()
     for file in files:
-        chunks.check()
+        chunks.checkpoint()
         if keys := read_keys(chunks.indexer.stage / file):
             copy = copies / file
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -61,13 +61,13 @@ def require_small_files(instances: Sequence[Instance]) -> None:
             )
 
 
-def image_size(genisoimage: Path, media: Media, grafts: Sequence[Graft], check: Check = lambda: None) -> int:
+def image_size(genisoimage: Path, media: Media, grafts: Sequence[Graft], checkpoint: Check = lambda: None) -> int:
     """The exact number of bytes that the image will have.
 
     Raises DiscTooLarge above `media.max_size`, Internal where genisoimage found fault with a file, and
-    whatever `check` raises, which is asked all the while.
+    whatever `checkpoint` raises, which is asked all the while.
     """
-    result = run(master_argv(genisoimage, media, grafts, ("-print-size",)), timeout=SIZING_LIMIT, check=check)
+    result = run(master_argv(genisoimage, media, grafts, ("-print-size",)), timeout=SIZING_LIMIT, checkpoint=checkpoint)
     if result.rc != 0 or result.stderr.strip():
         raise _faulty(result.rc, result.stderr)
     size = int(result.stdout) * SECTOR
@@ -75,25 +75,25 @@ def image_size(genisoimage: Path, media: Media, grafts: Sequence[Graft], check: 
     return size
 
 
-def _written(child: Child, log: Path, check: Check) -> Iterator[bytes]:
-    """The image's bytes; `check` is asked while they come. Raises Internal where genisoimage left something out."""
-    while chunk := child.read(CHUNK, check):
+def _written(child: Child, log: Path, checkpoint: Check) -> Iterator[bytes]:
+    """The image's bytes, asking `checkpoint`. Raises Internal where genisoimage left something out."""
+    while chunk := child.read(CHUNK, checkpoint):
         yield chunk
-    rc, complaints = child.wait(END_LIMIT, check), said(log)
+    rc, complaints = child.wait(END_LIMIT, checkpoint), said(log)
     if rc != 0 or complaints.strip():
         raise _faulty(rc, complaints)
 
 
 @contextmanager
 def mastering(
-    genisoimage: Path, media: Media, grafts: Sequence[Graft], directory: Path, check: Check
+    genisoimage: Path, media: Media, grafts: Sequence[Graft], directory: Path, checkpoint: Check
 ) -> Iterator[Product]:
     """genisoimage running, ended with the block; its size is asked for while it starts. Raises as image_size."""
     log = directory / "genisoimage.log"
     with spawned(master_argv(genisoimage, media, grafts), cwd=directory, log=log, piped=True) as child:
         with suppress(OSError):  # above the system's limit for users; only speed is lost
             fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, PIPE)
-        yield Product(image_size(genisoimage, media, grafts, check), _written(child, log, check))
+        yield Product(image_size(genisoimage, media, grafts, checkpoint), _written(child, log, checkpoint))
 
 
 def _faulty(rc: int, complaints: str) -> Internal:

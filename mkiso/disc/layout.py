@@ -216,18 +216,18 @@ def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dico
     """The DICOMDIR, and meanwhile what the pages show; where the one fails, the other ends."""
     failed = Event()
 
-    def check() -> None:
-        setting.check()
+    def checkpoint() -> None:
+        setting.checkpoint()
         if failed.is_set():
             raise Cancelled("The disc has failed meanwhile.")
 
     media, dcmtk_dir, directory = setting.config.media, setting.config.tools.dcmtk_dir, setting.workspace.path
     indexer = Indexer(dcmtk_dir, setting.stage, file_set_id(media))
-    with pool_of(1, check) as pool:
+    with pool_of(1, checkpoint) as pool:
         instances, maker = [one.instance for one in staged], Maker(dcmtk_dir, directory, media.pictures)
-        shown = pool.submit(show, instances, setting.stage, maker, check)
+        shown = pool.submit(show, instances, setting.stage, maker, checkpoint)
         try:
-            dicomdir = make_dicomdir(indexer, [one.file for one in staged], directory, setting.check)
+            dicomdir = make_dicomdir(indexer, [one.file for one in staged], directory, setting.checkpoint)
         except BaseException:
             failed.set()
             raise

@@ -26,7 +26,7 @@ CAPACITIES = {"CD": 737_280_000, "DVD": 4_700_372_992, "DVD DL": 8_543_666_176, 
 
 @dataclass(frozen=True)
 class Setting:
-    """Of one job, what a layout needs beside the instances; `check` is asked all the while.
+    """Of one job, what a layout needs beside the instances; `checkpoint` is asked all the while.
 
     Where `media.uncompressed` is set, so many instances were decompressed, and so many could not be.
     """
@@ -34,7 +34,7 @@ class Setting:
     config: Config
     workspace: Workspace
     format: Format
-    check: Check
+    checkpoint: Check
     decompressed: int = 0
     left_compressed: int = 0
 

@@ -52,28 +52,28 @@ class Uncompressed:
 def uncompressed(instances: Sequence[Instance], setting: Setting) -> Uncompressed:
     """Decompress what is compressed, in its place; lossy ones only as far as `media.max_size` has room for them.
 
-    The job's `check` is asked from two threads. Raises what it raises, and DiskFull.
+    The job's `checkpoint` is asked from two threads. Raises what it raises, and DiskFull.
     """
-    media, check = setting.config.media, setting.check
+    media, checkpoint = setting.config.media, setting.checkpoint
     limit = None if media.max_size is None else media.max_size - viewer_bytes(media) - FOR_THE_REST
     converter = Converter(
-        setting.config.tools.dcmtk_dir, setting.workspace.path, check, LIMIT, nice=False, memory=MEMORY_FOR_ALL
+        setting.config.tools.dcmtk_dir, setting.workspace.path, checkpoint, LIMIT, nice=False, memory=MEMORY_FOR_ALL
     )
     known = _each(converter, [(one, None) for one in instances if one.transfer_syntax in LOSSLESS])
     on_disc = [known.get(one.path, one) for one in instances]
-    known |= _each(converter, _fitting(on_disc, limit, check))
+    known |= _each(converter, _fitting(on_disc, limit, checkpoint))
     result = tuple(known.get(one.path, one) for one in instances)
     left = sum(one.transfer_syntax not in RAW for one in result)
     return Uncompressed(result, sum(one is not other for one, other in zip(instances, result, strict=True)), left)
 
 
-def _fitting(instances: Sequence[Instance], limit: int | None, check: Check) -> Iterator[tuple[Instance, int]]:
+def _fitting(instances: Sequence[Instance], limit: int | None, checkpoint: Check) -> Iterator[tuple[Instance, int]]:
     """The lossy ones for which there is room, and the bytes that each has at most."""
     total = sum(one.bytes for one in instances)
     for one in instances:
         if one.transfer_syntax in RAW | LOSSLESS or not _programs(one):
             continue
-        check()
+        checkpoint()
         pixels = pixel_bytes(Header(one.path, SIZES))
         if limit is None or total + pixels <= limit:
             total += pixels
@@ -82,7 +82,7 @@ def _fitting(instances: Sequence[Instance], limit: int | None, check: Check) -> 
 
 def _each(converter: Converter, wanted: Iterable[tuple[Instance, int | None]]) -> dict[Path, Instance]:
     """The new instances by their files."""
-    with pool_of(PROCESSES, converter.check) as pool:
+    with pool_of(PROCESSES, converter.checkpoint) as pool:
         made = pool.map(lambda one: _replaced(converter, *one), wanted)
         return {one.path: one for one in made if one}
 
@@ -106,7 +106,7 @@ def _decompressed(converter: Converter, instance: Instance, beside: Path, most: 
     if pixel_bytes(header) > LARGEST or (instance.is_deflated and _inflates_oddly(instance, header)):
         return None
     for write, program in _programs(instance):
-        converter.check()
+        converter.checkpoint()
         with suppress(Internal, ToolTimeout, TooLarge):
             if write(converter, program, instance.path, beside):
                 if (new := _proven(instance, header, beside)) and (most is None or new.bytes <= most):

@@ -46,8 +46,8 @@ Content = tuple[int, int, Iterable[bytes]]
 
 
 @contextmanager
-def zipping(media: Media, grafts: Sequence[Graft], check: Check) -> Iterator[Product]:
-    """The archive of the viewer's files and what a layout grafts; `check` is asked while its files are read.
+def zipping(media: Media, grafts: Sequence[Graft], checkpoint: Check) -> Iterator[Product]:
+    """The archive of the viewer's files and what a layout grafts; `checkpoint` is asked while its files are read.
 
     Raises DiscTooLarge above `media.max_size`, Internal where a file cannot be read, has changed since it was
     found, or would lie where another does.
@@ -59,7 +59,7 @@ def zipping(media: Media, grafts: Sequence[Graft], check: Check) -> Iterator[Pro
     except (OSError, ValueError) as error:
         raise faulty(f"{error} {error.args}") from error
     require_room(size, media)
-    with closing(_archive(members, now, check)) as chunks:
+    with closing(_archive(members, now, checkpoint)) as chunks:
         yield Product(size, chunks)
 
 
@@ -96,14 +96,14 @@ def archive_size(members: Sequence[Member], now: datetime) -> int:
     return sum(map(len, hollow)) + sum(member.size for member in members)
 
 
-def _archive(members: Sequence[Member], now: datetime, check: Check) -> Generator[bytes]:
+def _archive(members: Sequence[Member], now: datetime, checkpoint: Check) -> Generator[bytes]:
     """The archive's bytes; the library raises ValueErrors where a member is not what its header tells."""
     at: Member | None = None
 
     def content(member: Member) -> Content:
         nonlocal at
         at = member
-        return member.size, _crc(member, check), _chunks(member)
+        return member.size, _crc(member, checkpoint), _chunks(member)
 
     try:
         yield from stream_zip(_entries(members, now, content), CHUNK, extended_timestamps=False)
@@ -121,10 +121,10 @@ def _entries(members: Sequence[Member], now: datetime, content: Callable[[Member
         yield member.name, now, member.mode, kind(size, crc), chunks
 
 
-def _crc(member: Member, check: Check) -> int:
+def _crc(member: Member, checkpoint: Check) -> int:
     crc = 0
     for chunk in _chunks(member):
-        check()
+        checkpoint()
         crc = zlib.crc32(chunk, crc)
     return crc
 

@@ -93,7 +93,7 @@ class Inbox:
         self._transfers.read_on()
         for name in sorted(torn, key=file_number):
             if self._transfers.may_be_whole(name):
-                self.expectation.check()
+                self.expectation.checkpoint()
                 if self._is_read(name):
                     torn.discard(name)
         self.torn = torn
@@ -284,10 +284,10 @@ def _of_another_patient(studies: Sequence[Study], arrivals: Arrivals) -> tuple[S
     return None
 
 
-def require_agreement(studies: Sequence[Study], arrivals: Arrivals, check: Callable[[], None]) -> None:
+def require_agreement(studies: Sequence[Study], arrivals: Arrivals, checkpoint: Callable[[], None]) -> None:
     """Raise ConflictingInstances where an instance came more than once, and not the same, or is of two studies.
 
-    `check` is asked before each comparison, which reads both files.
+    `checkpoint` is asked before each comparison, which reads both files.
     """
     studies_of: dict[str, str] = {}
     for study in studies:
@@ -296,7 +296,7 @@ def require_agreement(studies: Sequence[Study], arrivals: Arrivals, check: Calla
             if studies_of.setdefault(first.sop_instance_uid, study.study_uid) != study.study_uid:
                 raise _conflict(study, first)
             for other in others:
-                check()
+                checkpoint()
                 if not same_data_set(first, other):
                     raise _conflict(study, first)
 

@@ -39,16 +39,16 @@ def lock_file(work_dir: Path, receiver: Receiver) -> Path:
 
 @contextmanager
 def receiver_slot(
-    work_dir: Path, receivers: Sequence[Receiver], timeout: float, check: Callable[[], None]
+    work_dir: Path, receivers: Sequence[Receiver], timeout: float, checkpoint: Callable[[], None]
 ) -> Iterator[Receiver]:
     """The first receiver that is free, held until the end of the block.
 
-    Waits `timeout` seconds at most, asking `check` all the while; raises Busy after that.
+    Waits `timeout` seconds at most, asking `checkpoint` all the while; raises Busy after that.
     """
     waited = Stopwatch()
     with ExitStack() as slot:
         while (receiver := _first_free(work_dir, receivers, slot)) is None:
-            check()
+            checkpoint()
             if waited.seconds() >= timeout:
                 raise Busy(f"No receiver came free in {timeout:g} s. Try again, or configure more receivers.")
             time.sleep(random.uniform(PATIENCE, 3 * PATIENCE))  # noqa: S311  (so that waiters do not march in step)

@@ -69,7 +69,7 @@ class Retrieval:
         try:
             for study in list(self.studies):
                 moving = self._moving.setdefault(study.accession_number, Stopwatch())
-                self._inbox.expectation.check = partial(self._check_reading, study, moving)
+                self._inbox.expectation.checkpoint = partial(self._check_reading, study, moving)
                 self._ended[study.study_uid] = self._move(study, moving)
                 self._wait_for_all(study, moving)
                 self._move_again(study, moving)
@@ -103,7 +103,7 @@ class Retrieval:
         arrivals = self._inbox.arrivals
         if not self.config.patients.allow_mixed:
             require_patient(self.studies, arrivals, self.config.retrieve.verify_patient, self.with_all_patients)
-        require_agreement(self.studies, arrivals, self.cancellation.check)
+        require_agreement(self.studies, arrivals, self.cancellation.checkpoint)
         wanted = {key for study in self.studies for key in keys_of(study)}
         self._report(arrivals.keys() - wanted)
         self.record.note(expected=len(wanted))
@@ -206,7 +206,7 @@ class Retrieval:
 
     def _check_reading(self, study: Study, moving: Stopwatch) -> None:
         """What is asked while files are read: that may take long."""
-        self.cancellation.check()
+        self.cancellation.checkpoint()
         self.strangers.keep_in_bounds_sometimes()
         if moving.seconds() > self.config.retrieve.move_timeout and self._missing(study):
             self._require_time(moving)
@@ -275,7 +275,7 @@ class Retrieval:
     def _tick(self, least: float = POLL) -> float:
         """Look at everything once; the seconds until it is worth to look again."""
         began, storage = time.monotonic(), self.config.storage
-        self.cancellation.check()
+        self.cancellation.checkpoint()
         self._receiver.require_alive()
         self._inbox.look()
         self.strangers.keep_in_bounds(self._inbox.torn)

@@ -122,7 +122,7 @@ def start_relay(installation: Installation, live: LiveJobs, order: Order, destin
             live.stop(order.job_id)
 
     try:
-        start(threading.Thread(target=run, name="relay"), cancellation.check)
+        start(threading.Thread(target=run, name="relay"), cancellation.checkpoint)
     except BaseException:
         live.stop(order.job_id)
         raise

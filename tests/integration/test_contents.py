@@ -507,11 +507,11 @@ def test_nothing_is_started_when_the_time_is_over(everything: Showing) -> None:
 def ending_as(job: Showing, error: Exception) -> Callable[[], None]:
     """A check that raises as soon as a program has begun."""
 
-    def check() -> None:
+    def checkpoint() -> None:
         if (job.directory / "began").exists():
             raise error
 
-    return check
+    return checkpoint
 
 
 @pytest.mark.parametrize("error", [Cancelled("enough"), DiskFull("full")])
@@ -527,7 +527,7 @@ def test_a_job_that_was_cancelled_before_starts_nothing(everything: Showing) -> 
     cancellation.cancel("enough")
     programs = instead(everything.directory, f"touch {everything.directory}/began")
     with pytest.raises(Cancelled):
-        everything.shown(cancellation.check, dcmtk_dir=programs)
+        everything.shown(cancellation.checkpoint, dcmtk_dir=programs)
     assert not (everything.directory / "began").exists()
 
 

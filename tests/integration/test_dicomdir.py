@@ -30,11 +30,11 @@ def stage(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(stage: Path, tmp_path: Path) -> Callable[..., Dicomdir]:
-    def made(files: Sequence[str], dcmtk_dir: Path = DCMTK, check: Callable[[], None] = lambda: None) -> Dicomdir:
+    def made(files: Sequence[str], dcmtk_dir: Path = DCMTK, checkpoint: Callable[[], None] = lambda: None) -> Dicomdir:
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
         try:
-            return make_dicomdir(Indexer(dcmtk_dir, stage, "CD1"), files, work, check)
+            return make_dicomdir(Indexer(dcmtk_dir, stage, "CD1"), files, work, checkpoint)
         finally:
             assert list(work.iterdir()) == []
 
@@ -331,13 +331,13 @@ def test_a_cancel_ends_it_and_its_programs(stage: Path, make: Callable[..., Dico
     files = staged_series(stage, 3 * CHUNK)
     cancellation, began = Cancellation(), tmp_path / "began"
 
-    def check() -> None:
+    def checkpoint() -> None:
         if began.exists():
             cancellation.cancel("enough")
-        cancellation.check()
+        cancellation.checkpoint()
 
     with pytest.raises(Cancelled):
-        make(files, instead(tmp_path, f"touch {began}; sleep 600"), check)
+        make(files, instead(tmp_path, f"touch {began}; sleep 600"), checkpoint)
     assert not (stage / "DICOMDIR").exists()
 
 
@@ -347,7 +347,7 @@ def test_a_job_that_was_cancelled_before_starts_nothing(
     cancellation, began = Cancellation(), tmp_path / "began"
     cancellation.cancel("enough")
     with pytest.raises(Cancelled):
-        make(staged_series(stage, 1), instead(tmp_path, f"touch {began}"), cancellation.check)
+        make(staged_series(stage, 1), instead(tmp_path, f"touch {began}"), cancellation.checkpoint)
     assert not began.exists()
 
 
@@ -355,11 +355,11 @@ def test_a_cancel_is_seen_while_headers_are_read(stage: Path, make: Callable[...
     files, cancellation = [put(stage, number, b"no DICOM") for number in range(5)], Cancellation()
     asked: list[None] = []
 
-    def check() -> None:
+    def checkpoint() -> None:
         asked.append(None)
         if len(asked) > 4:
             cancellation.cancel("enough")
-        cancellation.check()
+        cancellation.checkpoint()
 
     with pytest.raises(Cancelled):
-        make(files, instead(tmp_path, 'echo "E: no good files" >&2; exit 1'), check)
+        make(files, instead(tmp_path, 'echo "E: no good files" >&2; exit 1'), checkpoint)

@@ -59,12 +59,12 @@ class Job:
         return self
 
     def decompressed(
-        self, limit: int | None = None, check: Callable[[], None] = lambda: None, dcmtk_dir: Path = DCMTK
+        self, limit: int | None = None, checkpoint: Callable[[], None] = lambda: None, dcmtk_dir: Path = DCMTK
     ) -> Uncompressed:
         """Whatever it does: each instance is there, in its place and its order, and as its file tells."""
         media = Media(uncompressed=True, max_size=None if limit is None else limit + module.FOR_THE_REST)
         config = Config(media=media, tools=Tools(dcmtk_dir=dcmtk_dir))
-        result = uncompressed(self.instances, Setting(config, Workspace(self.directory), "iso", check))
+        result = uncompressed(self.instances, Setting(config, Workspace(self.directory), "iso", checkpoint))
         assert sorted(self.received.iterdir()) == sorted(one.path for one in self.instances)
         assert [one.path for one in result.instances] == [one.path for one in self.instances]
         assert [read_whole(one.path) for one in result.instances] == list(result.instances)
@@ -324,14 +324,14 @@ def test_programs_that_are_not_there_or_hang_leave_it_as_it_is(job: Job, monkeyp
 def test_a_cancel_and_a_full_disk_end_it_and_its_programs_at_once(error: Exception, job: Job) -> None:
     began = job.directory / "began"
 
-    def check() -> None:
+    def checkpoint() -> None:
         if began.exists():
             raise error
 
     job.put(file("MR_small_RLE.dcm"), file("rtdose_rle.dcm"))
     programs = instead(job.directory, f'touch {began} "$out"; sleep 600 & wait')
     with pytest.raises(type(error)):
-        job.decompressed(check=check, dcmtk_dir=programs)
+        job.decompressed(checkpoint=checkpoint, dcmtk_dir=programs)
     assert [read_whole(one.path) for one in job.instances] == job.instances
     assert len(list(job.received.iterdir())) == 2
 
@@ -341,7 +341,7 @@ def test_a_job_that_was_cancelled_before_starts_nothing(job: Job) -> None:
     cancellation.cancel("enough")
     with pytest.raises(Cancelled):
         job.put(file("MR_small_RLE.dcm")).decompressed(
-            check=cancellation.check, dcmtk_dir=instead(job.directory, f"touch {job.directory}/began")
+            checkpoint=cancellation.checkpoint, dcmtk_dir=instead(job.directory, f"touch {job.directory}/began")
         )
     assert not (job.directory / "began").exists()
 

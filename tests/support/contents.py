@@ -42,12 +42,12 @@ class Showing:
         return self
 
     def shown(
-        self, check: Callable[[], None] = lambda: None, dcmtk_dir: Path = DCMTK, **values: float
+        self, checkpoint: Callable[[], None] = lambda: None, dcmtk_dir: Path = DCMTK, **values: float
     ) -> tuple[Patient, ...]:
         """What is shown. Every file is that of an item, and nothing lies anywhere else afterwards."""
         maker = Maker(dcmtk_dir, self.directory, **values)  # type: ignore[arg-type]
         before = {one.instance.path: one.instance.path.read_bytes() for one in self.staged[:50]}
-        patients = show([one.instance for one in self.staged], self.stage, maker, check)
+        patients = show([one.instance for one in self.staged], self.stage, maker, checkpoint)
         files = {item.file for item in items(patients) if hasattr(item, "file")}
         assert {path.name for path in self.web.iterdir()} == files
         assert {path.name for path in self.directory.iterdir()} <= {"inbox", "stage", "bin", "began", "log"}

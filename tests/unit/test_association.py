@@ -112,12 +112,12 @@ def test_a_busy_peer_is_asked_at_once_ever_more_rarely_and_once_more_when_its_ti
 
 
 def test_who_waits_for_a_busy_peer_can_be_called_away(clock: Clock, pacs: Peer) -> None:
-    def check() -> None:
+    def checkpoint() -> None:
         if clock.now > 0.2:
             raise KeyError
 
     with pytest.raises(KeyError):
-        list(attempts(pacs, check))
+        list(attempts(pacs, checkpoint))
     assert clock.now < 0.4
 
 

@@ -6,7 +6,7 @@ from mkiso.errors import Cancelled
 
 def test_a_job_that_nobody_stopped_goes_on() -> None:
     cancellation = Cancellation()
-    cancellation.check()
+    cancellation.checkpoint()
     assert cancellation.reason is None
 
 
@@ -16,7 +16,7 @@ def test_the_first_reason_stands() -> None:
     cancellation.cancel("second")
     assert cancellation.reason == "first"
     with pytest.raises(Cancelled) as raised:
-        cancellation.check()
+        cancellation.checkpoint()
     assert raised.value.detail == "first"
 
 

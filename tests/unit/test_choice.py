@@ -177,4 +177,4 @@ def test_a_cancel_is_seen_while_headers_are_read() -> None:
     cancellation = Cancellation()
     cancellation.cancel("enough")
     with pytest.raises(Cancelled):
-        choose([series(uid.EnhancedCTImageStorage, 3)], 12, cancellation.check)
+        choose([series(uid.EnhancedCTImageStorage, 3)], 12, cancellation.checkpoint)

@@ -13,7 +13,7 @@ FILES = [f"IMAGES/S0000001/I{number:07}" for number in (1, 2)]
 
 def indexed(directory: Path, invent: bool = False) -> dict[str, str]:
     product = directory / "one.dicomdir"
-    return index(INDEXER, FILES, product, invent=invent, directory=directory, check=lambda: None)
+    return index(INDEXER, FILES, product, invent=invent, directory=directory, checkpoint=lambda: None)
 
 
 def argv(directory: Path, invent: bool = False) -> tuple[str, ...]:

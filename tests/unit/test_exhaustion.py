@@ -85,7 +85,7 @@ def test_whoever_waits_for_it_can_be_cancelled() -> None:
     cancellation = Cancellation()
     cancellation.cancel("On request.")
     with pytest.raises(Cancelled):
-        awaited(failing(float("inf"), NO_THREAD, lambda: None), cancellation.check)
+        awaited(failing(float("inf"), NO_THREAD, lambda: None), cancellation.checkpoint)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "no file"), RuntimeError("anything else")])

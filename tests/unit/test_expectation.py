@@ -56,22 +56,22 @@ HOSTILE = {
 def test_whatever_is_walked_asks_as_it_goes(hostile: str, tmp_path: Path) -> None:
     asked = iter(range(2))
 
-    def check() -> None:
+    def checkpoint() -> None:
         if next(asked, None) is None:
             raise Asked
 
     file = sent(tmp_path, *HOSTILE[hostile])
     with pytest.raises(Asked):
-        arrived(file, Expectation({SOP.decode()}, check))
+        arrived(file, Expectation({SOP.decode()}, checkpoint))
 
 
 def test_the_file_meta_information_is_walked_so_too(tmp_path: Path) -> None:
-    def check() -> None:
+    def checkpoint() -> None:
         raise Asked
 
     file = sent(tmp_path, HEAD + STUDY, meta=short(0x00020102, b"ZZ", b"") * 1000)
     with pytest.raises(Asked):
-        arrived(file, Expectation({SOP.decode()}, check))
+        arrived(file, Expectation({SOP.decode()}, checkpoint))
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -191,7 +191,7 @@ def test_a_process_that_has_an_association_says_so(tmp_path: Path) -> None:
 def test_the_beginning_of_what_grows_is_no_walk_of_seconds(hostile: str, tmp_path: Path) -> None:
     """It is asked about where room has to be made: it tells, or is taken for a stranger's, soon."""
     asked = Counter[str]()
-    expectation = Expectation(check=partial(asked.update, ["check"]))
+    expectation = Expectation(checkpoint=partial(asked.update, ["check"]))
     claimed = claimed_key(sent(tmp_path, *HOSTILE[hostile]), expectation)
     assert claimed in (None, ("", SOP.decode()))
     assert asked["check"] <= 200

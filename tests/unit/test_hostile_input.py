@@ -65,7 +65,7 @@ def test_an_accession_number_is_one_parameter_of_the_patient_apis_url(accession:
     asked = []
 
     class Told(ApiNames):
-        def _get(self, url: str, _check: object) -> tuple[int, object]:
+        def _get(self, url: str, _checkpoint: object) -> tuple[int, object]:
             asked.append(url)
             return 200, {"patient_name": "DOE^JANE"}
 

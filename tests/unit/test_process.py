@@ -93,12 +93,12 @@ def test_a_timeout_kills_the_group_and_keeps_what_was_said(tmp_path: Path, event
 
 
 def test_a_check_that_raises_kills_the_group(tmp_path: Path, eventually: Wait) -> None:
-    def check() -> None:
+    def checkpoint() -> None:
         if (tmp_path / "pid").exists():
             raise KeyError("stop")
 
     with pytest.raises(KeyError, match="stop"):
-        run(family(tmp_path), timeout=FOREVER, check=check)
+        run(family(tmp_path), timeout=FOREVER, checkpoint=checkpoint)
     eventually(lambda: is_dead(grandchild(tmp_path)))
 
 
@@ -197,11 +197,11 @@ def test_a_program_learns_nothing_else_of_our_surroundings(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("waits", ["read", "wait"])
 def test_who_waits_for_a_program_can_be_called_away(waits: str, tmp_path: Path) -> None:
-    def check() -> None:
+    def checkpoint() -> None:
         raise KeyError
 
     with spawned(shell("sleep 60"), cwd=tmp_path, log=tmp_path / "log", piped=True) as child, pytest.raises(KeyError):
-        child.read(1, check) if waits == "read" else child.wait(FOREVER, check)
+        child.read(1, checkpoint) if waits == "read" else child.wait(FOREVER, checkpoint)
 
 
 def test_a_program_that_does_not_end_in_time_is_told(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ LIMITED = Limits(memory=1 << 27, file=1 << 20, processor=1)
 @pytest.mark.parametrize(
     ("script", "signal_of_its_end"),
     [
-        ("exec head -c 1100000 /dev/zero > large", "XFSZ"),
+        ("exec head -c 100000000 /dev/zero > large", "XFSZ"),
         ("while :; do :; done", "XCPU"),
         ("exec sleep 0", None),
         ("exec head -c 1000000 /dev/zero > small", None),

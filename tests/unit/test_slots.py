@@ -99,10 +99,10 @@ def test_a_slot_that_comes_free_goes_to_the_one_who_waits(tmp_path: Path) -> Non
 
 
 def test_who_waits_is_asked_all_the_while(tmp_path: Path) -> None:
-    def check() -> None:
+    def checkpoint() -> None:
         raise KeyError("stop")
 
-    with held_by_a_thread(tmp_path), pytest.raises(KeyError), receiver_slot(tmp_path, [ONE], 60, check):
+    with held_by_a_thread(tmp_path), pytest.raises(KeyError), receiver_slot(tmp_path, [ONE], 60, checkpoint):
         pytest.fail("it was taken")
 
 
