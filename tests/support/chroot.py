@@ -14,7 +14,10 @@ from tests.support.tools import ROOT
 CLONE_NEWNET = 0x40000000
 INSIDE = "MKISO_TEST_CHROOT"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "HOME": "/root"}
+OF_THIS_HOST = ("JAVA_TOOL_OPTIONS", "MALLOC_ARENA_MAX")  # where it bounds the addresses of a process
+ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "HOME": "/root"} | {
+    name: os.environ[name] for name in OF_THIS_HOST if name in os.environ
+}
 FIELDS = ("$(ORIGIN)", "$(CODENAME)", "$(COMPONENT)", "$(REPO_URI)")
 # apt-get in the chroot downloads as this host does.
 SETTINGS = ("Acquire::http", "Acquire::https", "Acquire::Check-Valid-Until", "Acquire::Check-Date", "Acquire::Retries")
