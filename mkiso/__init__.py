@@ -1,3 +1,3 @@
 """mkiso: DICOM discs from a PACS, complete, proven and streamed."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
