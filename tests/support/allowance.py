@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import resource
 
 import pytest
 
-GB = 1 << 30
+MB, GB = 1 << 20, 1 << 30
 BROWSER = 64 * GB  # of addresses: Chromium reserves them at its start, and takes few of them
+
+
+def has_room_for_a_browser() -> bool:
+    return _allowed(resource.RLIMIT_AS) >= BROWSER
 
 
 def require_room_for_a_browser() -> None:
@@ -20,6 +25,10 @@ def require_files_of(size: int) -> None:
 
 
 def _require(kind: int, needed: int, what: str) -> None:
+    if (allowed := _allowed(kind)) < needed:
+        pytest.skip(f"this host lets a process have {allowed / MB:,.0f} MB {what}: the test needs {needed / MB:,.0f}")
+
+
+def _allowed(kind: int) -> float:
     allowed, _ = resource.getrlimit(kind)
-    if allowed != resource.RLIM_INFINITY and allowed < needed:
-        pytest.skip(f"this host lets a process have {allowed >> 20:,} MB {what}: the test needs {needed >> 20:,}")
+    return math.inf if allowed == resource.RLIM_INFINITY else allowed
