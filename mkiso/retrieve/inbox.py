@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from mkiso.clock import Stopwatch
-from mkiso.dcmtk.movescu import Outcome
+from mkiso.dcmtk.movescu import MoveResult
 from mkiso.dcmtk.storescp import Transfers, file_number, out_of_space, why_cut
 from mkiso.dicom.instances import (
     HEAD,
@@ -235,7 +235,9 @@ class Evidence:
         return bool(self.unlisted or self.uncounted)
 
 
-def evidence_against(study: Study, asked: Set[str], arrivals: Arrivals, ended: Outcome, foreign: int = 0) -> Evidence:
+def evidence_against(
+    study: Study, asked: Set[str], arrivals: Arrivals, ended: MoveResult, foreign: int = 0
+) -> Evidence:
     """What the C-MOVE of a study says of its list (PS3.4 C.4.2.1.6); `asked` are the UIDs of all studies of the job.
 
     A further copy explains a sub-operation. An instance of a study that nobody asked for explains one that was
