@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mkiso.addresses import Wrong, nearest, require_directory, require_writable
 from mkiso.clock import Stopwatch
 from mkiso.config import Config, Media, Tls
 from mkiso.dcmtk.association import Peer, attempts, echo
@@ -21,11 +19,22 @@ from mkiso.disc.layout import unusable
 from mkiso.errors import DiskFull, MkisoError
 from mkiso.ledger.ledger import Ledger
 from mkiso.process import run
-from mkiso.workspace import ensure_work_dir, require_space
+from mkiso.workspace import (
+    ensure_work_dir,
+    existing_part,
+    free_space,
+    require_directory,
+    require_space,
+    require_writable,
+)
 
 VERSION_LIMIT = 10.0
 PATIENCE = 4.0  # with the ledger's limit less than a caller waits
 log = logging.getLogger("mkiso.installation")
+
+
+class Wrong(Exception):
+    """What a check found is not as it must be: the cause, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -192,10 +201,9 @@ def _work_dir(config: Config) -> str:
 
 
 def _space(config: Config) -> str:
-    work_dir, kept = nearest(config.storage.work_dir), config.storage.min_free
+    work_dir, kept = existing_part(config.storage.work_dir), config.storage.min_free
     try:
         require_space(work_dir, kept)
     except DiskFull as full:
         raise Wrong(f"{work_dir}: {full.detail}") from full
-    free = shutil.disk_usage(work_dir).free
-    return f"{readable(free)} are free at {work_dir}, {readable(kept)} of which are kept"
+    return f"{readable(free_space(work_dir))} are free at {work_dir}, {readable(kept)} of which are kept"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from mkiso.dicom.instances import (
 from mkiso.errors import ConflictingInstances, WrongPatient
 from mkiso.ledger.record import JobRecord
 from mkiso.retrieve.studies import Study, keys_of, require_one_patient
+from mkiso.workspace import is_full
 
 NAMED = 5
 UNENDED = "its transfer did not end, or the receiver's process died"
@@ -84,8 +84,11 @@ class Inbox:
 
     def ran_out_of_space(self) -> bool:
         """Whether the receiver's disk was too full for one: it says so, or has not written a file's end, or waits."""
-        has_room = bool(shutil.disk_usage(self._directory).free)
-        return not has_room or any(map(out_of_space, self._transfers.failed)) or any(map(self._is_short, self.torn))
+        return (
+            is_full(self._directory)
+            or any(map(out_of_space, self._transfers.failed))
+            or any(map(self._is_short, self.torn))
+        )
 
     def look(self) -> None:
         """Read what has come whole since."""
