@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,33 +10,31 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mkiso.addresses import Wrong, nearest, require_directory, require_writable
 from mkiso.clock import Stopwatch
 from mkiso.config import Config, Media, Tls
-from mkiso.dcmtk import converters
 from mkiso.dcmtk.association import Peer, attempts, echo
+from mkiso.dcmtk.programs import Program, dcmtk_programs, other_programs
 from mkiso.dcmtk.storescp import faults
 from mkiso.disc.layout import unusable
 from mkiso.errors import DiskFull, MkisoError
 from mkiso.ledger.ledger import Ledger
 from mkiso.process import run
-from mkiso.workspace import ensure_work_dir, require_space
-
-DCMTK = (
-    "echoscu",
-    "findscu",
-    "movescu",
-    "storescp",
-    "storescu",
-    "dcmsend",
-    "dcmmkdir",
-    "dcmj2pnm",
-    "dsr2html",
-    "dcm2pdf",
+from mkiso.workspace import (
+    ensure_work_dir,
+    existing_part,
+    free_space,
+    require_directory,
+    require_space,
+    require_writable,
 )
+
 VERSION_LIMIT = 10.0
 PATIENCE = 4.0  # with the ledger's limit less than a caller waits
 log = logging.getLogger("mkiso.installation")
+
+
+class Wrong(Exception):
+    """What a check found is not as it must be: the cause, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,15 @@ def checked(name: str, look: Callable[[], str]) -> Check:
 
 
 def tools(config: Config) -> Iterator[Check]:
-    """A check of each program that a job runs, by its version."""
-    decompressing = sorted({*converters.PROGRAMS.values()}) if config.media.uncompressed else ()
-    for tool in (*DCMTK, *decompressing):
-        yield checked(tool, partial(_version, config.tools.dcmtk_dir / tool, "tools.dcmtk_dir"))
-    yield checked("genisoimage", partial(_version, config.tools.genisoimage, "tools.genisoimage"))
-    yield checked("pdftoppm", _pdftoppm)
+    """A check of each program that a job runs with this configuration, by its version."""
+    genisoimage = Program("genisoimage", str(config.tools.genisoimage), "Install it, or set tools.genisoimage.")
+    programs = (
+        *dcmtk_programs(config.tools.dcmtk_dir, config.media),
+        genisoimage,
+        *other_programs(config.media),
+    )
+    for program in programs:
+        yield checked(program.name, partial(_version, program))
 
 
 def directories(config: Config) -> Iterator[Check]:
@@ -133,20 +133,22 @@ def peer_answers(config: Config, peer: Peer, seconds: float | None = None) -> st
     """
     waited = Stopwatch()
 
-    def check() -> None:
+    def checkpoint() -> None:
         if seconds is not None and waited.seconds() > seconds:
             raise Wrong(f"{peer}: no answer in {seconds:g} s")
 
     asked = replace(peer, connect_timeout=min(seconds or peer.connect_timeout, peer.connect_timeout))
-    for _ in attempts(asked, check):
-        failure = echo(config.tools.dcmtk_dir, asked, check)
+    why = ""
+    for _ in attempts(asked, checkpoint):
+        failure = echo(config.tools.dcmtk_dir, asked, checkpoint)
         if failure is None:
             return f"{peer} answers"
         if not failure.busy:
-            raise Wrong(f"{peer}: {failure}")
+            raise Wrong(f"{peer}: {failure.why}")
         if seconds is not None:
-            return f"{peer} answers, and is busy ({failure})"
-    raise Wrong(f"{peer}: it has as many associations as it takes ({failure}). Try again later.")
+            return f"{peer} answers, and is busy ({failure.why})"
+        why = failure.why
+    raise Wrong(f"{peer}: it has as many associations as it takes ({why}). Try again later.")
 
 
 def readable(count: int) -> str:
@@ -154,24 +156,17 @@ def readable(count: int) -> str:
     return f"{tqdm.format_sizeof(count)}B"
 
 
-def _version(program: Path, key: str) -> str:
-    if not program.exists():
-        raise Wrong(f"{program} is not there. Install it, or set {key}.")
-    return _first_line((str(program), "--version"))
-
-
-def _pdftoppm() -> str:
-    """Of poppler, which the configuration does not name."""
-    if program := converters.pdftoppm_installed():
-        return _first_line((program, "-v"))
-    raise Wrong("pdftoppm is not there. Install poppler-utils; until then discs show no pages of PDFs.")
-
-
-def _first_line(argv: tuple[str, ...]) -> str:
-    result = run(argv, timeout=VERSION_LIMIT)
+def _version(program: Program) -> str:
+    """The first line that the program has to say of its version."""
+    if program.path is None or not Path(program.path).exists():
+        absent = f"{program.path or program.name} is not there. {program.advice}"
+        if program.optional:
+            return absent
+        raise Wrong(absent)
+    result = run((program.path, program.version_option), timeout=VERSION_LIMIT)
     first = next((line for line in (result.stdout + result.stderr).splitlines() if line.strip()), "")
     if result.rc != 0:
-        raise Wrong(f"{argv[0]} ended with status {result.rc}: {first}")
+        raise Wrong(f"{program.path} ended with status {result.rc}: {first}")
     return first.strip("$ ")
 
 
@@ -206,10 +201,9 @@ def _work_dir(config: Config) -> str:
 
 
 def _space(config: Config) -> str:
-    work_dir, kept = nearest(config.storage.work_dir), config.storage.min_free
+    work_dir, kept = existing_part(config.storage.work_dir), config.storage.min_free
     try:
         require_space(work_dir, kept)
     except DiskFull as full:
         raise Wrong(f"{work_dir}: {full.detail}") from full
-    free = shutil.disk_usage(work_dir).free
-    return f"{readable(free)} are free at {work_dir}, {readable(kept)} of which are kept"
+    return f"{readable(free_space(work_dir))} are free at {work_dir}, {readable(kept)} of which are kept"

@@ -1,7 +1,4 @@
-"""Time as a program that waits counts it.
-
-One job's way to be stopped from outside: by an operator, a client that left, or a stopping service.
-"""
+"""Time as a program that waits counts it, and one job's way to be stopped from outside while it does."""
 
 from __future__ import annotations
 
@@ -75,7 +72,10 @@ class Stopwatch:
 
 
 class Cancellation:
-    """Set once, from any thread; the job asks `checkpoint` wherever it waits."""
+    """How an operator, a client that left or a stopping service stops a job, which asks `checkpoint` where it waits.
+
+    It is set once, from any thread.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,10 +1,7 @@
-"""The configuration: one YAML file to frozen models.
+"""The configuration: one YAML file to frozen models, and what is wrong with one, a line a key.
 
-Each model is a section of `etc/mkiso.yaml`, which documents every key. Durations are seconds, sizes bytes.
-
-What is wrong with a configuration, a line a key; never the value, which may be a secret.
-
-A YAML file as data; the only import of yaml.
+Each model is a section of `etc/mkiso.yaml`, which documents every key. Durations are seconds, sizes bytes. An error
+never shows a value, which may be a secret. This is the only import of yaml.
 """
 
 from __future__ import annotations
@@ -32,120 +29,22 @@ from pydantic import (
 from mkiso.addresses import host_name, is_address
 from mkiso.errors import BadRequest, ConfigurationError, NotConfigured
 
-BEFORE = re.compile(r"Value error, |\w+ should (be|have) ")  # of pydantic's words
 SYSTEM_FILE = Path("/etc/mkiso/mkiso.yaml")
-HIGHEST_PORT = 65535
-WELL_KNOWN = ("relay", "cd_publisher")
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-Seconds = Annotated[float, Field(gt=0, le=10**6)]
-Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
-LayoutName = Literal["legacy", "pdi"]
-
-
-def told(error: ValidationError, model: type[BaseModel]) -> str:
-    """Each key's path and what was expected there, and what a mistyped key or word was probably meant to be."""
-    errors = error.errors(include_url=False)
-    return "\n".join(_problem(one, model) for one in errors if not _is_echo(one, errors))
-
-
-def _is_echo(error: Any, errors: Iterable[Any]) -> bool:
-    """Whether a list is too short only because what is wrong within it was taken out."""
-    within = (one["loc"][: len(error["loc"])] == error["loc"] for one in errors if one is not error)
-    return error["type"] == "too_short" and any(within)
-
-
-def _problem(error: Any, model: type[BaseModel]) -> str:
-    path = ".".join(str(part) for part in error["loc"]) or "(top level)"
-    if error["type"] == "extra_forbidden":
-        *above, key = error["loc"]
-        meant = _meant(key, _section_at(above, model).model_fields)
-        return f"  {path}: unknown key{meant}; the commented mkiso.yaml lists the known ones"
-    meant = _meant(error["input"], _words(error)) if error["type"] == "literal_error" else ""
-    expected = "a value, and there is none" if error["type"] == "missing" else BEFORE.sub("", error["msg"])
-    return f"  {path}: expected {expected}{meant}"
-
-
-def _words(error: Any) -> list[str]:
-    return re.findall(r"'([^']*)'", error["ctx"]["expected"])
-
-
-def _meant(given: object, known: Collection[str]) -> str:
-    close = get_close_matches(str(given).lower(), known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _section_at(path: Iterable[object], model: type[BaseModel]) -> type[BaseModel]:
-    """The model of a path's section; the numbers of a list and the names in a mapping lead no further."""
-    for part in path:
-        if isinstance(part, str) and part in model.model_fields:
-            model = _section_in(model.model_fields[part].annotation) or model
-    return model
-
-
-def _section_in(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_section_in, get_args(annotation))), None)
-
-
-def read_yaml(path: Path) -> object:
-    """What the file holds, None where that is nothing; ConfigurationError, which names each key that is given twice.
-
-    Of two values YAML's own reader silently takes the last.
-    """
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-        if twice := list(_repeated(root, (), set())):
-            raise ConfigurationError(f"{path} has keys more than once:\n" + "\n".join(twice))
-        return None if root is None else loader.construct_document(root)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML{_place(error)}.") from None
-
-
-def _repeated(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iterator[str]:
-    """A line for each key that a mapping has twice; a node that several aliases name is looked at once."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        yield from _repeated_in(node, path)
-        for key, value in node.value:
-            yield from _repeated(value, (*path, str(key.value)), seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            yield from _repeated(value, (*path, str(number)), seen)
-
-
-def _repeated_in(mapping: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[str]:
-    lines: dict[str, int] = {}
-    for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
-        line = key.start_mark.line + 1
-        if key.value in lines:
-            yield f"  {'.'.join((*path, key.value))}: line {line}, and before in line {lines[key.value]}; keep one"
-        lines.setdefault(key.value, line)
-
-
-def _place(error: yaml.YAMLError) -> str:
-    """Where the mistake is; not the line itself, which may hold a secret."""
-    mark = getattr(error, "problem_mark", None)
-    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-
-
 CHECKOUT_FILE = Path(__file__).parent.parent / "etc" / "mkiso.yaml"
-
-
+WELL_KNOWN = ("relay", "cd_publisher")  # destinations that have URLs of their own
+HIGHEST_PORT = 65535
+UNITS = {"": 1, "B": 1}
+UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+PYDANTICS_WORDS = re.compile(r"Value error, |\w+ should (be|have) ")  # before what was expected
 
 
 def _size(value: object) -> object:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
-    if match is None or match[2].upper() not in UNITS:
-        if isinstance(value, str):
-            raise ValueError("a size in bytes, such as 700MB or 4.7GB")
+    if not isinstance(value, str):
         return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    if match is None or match[2].upper() not in UNITS:
+        raise ValueError("a size in bytes, such as 700MB or 4.7GB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
@@ -162,7 +61,7 @@ def _host(value: str) -> str:
     return value
 
 
-def _asked_name(value: str) -> str:
+def _served_name(value: str) -> str:
     name = host_name(value)
     if not (is_address(name) or re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", name)):
         raise ValueError("a name or an address as in a browser's address bar, without scheme, port and wildcard")
@@ -197,11 +96,14 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+Seconds = Annotated[float, Field(gt=0, le=10**6)]
+Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
+LayoutName = Literal["legacy", "pdi"]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 AETitle = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_ae_title)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Host = Annotated[str, AfterValidator(_host)]
-AskedName = Annotated[str, AfterValidator(_asked_name)]
+ServedName = Annotated[str, AfterValidator(_served_name)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
@@ -227,7 +129,7 @@ class Receiver(Section):
     tls: Tls | None = None
 
 
-def _told_apart(receivers: tuple[Receiver, ...]) -> tuple[Receiver, ...]:
+def _distinct(receivers: tuple[Receiver, ...]) -> tuple[Receiver, ...]:
     """The PACS sends to the one port that it knows for an AE title."""
     if len({receiver.port for receiver in receivers}) < len(receivers):
         raise ValueError("each on a port of its own")
@@ -236,7 +138,7 @@ def _told_apart(receivers: tuple[Receiver, ...]) -> tuple[Receiver, ...]:
     return receivers
 
 
-Receivers = Annotated[tuple[Receiver, ...], Field(min_length=1), AfterValidator(_told_apart)]
+Receivers = Annotated[tuple[Receiver, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class Retrieve(Section):
@@ -320,7 +222,7 @@ class ApiToken(Section):
 
 class Server(Section):
     bind: Annotated[str, AfterValidator(_bind)] = "127.0.0.1:8080"
-    hosts: tuple[AskedName, ...] = ()
+    hosts: tuple[ServedName, ...] = ()
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     threads: Annotated[int, Field(ge=8, le=1024)] = 16
     send_timeout: Seconds = 300
@@ -369,7 +271,7 @@ def find_file(option: str | None) -> Path:
 
 def load(path: Path) -> Config:
     """Read and check a configuration file; ConfigurationError names each key that is wrong."""
-    data = read_yaml(path)
+    data = _read_yaml(path)
     return parse({} if data is None else data, str(path))
 
 
@@ -386,4 +288,95 @@ def parse(data: object, source: str = "configuration") -> Config:
     try:
         return Config.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigurationError(f"{source} has wrong settings:\n{told(error, Config)}") from None
+        raise ConfigurationError(f"{source} has wrong settings:\n{_problems(error)}") from None
+
+
+def _problems(error: ValidationError) -> str:
+    """Each key's path and what was expected there, and what a mistyped key or word was probably meant to be."""
+    errors = error.errors(include_url=False)
+    return "\n".join(_problem(one) for one in errors if not _is_echo(one, errors))
+
+
+def _is_echo(error: Any, errors: Iterable[Any]) -> bool:
+    """Whether a list is too short only because what is wrong within it was taken out."""
+    within = (one["loc"][: len(error["loc"])] == error["loc"] for one in errors if one is not error)
+    return error["type"] == "too_short" and any(within)
+
+
+def _problem(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"]) or "(top level)"
+    if error["type"] == "extra_forbidden":
+        *above, key = error["loc"]
+        meant = _meant(key, _section_at(above).model_fields)
+        return f"  {path}: unknown key{meant}; the commented mkiso.yaml lists the known ones"
+    meant = ""
+    if error["type"] == "literal_error":
+        meant = _meant(error["input"], re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    expected = "a value, and there is none" if error["type"] == "missing" else PYDANTICS_WORDS.sub("", error["msg"])
+    return f"  {path}: expected {expected}{meant}"
+
+
+def _meant(given: object, known: Collection[str]) -> str:
+    close = get_close_matches(str(given).lower(), known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _section_at(path: Iterable[object]) -> type[BaseModel]:
+    """The model of a path's section; the numbers of a list and the names in a mapping lead no further."""
+    model: type[BaseModel] = Config
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _section_in(model.model_fields[part].annotation) or model
+    return model
+
+
+def _section_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
+
+
+def _read_yaml(path: Path) -> object:
+    """What the file holds, None where that is nothing; ConfigurationError, which names each key that is given twice.
+
+    Of two values YAML's own reader silently takes the last.
+    """
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        if twice := list(_repeated(root, (), set())):
+            raise ConfigurationError(f"{path} has keys more than once:\n" + "\n".join(twice))
+        return None if root is None else loader.construct_document(root)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not YAML{_place(error)}.") from None
+
+
+def _repeated(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iterator[str]:
+    """A line for each key that a mapping has twice; a node that several aliases name is looked at once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        yield from _repeated_in(node, path)
+        for key, value in node.value:
+            yield from _repeated(value, (*path, str(key.value)), seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from _repeated(value, (*path, str(number)), seen)
+
+
+def _repeated_in(mapping: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[str]:
+    lines: dict[str, int] = {}
+    for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            yield f"  {'.'.join((*path, key.value))}: line {line}, and before in line {lines[key.value]}; keep one"
+        lines.setdefault(key.value, line)
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """Where the mistake is; not the line itself, which may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

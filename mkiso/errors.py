@@ -1,7 +1,7 @@
-"""Every way a request can fail: the one table of codes, HTTP statuses, exit statuses and texts.
+"""Every way a request can fail: the contract's table of codes, HTTP statuses, exit statuses and texts as classes.
 
-The classes are the contract's error table. `error` is its fixed text; `detail` says what happened
-in this case and what to do about it; `fields` are the further fields of the answer.
+`error` is the table's fixed text; `detail` says what happened in this case and what to do about it; `fields` are the
+further fields of the answer.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class MkisoError(Exception):
     def __str__(self) -> str:
         return f"{self.error}: {self.detail}"
 
-    def told(self, job_id: str | None) -> dict[str, Any]:
-        """The fields of an answer."""
+    def answer(self, job_id: str | None) -> dict[str, Any]:
+        """The fields of the answer that a caller gets."""
         return {"error": self.error, "code": self.code, "detail": self.detail, "job_id": job_id, **self.fields}
 
 

@@ -1,4 +1,4 @@
-"""What the system has none of just now, and will have again: processes, threads, open files, memory."""
+"""Processes, threads, open files and memory, of which the system may have none just now, and will have again."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def lack(error: BaseException) -> str | None:
 
 
 def exhausted(what: str) -> Busy:
-    """What a person is told of that."""
+    """The error of a host that lacks `what`, as `lack` gives it."""
     return Busy(f"This host gives mkiso no more {what}. Ask again in a while; if it stays so, look what takes them.")
 
 
 def awaited(begin: Callable[[], T], checkpoint: Callable[[], object] = lambda: None) -> T:
-    """Begin what needs one of these, again and again until there is one, asking `checkpoint` all the while.
+    """What `begin` gives, which is called again as long as the system lacks what it needs, asking `checkpoint`.
 
     Raises Busy after PATIENCE seconds, whatever else `begin` raises, and what `checkpoint` raises.
     """

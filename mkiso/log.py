@@ -32,8 +32,8 @@ class EventFormatter(logging.Formatter):
         if self._as_json:
             event = {"time": time, "level": record.levelname, "event": name, **fields}
             return json.dumps(event | ({"trace": trace} if trace else {}), default=str)
-        told = " ".join(f"{key}={_as_word(value)}" for key, value in fields.items())
-        line = f"{time} {record.levelname:<7} {_printable(name)} {told}".rstrip()
+        words = " ".join(f"{key}={_as_word(value)}" for key, value in fields.items())
+        line = f"{time} {record.levelname:<7} {_printable(name)} {words}".rstrip()
         return "\n".join((line, *(f"  {_printable(one)}" for one in trace.splitlines())))
 
 
@@ -48,10 +48,10 @@ def set_up(level: int = logging.INFO) -> None:
 
 def log_the_uncaught() -> None:
     """Make events of what Python itself would write to standard error: uncaught exceptions, and warnings."""
-    sys.excepthook = lambda _kind, error, _trace: _tell("an error was not caught", error)
-    sys.unraisablehook = lambda told: _tell("an error was not caught", told.exc_value)
-    threading.excepthook = _tell_of_thread
-    warnings.showwarning = _tell_warning
+    sys.excepthook = lambda _kind, error, _trace: _log_error("an error was not caught", error)
+    sys.unraisablehook = lambda raised: _log_error("an error was not caught", raised.exc_value)
+    threading.excepthook = _log_thread
+    warnings.showwarning = _log_warning
 
 
 def log_once(log: logging.Logger, event: str, error: BaseException, **fields: object) -> None:
@@ -61,18 +61,18 @@ def log_once(log: logging.Logger, event: str, error: BaseException, **fields: ob
         log.error(event, exc_info=error, extra={"fields": fields})
 
 
-def _tell(event: str, error: BaseException | None, **fields: object) -> None:
+def _log_error(event: str, error: BaseException | None, **fields: object) -> None:
     log.error(event, exc_info=error, extra={"fields": fields})
 
 
-def _tell_of_thread(told: threading.ExceptHookArgs) -> None:
-    if told.exc_type is not SystemExit:
-        _tell("a thread failed", told.exc_value, thread=told.thread and told.thread.name)
+def _log_thread(raised: threading.ExceptHookArgs) -> None:
+    if raised.exc_type is not SystemExit:
+        _log_error("a thread failed", raised.exc_value, thread=raised.thread and raised.thread.name)
 
 
-def _tell_warning(*told: Any, **_named: Any) -> None:
-    """Where a library warns, and not of what: it may quote a value."""
-    _, category, file, line, *_ = told
+def _log_warning(*arguments: Any, **_named: Any) -> None:
+    """Log where a library warns, and not of what: it may quote a value."""
+    _, category, file, line, *_ = arguments
     log.warning("a library warns", extra={"fields": {"category": category.__name__, "at": f"{file}:{line}"}})
 
 

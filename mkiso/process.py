@@ -1,4 +1,4 @@
-"""How programs are run: the only import of subprocess.
+"""How programs are run, how their logs are read, and how they are ended: the only import of subprocess.
 
 Every program gets a process group of its own, so that it can be ended with all that it forked, and a
 terminal's Ctrl-C reaches mkiso alone. DCMTK's programs want TCP_NODELAY: without it each C-STORE
@@ -7,16 +7,14 @@ loses 40 ms to Nagle's algorithm.
 
 from __future__ import annotations
 
-import functools
 import os
 import resource
 import select
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -26,12 +24,6 @@ from mkiso.errors import Internal
 from mkiso.exhaustion import awaited
 
 ENVIRONMENT = {"TCP_NODELAY": "1", "LC_ALL": "C", "HOME": "/nonexistent"}
-# These know few attributes, and read no data sets: a small dictionary saves each 12 ms of its start.
-QUERYING = ("echoscu", "findscu", "movescu", "storescp")
-QUERY_DICTIONARY = Path(__file__).parent / "dcmtk" / "query.dic"
-# These show what is public: DCMTK's dictionary without that of private attributes saves each 10 ms.
-SHOWING = ("dcm2pdf", "dcmj2pnm", "dsr2html")
-PUBLIC_DICTIONARY = "share/*dcmtk*/dicom.dic"  # below the directory that the programs' is in
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "DCMDICTPATH", "TMPDIR", "TZ")
 RM = "/bin/rm"
 OWNER = "MKISO_JOB_DIRECTORY"
@@ -54,7 +46,10 @@ class Limits:
     processor: int = 1 << 30
 
     def hold(self, pid: int) -> None:
-        """From now on, for this process and what it starts, never above what its own limit is already."""
+        """Limit a process that runs, and what it starts from now on; no limit that it has already is raised.
+
+        The moment that the program ran without is no harm: what it had then, it keeps, and it gets no more.
+        """
         limits = {
             resource.RLIMIT_AS: self.memory,
             resource.RLIMIT_FSIZE: self.file,
@@ -70,13 +65,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Result:
-    """What a program did. Its exit status proves little: the wrappers read what it said."""
+    """What a program did. Its exit status proves little: the wrappers read what it wrote."""
 
-    argv: tuple[str, ...]
     rc: int
     stdout: str
     stderr: str
-    seconds: float
 
 
 class ToolTimeout(Exception):
@@ -143,6 +136,18 @@ class Child:
             checkpoint()
         return self.stdout.read(size)
 
+    def output(self, timeout: float, checkpoint: Callable[[], None]) -> tuple[str, str]:
+        """What the program has written to its pipes when it ends, asking `checkpoint` all the while, or ToolTimeout."""
+        waited = Stopwatch()
+        while True:
+            try:
+                stdout, stderr = self._popen.communicate(timeout=SLICE)
+                return _text(stdout or b""), _text(stderr or b"")
+            except subprocess.TimeoutExpired:
+                checkpoint()
+                if waited.seconds() >= timeout:
+                    raise ToolTimeout(self.argv, timeout) from None
+
     def end(self) -> None:
         """Kill the whole group. Nothing that these programs could still save is wanted."""
         if self._popen.returncode is None:
@@ -154,29 +159,21 @@ class Child:
                 pipe.close()
 
 
-def _environment(program: str, cwd: Path | None) -> dict[str, str]:
-    """What a program may know: its owner, and of our own surroundings only what it needs to run."""
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    if Path(program).name in QUERYING:
-        inherited["DCMDICTPATH"] = str(QUERY_DICTIONARY)
-    elif Path(program).name in SHOWING and (dictionary := _public_dictionary(Path(program).parent)):
-        inherited.setdefault("DCMDICTPATH", str(dictionary))
-    return inherited | ENVIRONMENT | ({OWNER: str(cwd)} if cwd else {})
-
-
-@functools.cache
-def _public_dictionary(programs: Path) -> Path | None:
-    return max(programs.parent.glob(PUBLIC_DICTIONARY), default=None)
-
-
-def _popen(
+@contextmanager
+def _running(
     argv: Sequence[str],
     *,
-    cwd: Path | None,
     stdout: int | IO[bytes],
     stderr: int | IO[bytes],
+    cwd: Path | None,
+    environment: Mapping[str, str] | None,
+    limits: Limits | None,
     checkpoint: Callable[[], None] = lambda: None,
-) -> subprocess.Popen[bytes]:
+) -> Iterator[Child]:
+    """A program that knows its owner, and of our own surroundings only what it needs to run; ended with the block."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    owner = {OWNER: str(cwd)} if cwd else {}
+
     def begin() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             tuple(argv),
@@ -184,37 +181,47 @@ def _popen(
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env=_environment(argv[0], cwd),
+            env={**inherited, **(environment or {}), **ENVIRONMENT, **owner},
             bufsize=0,
             umask=PRIVATE,
             start_new_session=True,
         )
 
     try:
-        return awaited(begin, checkpoint)
+        child = Child(argv, awaited(begin, checkpoint))
     except OSError as error:
         tool = Path(argv[0]).name
         raise Internal(
             f"The program {tool} cannot be run ({error.strerror}). Look whether tools.* names it."
         ) from error
-
-
-@contextmanager
-def spawned(
-    argv: Sequence[str], *, cwd: Path, log: Path, piped: bool = False, limits: Limits | None = None
-) -> Iterator[Child]:
-    """A program in the background, ended with its group on leaving.
-
-    Its output is appended to `log`; where it is `piped`, standard output is read from the child instead.
-    """
-    with log.open("ab") as output:
-        child = Child(argv, _popen(argv, cwd=cwd, stdout=subprocess.PIPE if piped else output, stderr=output))
     try:
         if limits:
             limits.hold(child.pid)
         yield child
     finally:
         child.end()
+
+
+@contextmanager
+def spawned(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    log: Path,
+    piped: bool = False,
+    limits: Limits | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Child]:
+    """A program in the background, ended with its group on leaving.
+
+    Its output is appended to `log`; where it is `piped`, standard output is read from the child instead.
+    """
+    with ExitStack() as running:
+        with log.open("ab") as output:  # the program has it by itself then
+            stdout = subprocess.PIPE if piped else output
+            started = _running(argv, stdout=stdout, stderr=output, cwd=cwd, environment=environment, limits=limits)
+            child = running.enter_context(started)
+        yield child
 
 
 def run(
@@ -226,47 +233,35 @@ def run(
     checkpoint: Callable[[], None] = lambda: None,
     nice: bool = False,
     limits: Limits | None = None,
-    heard: bool = True,
+    environment: Mapping[str, str] | None = None,
+    keep_output: bool = True,
 ) -> Result:
     """Run a program to its end, `timeout` seconds at most, asking `checkpoint`; behind others where `nice`.
 
-    One that may say much says it to a new `log`, of which the result has what `said` tells, and no standard
-    output; what is not to be `heard` is kept nowhere. Raises
-    ToolTimeout, Internal where it cannot be started, Busy where the host has no room for it, and whatever
+    One that may write much writes its standard error to a new `log`, of which the result has what `read_log` gives;
+    its standard output is dropped then, and both are where `keep_output` is false.
+    Raises ToolTimeout, Internal where it cannot be started, Busy where the host has no room for it, and whatever
     `checkpoint` raises; the program and its group are dead by then.
     """
-    started = time.monotonic()
-    with log.open("wb") if log else nullcontext() as file:
-        kept = subprocess.PIPE if heard else subprocess.DEVNULL
-        popen = _popen(
-            argv, cwd=cwd, stdout=subprocess.DEVNULL if log else kept, stderr=file or kept, checkpoint=checkpoint
-        )
-        child = Child(argv, popen)
-        try:
-            if limits:
-                limits.hold(child.pid)
-            if nice:
-                with suppress(OSError):  # where that is not allowed, it only takes others' time
-                    os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
-            stdout, stderr = _output(popen, argv, timeout, checkpoint)
-        finally:
-            child.end()
-    told = said(log) if log else _text(stderr)
-    return Result(tuple(argv), popen.returncode, _text(stdout), told, time.monotonic() - started)
-
-
-def _output(
-    popen: subprocess.Popen[bytes], argv: Sequence[str], timeout: float, checkpoint: Callable[[], None]
-) -> tuple[bytes, bytes]:
-    waited = Stopwatch()
-    while True:
-        try:
-            stdout, stderr = popen.communicate(timeout=SLICE)
-            return stdout or b"", stderr or b""
-        except subprocess.TimeoutExpired:
-            checkpoint()
-            if waited.seconds() >= timeout:
-                raise ToolTimeout(argv, timeout) from None
+    pipe = subprocess.PIPE if keep_output else subprocess.DEVNULL
+    with (
+        log.open("wb") if log else nullcontext() as file,
+        _running(
+            argv,
+            stdout=subprocess.DEVNULL if log else pipe,
+            stderr=file or pipe,
+            cwd=cwd,
+            environment=environment,
+            limits=limits,
+            checkpoint=checkpoint,
+        ) as child,
+    ):
+        if nice:
+            with suppress(OSError):  # where that is not allowed, it only takes others' time
+                os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
+        stdout, stderr = child.output(timeout, checkpoint)
+    assert child.rc is not None
+    return Result(child.rc, stdout, read_log(log) if log else stderr)
 
 
 def remove_tree(directory: Path) -> None:
@@ -276,8 +271,8 @@ def remove_tree(directory: Path) -> None:
         os.waitpid(awaited(lambda: os.posix_spawn(RM, (RM, "-rf", "--", str(directory)), ENVIRONMENT)), 0)
 
 
-def said(log: Path) -> str:
-    """What a program's log holds: all of a short one, the beginning and the end of a long one."""
+def read_log(log: Path) -> str:
+    """The text of a program's log: all of a short one, the beginning and the end of a long one."""
     with log.open("rb") as file:
         text = file.read(KEPT_OF_LOG)
         behind = file.seek(0, os.SEEK_END) - len(text)
@@ -296,7 +291,7 @@ class GrowingLog:
     def new_lines(self) -> Iterator[str]:
         """The lines that were ended since the last call, without their ends; all of them are to be taken.
 
-        Of a line longer than LONGEST_LINE bytes the beginning is told.
+        A line longer than LONGEST_LINE bytes is cut there.
         """
         with self._file.open("rb") as file:
             file.seek(self._position)

@@ -16,13 +16,24 @@ from pathlib import Path
 
 from mkiso.clock import Cancellation, Stopwatch
 from mkiso.config import Destination, Retrieve
-from mkiso.dcmtk import dcmsend, storescu
-from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts, busy, echo, words
+from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts, busy_text, echo, error_text
 from mkiso.dcmtk.converters import MEMORY_FOR_ALL
-from mkiso.dcmtk.storescu import Outcome, Progress, Sent
+from mkiso.dcmtk.sending import (
+    DcmsendProgress,
+    Outcome,
+    StoreProgress,
+    StoreResult,
+    StorescuProgress,
+    as_it_is_argv,
+    association_profile,
+    batches,
+    contexts_for,
+    dcmsend_argv,
+    storescu_argv,
+)
 from mkiso.dicom.instances import Instance
 from mkiso.errors import Cancelled, DestinationUnreachable, MkisoError, RelayFailed
-from mkiso.process import Child, GrowingLog, Limits, said, spawned
+from mkiso.process import Child, GrowingLog, Limits, read_log, spawned
 from mkiso.workspace import Workspace
 
 POLL = 0.02
@@ -38,7 +49,7 @@ def peer_of(destination: Destination, retrieve: Retrieve) -> Peer:
     return Peer(destination.ae_title, destination.host, destination.port, calling, retrieve.connect_timeout)
 
 
-Outcomes = dict[str, Sent]
+Outcomes = dict[str, StoreResult]  # of each instance, by its SOP Instance UID
 
 
 @dataclass(frozen=True)
@@ -47,16 +58,16 @@ class Round:
 
     directory: Path
     argv: tuple[str, ...]
-    progress: Callable[[Iterable[Path]], Progress]
+    progress: Callable[[Iterable[Path]], StoreProgress]
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of every instance, by its SOP Instance UID, and why an association failed, where one did."""
+    """What became of every instance; `why` it ended before its time, where it did, and which `failure` that was."""
 
     outcomes: Outcomes
     failure: Failure | None = None
-    said: str = ""
+    why: str = ""
 
     @property
     def sent(self) -> int:
@@ -68,7 +79,7 @@ class Delivery:
 
     @property
     def warnings(self) -> list[str]:
-        return [f"{uid}: {one.said}" for uid, one in self.outcomes.items() if one.outcome is Outcome.WARNED]
+        return [f"{uid}: {one.why}" for uid, one in self.outcomes.items() if one.outcome is Outcome.WARNED]
 
 
 @dataclass
@@ -95,14 +106,14 @@ class Relay:
         """
         failure = echo(self.dcmtk_dir, self.peer, self.cancellation.checkpoint)
         if failure is not None and not failure.reached:
-            raise self._unreachable(failure.said)
+            raise self._unreachable(failure.why)
 
     def deliver(self, instances: Sequence[Instance]) -> Delivery:
         """Send the instances, each association after the other, up to one that fails, or to a cancel."""
-        outcomes: Outcomes = {one.sop_instance_uid: Sent(Outcome.NOT_TRIED) for one in instances}
+        outcomes: Outcomes = {one.sop_instance_uid: StoreResult(Outcome.NOT_TRIED) for one in instances}
         for going in self._rounds(instances, outcomes):
             delivery = self._send(going, outcomes)
-            if delivery.said:
+            if delivery.why:
                 return delivery
         return Delivery(outcomes)
 
@@ -114,10 +125,10 @@ class Relay:
                 if delivery.failure is not Failure.BUSY:
                     break
             return delivery
-        return Delivery(outcomes, said="cancelled")
+        return Delivery(outcomes, why="cancelled")
 
     def _attempt(self, going: Round, outcomes: Outcomes) -> Delivery:
-        """Send what of a directory has not been sent; `said` where this ends the delivery, for whatever reason."""
+        """Send what of a directory has not been sent; the delivery has a `why` where it ends with this."""
         files, log = _unsent(going.directory, outcomes), going.directory.with_suffix(".log")
         log.unlink(missing_ok=True)
         before = sum(one.arrived for one in outcomes.values())
@@ -125,16 +136,16 @@ class Relay:
             progress, lines = going.progress(files), GrowingLog(log)
             ended = self._watch(sender, log, lambda: self.on_progress(before + _taken(progress, lines)))
         _taken(progress, lines)
-        log_text = said(log)
+        log_text = read_log(log)
         failure = association_failure(log_text)
-        for file, one in progress.report().items():
-            refused = failure is Failure.NO_CONTEXT and not one.arrived
-            outcomes[file.name] = Sent(Outcome.NOT_NEGOTIATED) if refused else one
+        for file, result in progress.final_results().items():
+            refused = failure is Failure.NO_CONTEXT and not result.arrived
+            outcomes[file.name] = StoreResult(Outcome.NOT_NEGOTIATED) if refused else result
         if failure not in (None, Failure.NO_CONTEXT):
-            why = busy(self.peer, log_text) if failure is Failure.BUSY else words(log_text)
+            why = busy_text(self.peer, log_text) if failure is Failure.BUSY else error_text(log_text)
             return Delivery(outcomes, failure, why)
         if self.cancellation.reason:
-            return Delivery(outcomes, said="cancelled")
+            return Delivery(outcomes, why="cancelled")
         if not ended:
             known = None if progress.associated else Failure.UNREACHABLE
             return Delivery(outcomes, known, f"no progress for {self.destination.timeout:g} s")
@@ -151,45 +162,43 @@ class Relay:
         if well_formed:
             rounds = self._dcmsend_rounds if self.destination.tool == "dcmsend" else self._storescu_rounds
             yield from rounds(well_formed, outcomes)
-        unread = {uid for uid, sent in outcomes.items() if sent.outcome is Outcome.UNREADABLE}
+        unread = {uid for uid, one in outcomes.items() if one.outcome is Outcome.UNREADABLE}
         yield from self._rounds_as_it_is([one for one in instances if one.malformed or one.sop_instance_uid in unread])
 
     def _rounds_as_it_is(self, instances: Sequence[Instance]) -> Iterator[Round]:
         """Byte for byte, in as many associations as their contexts need."""
         contexts = {one: frozenset({(one.sop_class_uid, one.transfer_syntax)}) for one in instances}
-        for number, batch in enumerate(storescu.batches(contexts.values()) if contexts else ()):
+        for number, batch in enumerate(batches(contexts.values())):
             files = {one.sop_instance_uid: one.path for one in instances if contexts[one] <= batch}
-            directory = self._stage(
-                f"_as_it_is{number}", {uid: self._staged.get(uid, file) for uid, file in files.items()}
-            )
-            argv = storescu.store_as_it_is_argv(self.peer, directory, self._patience)
-            yield Round(directory, argv, storescu.Sending)
+            staged = {uid: self._staged.get(uid, file) for uid, file in files.items()}
+            directory = self._stage(f"_as_it_is{number}", staged)
+            yield Round(directory, as_it_is_argv(self.peer, directory, self._timeout), StorescuProgress)
 
     def _storescu_rounds(self, instances: Sequence[Instance], _outcomes: Outcomes) -> Iterator[Round]:
         """As many associations as the presentation contexts of these instances need."""
-        waiting = {one: storescu.contexts_for(one.sop_class_uid, one.transfer_syntax) for one in instances}
-        for number, batch in enumerate(storescu.batches(waiting.values())):
+        waiting = {one: contexts_for(one.sop_class_uid, one.transfer_syntax) for one in instances}
+        for number, batch in enumerate(batches(waiting.values())):
             going = [one for one, contexts in waiting.items() if contexts <= batch]
             waiting = {one: contexts for one, contexts in waiting.items() if not contexts <= batch}
             directory = self._stage(number, {one.sop_instance_uid: one.path for one in going})
             profile = directory.with_suffix(".cfg")
-            profile.write_text(storescu.association_profile(batch))
-            argv = storescu.store_argv(self.dcmtk_dir, self.peer, profile, directory, self._patience)
-            yield Round(directory, argv, storescu.Sending)
+            profile.write_text(association_profile(batch))
+            argv = storescu_argv(self.dcmtk_dir, self.peer, profile, directory, self._timeout)
+            yield Round(directory, argv, StorescuProgress)
 
     def _dcmsend_rounds(self, instances: Sequence[Instance], outcomes: Outcomes) -> Iterator[Round]:
         """Everything as it is; then what the peer did not take so, decompressed."""
         directory = self._stage(0, {one.sop_instance_uid: one.path for one in instances})
         yield self._dcmsend_round(directory, "-dn")
-        refused = [uid for uid, sent in outcomes.items() if sent.outcome is Outcome.NOT_NEGOTIATED]
+        refused = [uid for uid, one in outcomes.items() if one.outcome is Outcome.NOT_NEGOTIATED]
         if refused:
             directory = self._stage(1, {uid: directory / uid for uid in refused})
             yield self._dcmsend_round(directory, "+dly")
 
     def _dcmsend_round(self, directory: Path, decompress: str) -> Round:
-        told = directory.with_suffix(".txt")
-        argv = dcmsend.send_argv(self.dcmtk_dir, self.peer, decompress, told, directory, self._patience)
-        return Round(directory, argv, partial(dcmsend.Sending, report_file=told))
+        report = directory.with_suffix(".txt")
+        argv = dcmsend_argv(self.dcmtk_dir, self.peer, decompress, report, directory, self._timeout)
+        return Round(directory, argv, partial(DcmsendProgress, report_file=report))
 
     def _stage(self, number: int | str, files: dict[str, Path]) -> Path:
         """A directory with these files, named by SOP Instance UID."""
@@ -201,26 +210,26 @@ class Relay:
         return directory
 
     @property
-    def _patience(self) -> float:
+    def _timeout(self) -> float:
         """The program's own timeout lies behind ours: it would go on with the next instance."""
         return 2 * self.destination.timeout
 
-    def _watch(self, sender: Child, log: Path, tell: Callable[[], None]) -> bool:
+    def _watch(self, sender: Child, log: Path, report: Callable[[], None]) -> bool:
         """Wait for the program's end while its log grows and nobody cancels; whether it came to its end."""
-        size, quiet, told = 0, Stopwatch(), time.monotonic()
+        size, quiet, reported = 0, Stopwatch(), time.monotonic()
         while not sender.ends_within(POLL):
             if (now := log.stat().st_size) != size:
                 size, quiet = now, Stopwatch()
-            if time.monotonic() - told > PROGRESS_INTERVAL:
-                told = time.monotonic()
-                tell()
+            if time.monotonic() - reported > PROGRESS_INTERVAL:
+                reported = time.monotonic()
+                report()
             if self.cancellation.reason or quiet.seconds() > self.destination.timeout:
                 return False
         return True
 
     def _error(self, delivery: Delivery) -> MkisoError:
         if delivery.failure is Failure.UNREACHABLE and not delivery.sent:
-            return self._unreachable(delivery.said)
+            return self._unreachable(delivery.why)
         return RelayFailed(
             f"{self.peer} acknowledged {delivery.sent} of {len(delivery.outcomes)} instances."
             f" {self._why(delivery)}{AGAIN}",
@@ -237,18 +246,18 @@ class Relay:
         )
 
     def _why(self, delivery: Delivery) -> str:
-        why = f"{delivery.said[:1].upper()}{delivery.said[1:]}. " if delivery.said else ""
+        why = f"{delivery.why[:1].upper()}{delivery.why[1:]}. " if delivery.why else ""
         missed = {uid: one for uid, one in delivery.outcomes.items() if not one.arrived}
         counts = Counter(one.outcome.value for one in missed.values())
         why += ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + ": "
-        named = [f"{uid} ({one.said})" if one.said else uid for uid, one in list(missed.items())[:NAMED]]
+        named = [f"{uid} ({one.why})" if one.why else uid for uid, one in list(missed.items())[:NAMED]]
         why += ", ".join(named) + (f" and {len(missed) - NAMED} more. " if len(missed) > NAMED else ". ")
         if Outcome.NOT_NEGOTIATED.value in counts and self.destination.tool == "storescu":
             why += f"A peer that takes only uncompressed data needs destinations.{self.name}.tool: dcmsend. "
         return why
 
 
-def _taken(progress: Progress, lines: GrowingLog) -> int:
+def _taken(progress: StoreProgress, lines: GrowingLog) -> int:
     """How many instances have arrived, what is new in the log included."""
     for line in lines.new_lines():
         progress.take(line)

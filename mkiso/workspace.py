@@ -1,8 +1,9 @@
-"""Job directories: made for one job, owned by a lock as long as its process lives, and always removed.
+"""Directories: those of the jobs, whether one of the configuration can be used, and whether its disk is full.
 
-Programs that a job starts carry its directory in their environment: so a sweep knows what a dead job left running.
+A job directory is made for one job, owned by a lock as long as its process lives, and always removed. Programs that a
+job starts carry its directory in their environment: so a sweep knows what a dead job left running.
 
-Locks on files and directories: the system itself frees them when their holder dies, however it dies.
+The locks are the system's, on files and directories: it frees them when their holder dies, however it dies.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -30,7 +31,8 @@ from mkiso.process import OWNER, remove_tree
 PREFIX = "dicomdir_"
 CLAIM = ".job_"
 OTHERS = 0o077
-NO_ROOM = 1 << 16
+FULL = (errno.ENOSPC, errno.EDQUOT)
+LEAST_FREE = 1 << 16  # bytes; where there are fewer, what fails has failed for that
 PATIENCE = 1.0  # s in which the jobs on this host make room, where strangers have taken it
 POLL = 0.02
 IDENTITY = "identity"
@@ -103,13 +105,13 @@ def ensure_work_dir(work_dir: Path) -> None:
         work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = work_dir.lstat()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if means_full_disk(error):
             raise
         raise _unusable(work_dir, f"cannot be made ({error.strerror}). Make it, or choose another") from error
     if stat.S_ISLNK(status.st_mode):
         raise _unusable(work_dir, "is a symbolic link. Name the directory itself")
     if status.st_uid != os.geteuid():
-        owner, user = _name(status.st_uid), _name(os.geteuid())
+        owner, user = user_name(status.st_uid), user_name(os.geteuid())
         raise _unusable(work_dir, f"belongs to {owner}, and this is {user}. Run as {owner}, or choose another")
     if status.st_mode & OTHERS:
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
@@ -120,17 +122,47 @@ def _unusable(work_dir: Path, why: str) -> ConfigurationError:
     return ConfigurationError(f"storage.work_dir: {work_dir} {why}.")
 
 
-def _name(uid: int) -> str:
+def require_directory(path: Path) -> None:
+    """Raise ConfigurationError unless this user can write to a directory, or make it where it is not there yet."""
+    if not (there := existing_part(path)).is_dir():
+        raise ConfigurationError(f"{there} is no directory. Choose another place than {path}.")
+    require_writable(path)
+
+
+def require_writable(path: Path) -> None:
+    """Raise ConfigurationError unless this user can write to what is there, or to the directory in which it would be
+    made.
+    """
+    there = existing_part(path)
+    owner, user = user_name(there.stat().st_uid), user_name(os.geteuid())
+    if os.geteuid() == 0 and there.stat().st_uid != 0:
+        raise ConfigurationError(f"{ownership(path)}: what root makes there {owner} cannot use. Run as {owner}.")
+    if not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
+        run_as = f"Run as {owner}, or as root: chown {user} {path}."
+        remedy = run_as if there == path else f"As root: install -d -o {user} -m 0700 {path}."
+        raise ConfigurationError(f"{ownership(path)}, who may not write there. {remedy}")
+
+
+def existing_part(path: Path) -> Path:
+    """The path itself, or of the directories above it the first that is there."""
+    return next(one for one in (path, *path.parents) if os.path.lexists(one))
+
+
+def ownership(path: Path) -> str:
+    """Where a path is or would be, whose that is, and which user asks."""
+    there = existing_part(path)
+    absent = "" if there == path else f"{path} is not there, and "
+    status = there.stat()
+    owner, mode = user_name(status.st_uid), f"{stat.S_IMODE(status.st_mode):04o}"
+    return f"{absent}{there} belongs to {owner} (mode {mode}), and this is {user_name(os.geteuid())}"
+
+
+def user_name(uid: int) -> str:
+    """A user's name, whatever the environment says."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
-
-
-def making_jobs(work_dir: Path) -> AbstractContextManager[None]:
-    """While a job's directory is made, no sweep takes it for a dead one's."""
-    ensure_work_dir(work_dir)
-    return locked(work_dir, fcntl.LOCK_SH)
 
 
 @contextmanager
@@ -151,11 +183,12 @@ def claimed(work_dir: Path, job_id: str) -> Iterator[None]:
 def job_directory(work_dir: Path, job_id: str) -> Iterator[Workspace]:
     """The directory `dicomdir_<job_id>` (mode 0700), locked by this process, gone at the end of the block.
 
-    Raises OSError where it cannot be made.
+    Raises ConfigurationError for the `work_dir`, and OSError where the directory cannot be made in it.
     """
+    ensure_work_dir(work_dir)
     workspace = Workspace(work_dir / f"{PREFIX}{job_id}")
     with ExitStack() as made:
-        with making_jobs(work_dir):
+        with locked(work_dir, fcntl.LOCK_SH):  # so that no sweep takes it for a dead job's while it is made
             workspace.path.mkdir(mode=0o700)
             try:
                 lock = os.open(workspace.path, os.O_RDONLY)
@@ -177,10 +210,7 @@ def _blaming_a_full_disk(work_dir: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (
-            getattr(error, "http_status", Internal.http_status) >= Internal.http_status
-            and free_space(work_dir) < NO_ROOM
-        ):
+        if getattr(error, "http_status", Internal.http_status) >= Internal.http_status and is_full(work_dir):
             raise DiskFull(BECAME_FULL) from error
         raise
 
@@ -190,10 +220,9 @@ def require_space(work_dir: Path, min_free: int, meanwhile: Callable[[], None] =
 
     `meanwhile` is asked while it has it.
     """
-    if free_space(work_dir) >= min_free:
-        return
-    waited = Stopwatch()
+    waited = None
     while (free := free_space(work_dir)) < min_free:
+        waited = waited or Stopwatch()
         if waited.seconds() > PATIENCE:
             raise DiskFull(
                 f"{free} bytes are free where the job directories are, and storage.min_free keeps {min_free}."
@@ -205,8 +234,18 @@ def require_space(work_dir: Path, min_free: int, meanwhile: Callable[[], None] =
 
 def require_room(directory: Path) -> None:
     """Raise DiskFull where nothing more can be written: a program that failed there may have failed for that."""
-    if free_space(directory) < NO_ROOM:
+    if is_full(directory):
         raise DiskFull(BECAME_FULL)
+
+
+def is_full(directory: Path) -> bool:
+    """Whether so little is free where the directory is that nothing more can be written."""
+    return free_space(directory) < LEAST_FREE
+
+
+def means_full_disk(error: BaseException) -> bool:
+    """Whether the system raised this for want of space on a disk."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def free_space(work_dir: Path) -> int:

@@ -7,7 +7,6 @@ Patients, studies and series (PS3.3 A.1.2) as pages name them, by the header of 
 
 from __future__ import annotations
 
-import errno
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from mkiso.dicom.instances import Instance
 from mkiso.errors import Busy, Internal
 from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout
-from mkiso.workspace import require_room
+from mkiso.workspace import means_full_disk, require_room
 
 KEYWORDS = (
     *("PatientName", "PatientBirthDate", "PatientSex"),
@@ -35,7 +34,6 @@ PROCESSES = 2
 LIMIT = 20.0  # seconds of one program on a report or a document; usual ones take a fiftieth of a second
 PICTURE, DOCUMENT = "p{:07}.jpg", "d{:07}.pdf"
 PAGES = 5  # of a document, that are shown as pictures
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def _items(bench: Bench, task: _Task) -> list[Item]:
     except (Internal, Busy):
         pass
     except OSError as error:
-        if error.errno in FULL:
+        if means_full_disk(error):
             raise
     items.extend([nothing(task.wanted.instance, why)] * (len(task.wanted.frames) - len(items)))
     _clear(bench, task, items)

@@ -7,8 +7,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from mkiso.addresses import Wrong, advice, bind_error, whose
-from mkiso.checks import Check, checked, directories, ledger_answers, logo, peer_answers, readable, tools
+from mkiso.addresses import advice, bind_error
+from mkiso.checks import Check, Wrong, checked, directories, ledger_answers, logo, peer_answers, readable, tools
 from mkiso.config import Config, Receiver, Tls
 from mkiso.dcmtk.storescp import faults, periods, too_open
 from mkiso.disc.iso import image_size
@@ -18,6 +18,7 @@ from mkiso.installation import archive_of, ledger_of
 from mkiso.patients import patient_source
 from mkiso.relay import peer_of
 from mkiso.retrieve.receiver import slot_is_taken
+from mkiso.workspace import ownership
 
 NOBODYS = "MKISO.CHECK"
 
@@ -45,7 +46,7 @@ def checks(config: Config) -> Iterator[Check]:
 def _viewer(config: Config, viewer_dir: Path) -> str:
     """genisoimage would refuse every disc for one file of the viewer that it cannot take."""
     if not viewer_dir.is_dir():
-        raise Wrong(f"{whose(viewer_dir)}. Copy the viewer's files there, or take the key away.")
+        raise Wrong(f"{ownership(viewer_dir)}. Copy the viewer's files there, or take the key away.")
     if why := unusable(config.media, config.media.layout):
         raise Wrong(why)
     size = image_size(config.tools.genisoimage, config.media, [])

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from mkiso.addresses import Wrong
-from mkiso.checks import Check, checked, readable
+from mkiso.checks import Check, Wrong, checked, readable
 from mkiso.clock import Cancellation, Stopwatch
 from mkiso.commands.jobs import requester
 from mkiso.config import Config

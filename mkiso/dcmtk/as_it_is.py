@@ -23,6 +23,8 @@ SYNTAX, SOP_CLASS, SOP_INSTANCE = 0x0010, 0x0002, 0x0003
 STATUS = 0x0900
 TRANSIENT = 2  # PS3.8 9.3.4
 
+ABORTED = "E: 0006:0317 Peer aborted Association (or never connected)"
+
 Context = tuple[str, str]
 
 
@@ -36,6 +38,7 @@ class Association:
     def __init__(self, peer: tuple[str, int], titles: tuple[str, str], contexts: list[Context], timeout: float) -> None:
         self._socket = socket.create_connection(peer, timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = self._socket.makefile("rb")
         self._most = MOST
         self._accepted: dict[Context, int] = {}
         self._write(ASSOCIATE, _request(titles, contexts))
@@ -81,7 +84,7 @@ class Association:
         while control & 2 == 0:
             kind, body = self._read()
             if kind != DATA:
-                raise Refused("E: 0006:0317 Peer aborted Association (or never connected)")
+                raise Refused(ABORTED)
             while body:
                 length, _context, control = struct.unpack_from(">LBB", body)
                 command += body[6 : length + 4]
@@ -106,11 +109,9 @@ class Association:
         return kind, self._exactly(length)
 
     def _exactly(self, size: int) -> bytes:
-        read = b""
-        while len(read) < size:
-            if not (piece := self._socket.recv(size - len(read))):
-                raise Refused("E: 0006:0317 Peer aborted Association (or never connected)")
-            read += piece
+        read = self._received.read(size)
+        if len(read) < size:
+            raise Refused(ABORTED)
         return read
 
 

@@ -1,25 +1,20 @@
-"""What the programs that make one file of another have in common.
+"""The programs that make one file of another, each within bounds of time, memory and size.
 
-dcmj2pnm: a JPEG of one frame, as a person looks at it. It cannot decode JPEG 2000, JPEG-LS and video.
-
-Whether there is a picture shows in the file: a JPEG that begins and ends as one (ISO/IEC 10918-1 B).
-
-dsr2html: a structured report as XHTML. Its output is not to be trusted: some of a report's values pass as markup.
-
-dcm2pdf: the PDF in an instance. It takes out whatever lies there, so that its beginning is looked at.
-
-pdftoppm, of poppler: the first pages of a PDF as JPEGs. It runs no script that is in one.
-
-gdcmconv, of GDCM: decodes what DCMTK cannot. It is not everywhere; its exit status says little.
-
-dcmdjpeg, dcmdrle, dcmdjpls and dcmconv: an instance with its pixels as they are, or inflated.
-
-They write explicit VR little endian, keep the SOP Instance UID, and say that pixels were lossy (PS3.3
-C.7.6.1.1.5) also where the instance did not.
+- dcmj2pnm: a JPEG of one frame, as a person looks at it. It cannot decode JPEG 2000, JPEG-LS and video. Whether there
+  is a picture shows in the file: a JPEG that begins and ends as one (ISO/IEC 10918-1 B).
+- dsr2html: a structured report as XHTML. Its output is not to be trusted: some of a report's values pass as markup.
+- dcm2pdf: the PDF in an instance. It takes out whatever lies there, so that its beginning is looked at.
+- pdftoppm, of poppler: the first pages of a PDF as JPEGs. It runs no script that is in one.
+- gdcmconv, of GDCM: decodes what DCMTK cannot. It is not everywhere; its exit status says little.
+- dcmdjpeg, dcmdrle, dcmdjpls and dcmconv: an instance with its pixels as they are, or inflated. They write explicit VR
+  little endian, keep the SOP Instance UID, and say that pixels were lossy (PS3.3 C.7.6.1.1.5) also where the instance
+  did not.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import signal
 import sys
@@ -33,6 +28,21 @@ from pydicom import uid
 from mkiso.dicom import datasets
 from mkiso.process import Limits, Result, run
 
+DCMJ2PNM, DSR2HTML, DCM2PDF = "dcmj2pnm", "dsr2html", "dcm2pdf"
+PDFTOPPM, GDCMCONV = "pdftoppm", "gdcmconv"  # found by PATH
+DECOMPRESSORS = {
+    uid.JPEGBaseline8Bit: "dcmdjpeg",
+    uid.JPEGExtended12Bit: "dcmdjpeg",
+    uid.JPEGLossless: "dcmdjpeg",
+    uid.JPEGLosslessSV1: "dcmdjpeg",
+    uid.JPEGLSLossless: "dcmdjpls",
+    uid.JPEGLSNearLossless: "dcmdjpls",
+    uid.RLELossless: "dcmdrle",
+    uid.DeflatedExplicitVRLittleEndian: "dcmconv",
+}
+# These show what is public: DCMTK's dictionary without that of private attributes saves each 10 ms.
+SHOWING = (DCMJ2PNM, DSR2HTML, DCM2PDF)
+PUBLIC_DICTIONARY = "share/*dcmtk*/dicom.dic"  # below the directory that the programs' is in
 LIMIT = 60.0
 # What a program may take, in bytes. It is not by what an instance says of itself, for that may be a lie. Two run
 # at once for a job, and the unit has 4 GB. dcmj2pnm takes 2.4 times the frame, GDCM 4.6 times all frames, DCMTK twice
@@ -50,16 +60,6 @@ FRAME_HEADERS = frozenset({0xC0, 0xC1, 0xC2})
 END_OF_PAGE = "</html>"
 SIGNATURE, WITHIN = b"%PDF-", 1024  # as readers look for it (ISO 32000-1, Adobe's note 13 on its Annex H)
 SIDE, PAGE_QUALITY = 1200, 80  # the longer side in pixels: as much as small print needs
-PROGRAMS = {
-    uid.JPEGBaseline8Bit: "dcmdjpeg",
-    uid.JPEGExtended12Bit: "dcmdjpeg",
-    uid.JPEGLossless: "dcmdjpeg",
-    uid.JPEGLosslessSV1: "dcmdjpeg",
-    uid.JPEGLSLossless: "dcmdjpls",
-    uid.JPEGLSNearLossless: "dcmdjpls",
-    uid.RLELossless: "dcmdrle",
-    uid.DeflatedExplicitVRLittleEndian: "dcmconv",
-}
 
 
 class TooLarge(Exception):
@@ -82,15 +82,15 @@ class Converter:
 
     def run(self, argv: Sequence[str], largest: int = LARGEST_FILE) -> Result:
         """Raises ToolTimeout, Internal where it cannot be started, TooLarge for its file, what `checkpoint` raises."""
-        limits = Limits(self.memory, largest)
         result = run(
             argv,
             timeout=self.limit,
             cwd=self.directory,
             checkpoint=self.checkpoint,
             nice=self.nice,
-            limits=limits,
-            heard=False,
+            limits=Limits(self.memory, largest),
+            environment=_dictionary(Path(argv[0])),
+            keep_output=False,
         )
         if result.rc == -signal.SIGXFSZ:
             raise TooLarge
@@ -99,6 +99,17 @@ class Converter:
     def makes(self, argv: Sequence[str], product: Path, largest: int = LARGEST_FILE) -> bool:
         """Whether the program ended well and its product is there. Raises what `run` raises."""
         return self.run(argv, largest).rc == 0 and product.exists()
+
+
+def _dictionary(program: Path) -> dict[str, str]:
+    """The environment of a program that shows; what the operator named is left as it is."""
+    known = _public_dictionary(program.parent) if program.name in SHOWING else None
+    return {"DCMDICTPATH": str(known)} if known and "DCMDICTPATH" not in os.environ else {}
+
+
+@functools.cache
+def _public_dictionary(programs: Path) -> Path | None:
+    return max(programs.parent.glob(PUBLIC_DICTIONARY), default=None)
 
 
 @dataclass(frozen=True)
@@ -117,17 +128,9 @@ def scaled_to(width: int = 0, height: int = 0) -> tuple[str, ...]:
 
 def picture_argv(dcmtk_dir: Path, instance: Path, picture: Path, view: View) -> tuple[str, ...]:
     return (
-        str(dcmtk_dir / "dcmj2pnm"),
-        "-q",
-        "+oj",
-        "+Jq",
-        QUALITY,
-        *view.window,
-        "+F",
-        str(view.frame),
-        *view.scale,
-        str(instance),
-        str(picture),
+        *(str(dcmtk_dir / DCMJ2PNM), "-q", "+oj", "+Jq", QUALITY),
+        *(*view.window, "+F", str(view.frame), *view.scale),
+        *(str(instance), str(picture)),
     )
 
 
@@ -169,7 +172,7 @@ OPTIONS: dict[Reading, tuple[str, ...]] = {
 
 
 def report_argv(dcmtk_dir: Path, instance: Path, page: Path, reading: Reading) -> tuple[str, ...]:
-    return (str(dcmtk_dir / "dsr2html"), "-q", "+X1", "+U8", *OPTIONS[reading], str(instance), str(page))
+    return (str(dcmtk_dir / DSR2HTML), "-q", "+X1", "+U8", *OPTIONS[reading], str(instance), str(page))
 
 
 def utf8_argv(instance: Path, encoded: Path) -> tuple[str, ...]:
@@ -194,7 +197,7 @@ def make_report(converter: Converter, instance: Path, page: Path, reading: Readi
 
 
 def document_argv(dcmtk_dir: Path, instance: Path, document: Path) -> tuple[str, ...]:
-    return (str(dcmtk_dir / "dcm2pdf"), "-q", str(instance), str(document))
+    return (str(dcmtk_dir / DCM2PDF), "-q", str(instance), str(document))
 
 
 def make_document(converter: Converter, instance: Path, document: Path) -> bool:
@@ -207,7 +210,7 @@ def make_document(converter: Converter, instance: Path, document: Path) -> bool:
 
 def pdftoppm_installed() -> str | None:
     """The program, where this host has it."""
-    return shutil.which("pdftoppm")
+    return shutil.which(PDFTOPPM)
 
 
 def pages_argv(program: str, document: Path, root: Path, count: int) -> tuple[str, ...]:
@@ -228,7 +231,7 @@ def make_pages(converter: Converter, program: str, document: Path, root: Path, c
 
 def gdcmconv_installed() -> str | None:
     """The program, where this host has it."""
-    return shutil.which("gdcmconv")
+    return shutil.which(GDCMCONV)
 
 
 def raw_argv(program: str, instance: Path, raw: Path) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """dcmmkdir: a DICOMDIR of the instances below a directory (PS3.10 8.6).
 
 Its exit status is 0 also where it left files out, and not every one of them is listed: what is not
-among the ReferencedFileIDs was left out. What it says tells why.
+among the ReferencedFileIDs was left out. Its log tells why.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from mkiso.errors import Internal
 from mkiso.process import Limits, run
 
+DCMMKDIR = "dcmmkdir"
 NO_GOOD_FILES = "E: no good files"
 NO_RECORD = "invalid SOP class"  # said of one for which PS3.3 F.4 has no record
 NO_MEMORY = "Virtual Memory exhausted"
@@ -38,19 +39,10 @@ class Indexer:
 def index_argv(indexer: Indexer, dicomdir: Path, listed: Path, invent: bool) -> tuple[str, ...]:
     """`listed` holds the files, a line each; it may invent what type 1 keys lack only where it is to `invent`."""
     return (
-        str(indexer.dcmtk_dir / "dcmmkdir"),
+        str(indexer.dcmtk_dir / DCMMKDIR),
         *(("+I",) if invent else ()),
-        "-Pgp",
-        "-Nxc",
-        "-Nec",
-        "-Nrc",
-        "-nb",
-        "+id",
-        str(indexer.stage),
-        "+D",
-        str(dicomdir),
-        "+F",
-        indexer.file_set_id,
+        *("-Pgp", "-Nxc", "-Nec", "-Nrc", "-nb"),
+        *("+id", str(indexer.stage), "+D", str(dicomdir), "+F", indexer.file_set_id),
         f"@{listed}",
     )
 
@@ -85,14 +77,14 @@ def index(
 
 
 def complaints(log: str, stage: Path, files: Iterable[str]) -> dict[str, str]:
-    """What dcmmkdir says against files, the first of it about each."""
-    told: dict[str, str] = {}
+    """What dcmmkdir's log says against files, the first of it about each."""
+    found: dict[str, str] = {}
     known = set(files)
     for line in log.splitlines():
         what, _, last = line[len("E: ") :].rpartition(": ")
         file = what.removeprefix(f"file {stage}/")
         if line.startswith("E: ") and last in known:
-            told.setdefault(last, what.removesuffix(" in file"))
+            found.setdefault(last, what.removesuffix(" in file"))
         elif line.startswith("W: ") and file in known:
-            told.setdefault(file, last)
-    return told
+            found.setdefault(file, last)
+    return found

@@ -14,19 +14,21 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mkiso.dcmtk.association import (
+    SMALL_DICTIONARY,
     Failure,
     Peer,
     association_argv,
     association_error,
     association_failure,
     attempts,
+    error_text,
     silent_error,
-    words,
 )
 from mkiso.dicom.datasets import PADDING, Unreadable, read, texts
 from mkiso.errors import PacsRejected, PacsTimeout
-from mkiso.process import ToolTimeout, run, said
+from mkiso.process import ToolTimeout, read_log, run
 
+FINDSCU = "findscu"
 FINAL = re.compile(r"^I: Received Final Find Response \((.*)\)", re.M)
 PENDING = re.compile(r"^I: Received Find Response (\d+) \(", re.M)
 TIMED_OUT = re.compile(r"^E: Find (?:Request|SCU) Failed: .*timeout", re.M)
@@ -172,19 +174,24 @@ class Finder:
     def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
         argv = find_argv(self.dcmtk_dir, self.pacs, self.timeout, keys, (*output, "-od", str(self.directory)))
         for _ in attempts(self.pacs, self.checkpoint):
-            stderr = self._run(argv)
-            if association_failure(stderr) is not Failure.BUSY:
+            log = self._run(argv)
+            if association_failure(log) is not Failure.BUSY:
                 break
-        return answered(self.pacs, self.timeout, stderr)
+        return answered(self.pacs, self.timeout, log)
 
     def _run(self, argv: tuple[str, ...]) -> str:
         log, limit = self.directory / "findscu.log", self.pacs.connect_timeout + self.timeout
         try:
             return run(
-                argv, timeout=limit, cwd=self.directory, log=log, checkpoint=lambda: self._checkpoint(log)
+                argv,
+                timeout=limit,
+                cwd=self.directory,
+                log=log,
+                checkpoint=lambda: self._checkpoint(log),
+                environment=SMALL_DICTIONARY,
             ).stderr
         except ToolTimeout:
-            if "I: Association Accepted" not in said(log):
+            if "I: Association Accepted" not in read_log(log):
                 raise silent_error(self.pacs) from None
             raise _too_late(self.pacs, self.timeout) from None
         finally:
@@ -192,7 +199,7 @@ class Finder:
 
     def _checkpoint(self, log: Path) -> None:
         self.checkpoint()
-        if _answers_by_now(said(log)) > MOST_ANSWERS:
+        if _answers_by_now(read_log(log)) > MOST_ANSWERS:
             raise PacsRejected(f"The PACS {self.pacs} gave more than {MOST_ANSWERS} answers to one query. Check it.")
 
 
@@ -200,9 +207,7 @@ def find_argv(
     dcmtk_dir: Path, pacs: Peer, timeout: float, keys: tuple[str, ...], output: tuple[str, ...]
 ) -> tuple[str, ...]:
     return (
-        str(dcmtk_dir / "findscu"),
-        "-v",
-        "-S",
+        *(str(dcmtk_dir / FINDSCU), "-v", "-S"),
         *association_argv(pacs, timeout),
         *(part for key in keys for part in ("-k", key)),
         *output,
@@ -211,17 +216,17 @@ def find_argv(
     )
 
 
-def answered(pacs: Peer, timeout: float, stderr: str) -> int:
+def answered(pacs: Peer, timeout: float, log: str) -> int:
     """How many answers came, where the archive ended them with success; else raises what went wrong."""
-    if error := association_error(pacs, stderr):
+    if error := association_error(pacs, log):
         raise error
-    final = FINAL.search(stderr)
+    final = FINAL.search(log)
     if final is not None and final[1] == "Success":
-        return _answers_by_now(stderr)
-    if TIMED_OUT.search(stderr):
+        return _answers_by_now(log)
+    if TIMED_OUT.search(log):
         raise _too_late(pacs, timeout)
-    why = final[1] if final else words(stderr)
-    if NO_DATA_SET in stderr:
+    why = final[1] if final else error_text(log)
+    if NO_DATA_SET in log:
         raise QueryRefused(
             f"An answer of the PACS {pacs} is no data set: {why}. Have the PACS correct what it answers."
         )
@@ -231,9 +236,9 @@ def answered(pacs: Peer, timeout: float, stderr: str) -> int:
     )
 
 
-def _answers_by_now(stderr: str) -> int:
+def _answers_by_now(log: str) -> int:
     """findscu numbers the answers, so that the last one tells how many came."""
-    return max(map(int, PENDING.findall(stderr)), default=0)
+    return max(map(int, PENDING.findall(log)), default=0)
 
 
 def _of_level(level: str, keys: Iterable[str]) -> tuple[str, ...]:

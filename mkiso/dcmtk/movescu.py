@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from mkiso.dcmtk.association import Failure, Peer, association_argv, association_error, association_failure, words
+from mkiso.dcmtk.association import Failure, Peer, association_argv, association_error, association_failure, error_text
 
+MOVESCU = "movescu"
 STATUS = re.compile(r"^D: DIMSE Status +: 0x([0-9a-f]{4})(?:: (.*\S))?", re.M)
 COUNTS = re.compile(r"^D: (Completed|Failed|Warning) Suboperations +: (\d+)", re.M)
 REMAINING = re.compile(r"^D: Remaining Suboperations +: (\d+)", re.M)
@@ -30,10 +31,10 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MoveResult:
     """What the archive said of a C-MOVE: its ending, and how many sub-operations it counted (PS3.4 C.4.2.1.6).
 
-    `said` is its own explanation; of a failure, with what to do.
+    `explanation` is its own; of a failure, with what to do.
     """
 
     ending: Ending
@@ -41,7 +42,7 @@ class Outcome:
     failed: int = 0
     warning: int = 0
     failed_uids: frozenset[str] = frozenset()
-    said: str = ""
+    explanation: str = ""
     remaining: int = 0
 
     @property
@@ -61,19 +62,13 @@ def move_argv(
     """`timeout` in seconds; the whole study without `series_uid`."""
     of_series = ("-k", f"SeriesInstanceUID={series_uid}") if series_uid else ()
     return (
-        str(dcmtk_dir / "movescu"),
-        "-d",
-        "-S",
+        *(str(dcmtk_dir / MOVESCU), "-d", "-S"),
         *association_argv(pacs, timeout),
-        "-aem",
-        move_destination,
-        "-k",
-        f"QueryRetrieveLevel={'SERIES' if series_uid else 'STUDY'}",
-        "-k",
-        f"StudyInstanceUID={study_uid}",
+        *("-aem", move_destination),
+        *("-k", f"QueryRetrieveLevel={'SERIES' if series_uid else 'STUDY'}"),
+        *("-k", f"StudyInstanceUID={study_uid}"),
         *of_series,
-        pacs.host,
-        str(pacs.port),
+        *(pacs.host, str(pacs.port)),
     )
 
 
@@ -82,14 +77,14 @@ def is_rejected_for_now(log: str) -> bool:
     return RESPONSE not in log and association_failure(log) is Failure.BUSY
 
 
-def outcome(pacs: Peer, move_destination: str, log: str) -> Outcome:
+def move_result(pacs: Peer, move_destination: str, log: str) -> MoveResult:
     """How the C-MOVE ended, by its debug output (PS3.4 C.4.2.1.5), and the highest counts of its last responses.
 
     Raises PacsUnreachable or PacsRejected where there was no association.
     """
     if RESPONSE not in log and (error := association_error(pacs, log)):
         raise error
-    ending, said = _ending(pacs, move_destination, log)
+    ending, explanation = _ending(pacs, move_destination, log)
     counts = {"Completed": 0, "Failed": 0, "Warning": 0}
     last = log[max(0, log.rfind(RESPONSE, 0, log.rfind(RESPONSE))) :]  # two of them: the final one need not count
     for name, number in COUNTS.findall(last):
@@ -97,14 +92,14 @@ def outcome(pacs: Peer, move_destination: str, log: str) -> Outcome:
     named = frozenset(uid for uids in FAILED_UIDS.findall(last) for uid in uids.split("\\") if uid)
     remaining = [int(number) for number in REMAINING.findall(last)]
     completed, failed, warning = counts.values()
-    return Outcome(ending, completed, failed, warning, named, said, remaining[-1] if remaining else 0)
+    return MoveResult(ending, completed, failed, warning, named, explanation, remaining[-1] if remaining else 0)
 
 
 def _ending(pacs: Peer, move_destination: str, log: str) -> tuple[Ending, str]:
     _, final, response = log.rpartition(FINAL)
     status = STATUS.search(response) if final else None
     if status is None:
-        return Ending.LOST, words(log)
+        return Ending.LOST, error_text(log)
     code, text = status[1], status[2] or ""
     if code == "0000":
         return Ending.SUCCESS, ""
@@ -116,7 +111,7 @@ def _ending(pacs: Peer, move_destination: str, log: str) -> tuple[Ending, str]:
 
 
 def _advice(pacs: Peer, move_destination: str, code: str, text: str) -> str:
-    said = f"The PACS {pacs} ended the C-MOVE with status {code.upper()} ({text})."
+    ended = f"The PACS {pacs} ended the C-MOVE with status {code.upper()} ({text})."
     if code == "a801":
-        return f"{said} It must know the move destination {move_destination} with this host and port."
-    return f"{said} Its own log tells why; check that it reaches this host as {move_destination}."
+        return f"{ended} It must know the move destination {move_destination} with this host and port."
+    return f"{ended} Its own log tells why; check that it reaches this host as {move_destination}."

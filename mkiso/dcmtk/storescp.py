@@ -9,10 +9,9 @@ By `storescp.cfg` its log counts the bytes of every data set. That is the proof 
 that is killed leaves its file under its final name, and where the disk is full, it may answer Success and
 have lost the last bytes, which it writes as it closes the file.
 
-The files of a TLS receiver: are they there, private, made for each other, in date?
-
-Nothing that a file holds is told but dates, so that a key cannot show. The dates of a certificate come from a
-handshake in memory, which proves at once that the key belongs to it and that a server may show it.
+A TLS receiver's files are looked at here, too: are they there, private, made for each other, in date? Nothing that a
+file holds is told but dates, so that a key cannot show. The dates of a certificate come from a handshake in memory,
+which proves at once that the key belongs to it and that a server may show it.
 """
 
 from __future__ import annotations
@@ -27,8 +26,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mkiso.config import Receiver, Tls
-from mkiso.dcmtk.association import whole_seconds
+from mkiso.dcmtk.association import LARGEST_PDU, whole_seconds
 
+STORESCP = "storescp"
+LOGGING = Path(__file__).with_name("storescp.cfg")
 # What nobody but the owner may do with it: reading a key is for its group too, as Debian's ssl-cert has it.
 FORBIDDEN = {"key_file": 0o037, "cert_file": 0o022, "ca_file": 0o022}
 NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME: the dates of what is out of date are wanted, too
@@ -182,31 +183,13 @@ def _period(certificate: Mapping[str, object]) -> Period:
     return Period(datetime.fromtimestamp(begin, UTC), datetime.fromtimestamp(end, UTC))
 
 
-LOGGING = Path(__file__).with_name("storescp.cfg")
-
-
 def receive_argv(receiver: Receiver, dcmtk_dir: Path, directory: Path, stall_timeout: float) -> tuple[str, ...]:
     return (
-        str(dcmtk_dir / "storescp"),
-        "-lc",
-        str(LOGGING),
-        "--fork",
+        *(str(dcmtk_dir / STORESCP), "-lc", str(LOGGING), "--fork"),
         *(_tls_argv(receiver.tls) if receiver.tls else ()),
-        "-aet",
-        receiver.ae_title,
-        "+xa",
-        "-pm",
-        "+B",
-        "-pdu",
-        "131072",
-        "+uf",
-        "-ta",
-        ASSOCIATION_LIMIT,
-        "-ts",
-        whole_seconds(max(IDLE_LIMIT, 2 * stall_timeout)),
-        "-od",
-        str(directory),
-        str(receiver.port),
+        *("-aet", receiver.ae_title, "+xa", "-pm", "+B", "-pdu", LARGEST_PDU, "+uf"),
+        *("-ta", ASSOCIATION_LIMIT, "-ts", whole_seconds(max(IDLE_LIMIT, 2 * stall_timeout))),
+        *("-od", str(directory), str(receiver.port)),
     )
 
 
@@ -218,7 +201,7 @@ def _tls_argv(tls: Tls) -> tuple[str, ...]:
 class Transfers:
     """Which files storescp has received whole: it has counted as many bytes to a last fragment as the file holds.
 
-    `failed` is what it said of the others, whose files it has removed; `associated` are its processes whose peers have
+    `failed` is what it wrote of the others, whose files it has removed; `associated` are its processes whose peers have
     got an association, and `small` tells of how many fragments these made next to nothing.
     """
 
@@ -307,19 +290,19 @@ def without_speakers(log: str) -> str:
 def failed_handshakes(log: str) -> str:
     """The TLS handshakes that came to nothing, as a sentence; empty where there is none."""
     counted = Counter(HANDSHAKE.findall(log))
-    told = [f"{_meaning(said)} ({said}, {count} of them)" for said, count in counted.items()]
-    return f"TLS handshakes with the receiver failed: {'; '.join(told)}." if told else ""
+    whys = [f"{_meaning(error)} ({error}, {count} of them)" for error, count in counted.items()]
+    return f"TLS handshakes with the receiver failed: {'; '.join(whys)}." if whys else ""
 
 
-def _meaning(said: str) -> str:
-    return next((meaning for sign, meaning in MEANINGS.items() if sign in said), "for a reason of OpenSSL's")
+def _meaning(tls_error: str) -> str:
+    return next((meaning for sign, meaning in MEANINGS.items() if sign in tls_error), "for a reason of OpenSSL's")
 
 
-def out_of_space(said: str) -> bool:
-    """Whether it refused an instance for want of space (A700, PS3.4 B.2.3)."""
-    return OUT_OF_SPACE in said
+def out_of_space(failure: str) -> bool:
+    """Whether storescp failed for want of space, of which it answers A700 (PS3.4 B.2.3)."""
+    return OUT_OF_SPACE in failure
 
 
-def why_cut(said: str) -> str:
-    """Why it did not get, or keep, an instance, in plain words."""
-    return "the disk was full" if out_of_space(said) else f"the connection was cut ({said})"
+def why_cut(failure: str) -> str:
+    """Why storescp did not get, or keep, an instance, in plain words."""
+    return "the disk was full" if out_of_space(failure) else f"the connection was cut ({failure})"

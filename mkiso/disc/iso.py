@@ -16,7 +16,7 @@ from mkiso.dicom.instances import Instance
 from mkiso.disc.layout import with_viewer
 from mkiso.disc.product import CHUNK, Check, Graft, Product, faulty, require_room
 from mkiso.errors import DiscTooLarge, Internal
-from mkiso.process import Child, run, said, spawned
+from mkiso.process import Child, read_log, run, spawned
 
 SECTOR = 2048
 PIPE = 1 << 20
@@ -79,7 +79,7 @@ def _written(child: Child, log: Path, checkpoint: Check) -> Iterator[bytes]:
     """The image's bytes, asking `checkpoint`. Raises Internal where genisoimage left something out."""
     while chunk := child.read(CHUNK, checkpoint):
         yield chunk
-    rc, complaints = child.wait(END_LIMIT, checkpoint), said(log)
+    rc, complaints = child.wait(END_LIMIT, checkpoint), read_log(log)
     if rc != 0 or complaints.strip():
         raise _faulty(rc, complaints)
 

@@ -18,7 +18,7 @@ from pydicom.uid import UID
 from mkiso.browse.choice import Header
 from mkiso.browse.pictures import GDCM_DECODES, LOSSLESS, RAW, SIZES, pixel_bytes
 from mkiso.dcmtk import converters
-from mkiso.dcmtk.converters import MEMORY_FOR_ALL, PROGRAMS, Converter, TooLarge, decompress
+from mkiso.dcmtk.converters import DECOMPRESSORS, MEMORY_FOR_ALL, Converter, TooLarge, decompress
 from mkiso.dicom.instances import Instance, inflates_to, read_whole
 from mkiso.disc.layout import viewer_bytes
 from mkiso.disc.product import Check, Setting
@@ -124,8 +124,8 @@ def _inflates_oddly(instance: Instance, header: Header) -> bool:
 def _programs(instance: Instance) -> list[tuple[Decompressor, str]]:
     """Those that decompress its transfer syntax, DCMTK's before GDCM's."""
     syntax, found = UID(instance.transfer_syntax), list[tuple[Decompressor, str]]()
-    if syntax in PROGRAMS:
-        found.append((decompress, PROGRAMS[syntax]))
+    if syntax in DECOMPRESSORS:
+        found.append((decompress, DECOMPRESSORS[syntax]))
     if syntax in GDCM_DECODES and (program := converters.gdcmconv_installed()):
         found.append((converters.decode, program))
     return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import sqlite3
 import threading
 import time
@@ -24,6 +23,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from mkiso.errors import Busy, ConfigurationError, DiskFull, LedgerUnavailable, MkisoError
 from mkiso.exhaustion import start
 from mkiso.ledger.schema import NewerLedger, Schema, is_current
+from mkiso.workspace import is_full
 
 # SQLite says the same of a statement that it cannot compile, and of a ledger whose tables are gone.
 NO_TABLES = ("no such table", "no such column")
@@ -43,7 +43,6 @@ TRIES = 3
 LIMITED = "SET @mkiso = 0 /*!50708 , SESSION max_execution_time = {} */ /*M!100101 , SESSION max_statement_time = {} */"
 EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
 FULL = re.compile(r"(disk|table).* full|no space left", re.IGNORECASE)
-LEAST_FREE = 1 << 16
 T = TypeVar("T")
 log = logging.getLogger("mkiso.ledger")
 
@@ -255,7 +254,7 @@ class Database:
     def _has_full_disk(self) -> bool:
         """SQLite on a full disk says one time this, and another time that."""
         with suppress(OSError):
-            return self.file is not None and shutil.disk_usage(self.file.parent).free < LEAST_FREE
+            return self.file is not None and is_full(self.file.parent)
         return False
 
 

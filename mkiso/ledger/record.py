@@ -9,7 +9,6 @@ took the job for dead meanwhile.
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
@@ -26,6 +25,7 @@ from mkiso.exhaustion import exhausted, lack, start
 from mkiso.ledger.database import LIMIT
 from mkiso.ledger.ledger import BEAT, Ledger, now
 from mkiso.log import log_once
+from mkiso.workspace import means_full_disk
 
 TICK = 0.25
 PAUSE = 1.0
@@ -283,7 +283,7 @@ def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
         return Cancelled(LEFT)
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("The command was interrupted.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if means_full_disk(error):
         return DiskFull("The disk of storage.work_dir or storage.ledger is full. Make room.")
     if what := lack(error):
         return exhausted(what)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from mkiso.clock import Stopwatch
-from mkiso.dcmtk.movescu import Outcome
+from mkiso.dcmtk.movescu import MoveResult
 from mkiso.dcmtk.storescp import Transfers, file_number, out_of_space, why_cut
 from mkiso.dicom.instances import (
     HEAD,
@@ -38,6 +37,7 @@ from mkiso.dicom.instances import (
 from mkiso.errors import ConflictingInstances, WrongPatient
 from mkiso.ledger.record import JobRecord
 from mkiso.retrieve.studies import Study, keys_of, require_one_patient
+from mkiso.workspace import is_full
 
 NAMED = 5
 UNENDED = "its transfer did not end, or the receiver's process died"
@@ -84,8 +84,11 @@ class Inbox:
 
     def ran_out_of_space(self) -> bool:
         """Whether the receiver's disk was too full for one: it says so, or has not written a file's end, or waits."""
-        has_room = bool(shutil.disk_usage(self._directory).free)
-        return not has_room or any(map(out_of_space, self._transfers.failed)) or any(map(self._is_short, self.torn))
+        return (
+            is_full(self._directory)
+            or any(map(out_of_space, self._transfers.failed))
+            or any(map(self._is_short, self.torn))
+        )
 
     def look(self) -> None:
         """Read what has come whole since."""
@@ -235,7 +238,9 @@ class Evidence:
         return bool(self.unlisted or self.uncounted)
 
 
-def evidence_against(study: Study, asked: Set[str], arrivals: Arrivals, ended: Outcome, foreign: int = 0) -> Evidence:
+def evidence_against(
+    study: Study, asked: Set[str], arrivals: Arrivals, ended: MoveResult, foreign: int = 0
+) -> Evidence:
     """What the C-MOVE of a study says of its list (PS3.4 C.4.2.1.6); `asked` are the UIDs of all studies of the job.
 
     A further copy explains a sub-operation. An instance of a study that nobody asked for explains one that was

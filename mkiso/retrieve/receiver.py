@@ -20,10 +20,10 @@ import psutil
 from mkiso.addresses import bind_error
 from mkiso.clock import Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
-from mkiso.dcmtk.association import words
+from mkiso.dcmtk.association import SMALL_DICTIONARY, error_text
 from mkiso.dcmtk.storescp import Transfers, failed_handshakes, faults, receive_argv, unusable, without_speakers
 from mkiso.errors import Busy, ReceiverUnavailable
-from mkiso.process import Child, said, spawned
+from mkiso.process import Child, read_log, spawned
 from mkiso.workspace import Workspace, held
 
 PATIENCE = 0.02
@@ -91,7 +91,7 @@ class RunningReceiver:
         waited = Stopwatch()
         while not _listens(self._child.pid, self.receiver.port):
             if self._child.rc is not None:
-                raise _unavailable(self.receiver, words(self._said()))
+                raise _unavailable(self.receiver, error_text(self._said()))
             if waited.seconds() > START_LIMIT:
                 raise _unavailable(self.receiver, f"it did not listen within {START_LIMIT:g} s")
             time.sleep(POLL)
@@ -100,7 +100,7 @@ class RunningReceiver:
     def require_alive(self) -> None:
         """Raise ReceiverUnavailable where storescp has died."""
         if self._child.rc is not None:
-            raise _unavailable(self.receiver, f"storescp died: {words(self._said())}")
+            raise _unavailable(self.receiver, f"storescp died: {error_text(self._said())}")
 
     def failed_handshakes(self) -> str:
         """Why peers could not send, where TLS kept them from it, with what is wrong on this side; empty where none is.
@@ -151,7 +151,7 @@ class RunningReceiver:
             os.killpg(self._child.pid, signal.SIGCONT)
 
     def _said(self) -> str:
-        return without_speakers(said(self._log))
+        return without_speakers(read_log(self._log))
 
     def wait_until_its_port_is_free(self) -> None:
         """Until every process of the killed group has let go of the port: the next receiver needs it at once."""
@@ -168,7 +168,7 @@ def started_receiver(
     _require_usable_tls(receiver)
     log = workspace.path / "storescp.log"
     argv = receive_argv(receiver, tools.dcmtk_dir, workspace.received, retrieve.stall_timeout)
-    with ExitStack() as afterwards, spawned(argv, cwd=workspace.path, log=log) as child:
+    with ExitStack() as afterwards, spawned(argv, cwd=workspace.path, log=log, environment=SMALL_DICTIONARY) as child:
         running = RunningReceiver(child, receiver, log)
         afterwards.callback(running.wait_until_its_port_is_free)
         yield running

@@ -16,13 +16,13 @@ from typing import Any
 
 from mkiso.clock import Cancellation, Stopwatch
 from mkiso.config import Config
-from mkiso.dcmtk.association import Peer, attempts
-from mkiso.dcmtk.movescu import Ending, Outcome, is_rejected_for_now, move_argv, outcome
+from mkiso.dcmtk.association import SMALL_DICTIONARY, Peer, attempts
+from mkiso.dcmtk.movescu import Ending, MoveResult, is_rejected_for_now, move_argv, move_result
 from mkiso.dcmtk.storescp import file_number
 from mkiso.dicom.instances import Instance, Key
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
-from mkiso.process import Child, said, spawned
+from mkiso.process import Child, read_log, spawned
 from mkiso.retrieve.inbox import Evidence, evidence_against, report_malformed, require_agreement, require_patient
 from mkiso.retrieve.strangers import Strangers
 from mkiso.retrieve.studies import Study, keys_of
@@ -57,7 +57,7 @@ class Retrieval:
         self._receiver, self._inbox = self.strangers.receiver, self.strangers.inbox
         self._inbox.expect({key for study in self.studies for key in keys_of(study)})
         self._moving: dict[str, Stopwatch] = {}
-        self._ended: dict[str, Outcome] = {}
+        self._ended: dict[str, MoveResult] = {}
         self._judged: dict[str, Evidence] = {}
 
     def receive(self) -> None:
@@ -169,7 +169,7 @@ class Retrieval:
             failed=self._ended[study.study_uid].failed,
         )
 
-    def _move(self, study: Study, moving: Stopwatch) -> Outcome:
+    def _move(self, study: Study, moving: Stopwatch) -> MoveResult:
         retrieve = self.config.retrieve
         destination = self._receiver.receiver.ae_title
         study_uid, series_uid, limit = study.study_uid, study.series_uid, retrieve.move_timeout
@@ -178,12 +178,12 @@ class Retrieval:
         for _ in attempts(self.pacs, self._tick):
             log_file.unlink(missing_ok=True)
             self._inbox.quiet = Stopwatch()
-            with spawned(argv, cwd=self.workspace.path, log=log_file) as mover:
+            with spawned(argv, cwd=self.workspace.path, log=log_file, environment=SMALL_DICTIONARY) as mover:
                 self._watch(mover, study, moving)
-            log_text = said(log_file)
+            log_text = read_log(log_file)
             if not is_rejected_for_now(log_text):
                 break
-        return outcome(self.pacs, destination, log_text)
+        return move_result(self.pacs, destination, log_text)
 
     def _watch(self, mover: Child, study: Study, moving: Stopwatch) -> None:
         """Until the C-MOVE ends, or goes on although everything is there and nothing further comes."""
@@ -244,7 +244,7 @@ class Retrieval:
             self._require_time(moving)
             time.sleep(self._tick())
 
-    def _gave_up(self, ended: Outcome, missing: int) -> bool:
+    def _gave_up(self, ended: MoveResult, missing: int) -> bool:
         """Whether the archive itself says that what is missing will not come."""
         if ended.ending is Ending.FAILURE:
             return not self._unfinished()
@@ -292,14 +292,14 @@ class Retrieval:
         if missing := self._missing(study):
             raise self._incomplete(study, missing, self._ended[study.study_uid])
 
-    def _incomplete(self, study: Study, missing: list[str], ended: Outcome) -> MkisoError:
+    def _incomplete(self, study: Study, missing: list[str], ended: MoveResult) -> MkisoError:
         expected, accession = len(study.instances), study.accession_number
         what = f"{len(missing)} of {expected} instances for {accession} are missing: {_named(missing)}."
         what = f"{what} {self._inbox.damage()}".rstrip()
         if ended.ending is Ending.FAILURE:
-            return PacsRejected(f"{ended.said} {what}")
+            return PacsRejected(f"{ended.explanation} {what}")
         numbers: dict[str, Any] = {"accession": accession, "expected": expected, "received": expected - len(missing)}
-        why = f" The PACS said: {ended.said}." if ended.said else ""
+        why = f" The PACS said: {ended.explanation}." if ended.explanation else ""
         unlisted = self._evidence(study).unlisted
         if len(missing) == expected and not self._inbox.damaged and not unlisted:
             return NoDicomData(

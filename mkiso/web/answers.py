@@ -279,7 +279,7 @@ def prefers_json() -> bool:
 
 
 def error(raised: MkisoError) -> Response:
-    told = raised.told(g.get("job_id"))
+    told = raised.answer(g.get("job_id"))
     body = render_template("error.html", **told, fields=raised.fields) if prefers_page() else jsonify(told)
     response = make_response(body, HTTPStatus.OK if _is_framed() else raised.http_status)
     if isinstance(raised, Busy | Stopping):

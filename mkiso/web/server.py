@@ -173,7 +173,7 @@ class Worker(gthread.ThreadWorker):
             status = HTTPStatus(told.http_status)
             log_once(log, "request failed", exc, path=getattr(req, "path", None))
         with suppress(OSError):
-            util.write_nonblock(client, _answer(status, json.dumps(told.told(None))))
+            util.write_nonblock(client, _answer(status, json.dumps(told.answer(None))))
 
 
 def _answer(status: HTTPStatus, body: str) -> bytes:

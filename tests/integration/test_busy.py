@@ -19,7 +19,7 @@ from mkiso import checks, errors
 from mkiso.clock import Cancellation
 from mkiso.commands.check import checks as all_checks
 from mkiso.config import parse
-from mkiso.dcmtk.storescu import MOST_CONTEXTS
+from mkiso.dcmtk.sending import MOST_CONTEXTS
 from mkiso.dicom.instances import Instance
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, make_disc, relay

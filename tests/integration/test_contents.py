@@ -112,7 +112,7 @@ def test_every_transfer_syntax_has_its_picture(job: Showing) -> None:
 def test_what_dcmtk_cannot_decode_is_told_where_gdcmconv_is_not(
     name: str, job: Showing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converters, "installed", lambda: None)
+    monkeypatch.setattr(converters, "gdcmconv_installed", lambda: None)
     (item,) = made(job, with_uids(file(name)))
     assert isinstance(item, Nothing)
     assert (item.why, item.kind) == (Why.SYNTAX, uid.UID(dcmread(file(name)).SOPClassUID).name)
@@ -416,7 +416,7 @@ def test_whatever_becomes_of_poppler_the_document_is_there(
     script: str | None, job: Showing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = instead(job.directory, script) / "dcmj2pnm" if script else None
-    monkeypatch.setattr(converters, "installed", lambda: str(program) if program else None)
+    monkeypatch.setattr(converters, "gdcmconv_installed", lambda: str(program) if program else None)
     job.put(datasets.document(COMMON, 1, 1))
     document, nothing = job.items(limit=1)
     assert isinstance(document, Document)

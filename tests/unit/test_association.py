@@ -11,9 +11,9 @@ from mkiso.dcmtk.association import (
     association_error,
     association_failure,
     attempts,
+    error_text,
     silent_error,
     whole_seconds,
-    words,
 )
 
 TEXTS = {
@@ -145,17 +145,17 @@ def test_silence_is_unreachable(pacs: Peer) -> None:
     ],
 )
 def test_a_programs_words_are_one_sentence_without_codes(name: str, said: str, captured: Callable[[str], str]) -> None:
-    assert words(captured(name)) == said
+    assert error_text(captured(name)) == said
 
 
 def test_a_peer_that_hung_up_may_be_a_tunnel(captured: Callable[[str], str]) -> None:
-    assert "a TLS tunnel" in words(captured("echoscu-hung-up"))
-    assert "tunnel" not in words(captured("echoscu-refused"))
+    assert "a TLS tunnel" in error_text(captured("echoscu-hung-up"))
+    assert "tunnel" not in error_text(captured("echoscu-refused"))
 
 
 def test_words_do_not_show_the_query(captured: Callable[[str], str]) -> None:
-    assert "TWO.001" not in words(captured("findscu-timeout"))
-    assert "PatientName" not in words(captured("findscu-timeout"))
+    assert "TWO.001" not in error_text(captured("findscu-timeout"))
+    assert "PatientName" not in error_text(captured("findscu-timeout"))
 
 
 @pytest.mark.parametrize(("seconds", "whole"), [(0.1, "1"), (1, "1"), (1.5, "2"), (10.0, "10")])

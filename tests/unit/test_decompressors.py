@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from pytest_subprocess import FakeProcess
 
-from mkiso.dcmtk.converters import PROGRAMS, Converter, decompress, decompress_argv
+from mkiso.dcmtk.converters import DECOMPRESSORS, Converter, decompress, decompress_argv
 
 DCMTK = Path("/opt/dcmtk")
 
 
-@pytest.mark.parametrize("program", sorted(set(PROGRAMS.values())))
+@pytest.mark.parametrize("program", sorted(set(DECOMPRESSORS.values())))
 def test_the_argv_of_a_decompressor(program: str) -> None:
     assert decompress_argv(DCMTK, program, Path("/w/1.2"), Path("/w/1.2.raw")) == (
         *(f"/opt/dcmtk/{program}", "-q", "+te", "/w/1.2", "/w/1.2.raw"),

@@ -13,6 +13,12 @@ BIN = Path("/opt/dcmtk")
 ANSWERED = "I: Sending Echo Request (MsgID 1)\nI: Received Echo Response (Success)\nI: Releasing Association\n"
 
 
+def why(pacs: Peer) -> str:
+    failure = echo(BIN, pacs)
+    assert failure is not None
+    return failure.why
+
+
 def test_the_argv_of_echoscu(pacs: Peer) -> None:
     assert echo_argv(BIN, pacs) == (
         *("/opt/dcmtk/echoscu", "-v"),
@@ -34,7 +40,7 @@ def test_a_peer_that_does_not_is_told_in_its_words(
     name: str, said: str, fake: FakeProcess, pacs: Peer, captured: Callable[[str], str]
 ) -> None:
     fake.register(echo_argv(BIN, pacs), stderr=captured(name), returncode=1)
-    assert said in str(echo(BIN, pacs))
+    assert said in why(pacs)
 
 
 def test_the_exit_status_alone_proves_nothing(fake: FakeProcess, pacs: Peer) -> None:
@@ -47,4 +53,4 @@ def test_a_peer_that_is_too_late_is_not_well(pacs: Peer, monkeypatch: pytest.Mon
         raise ToolTimeout(argv, timeout)
 
     monkeypatch.setattr(association, "run", late)
-    assert "30 s" in str(echo(BIN, pacs))
+    assert "30 s" in why(pacs)

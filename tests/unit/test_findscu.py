@@ -10,10 +10,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pytest_subprocess import FakeProcess
 
 from mkiso.dcmtk import findscu
-from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.association import SMALL_DICTIONARY, Peer
 from mkiso.dcmtk.findscu import LARGEST_ANSWER, LARGEST_LISTED, Finder, answered, fault, find_argv, listed, uid_fault
 from mkiso.errors import PacsRejected, PacsTimeout, PacsUnreachable
-from mkiso.process import QUERY_DICTIONARY, ToolTimeout
+from mkiso.process import ToolTimeout
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 BIN = Path("/opt/dcmtk")
@@ -374,7 +374,8 @@ def test_an_archive_that_is_silent_is_unreachable_before_and_late_after_the_asso
 
 @pytest.mark.parametrize("key", sorted({*STUDY_KEYS, *SERIES_KEYS, *IMAGE_KEYS}))
 def test_the_small_dictionary_knows_what_is_asked_for(key: str) -> None:
-    known = {line.split("\t")[2]: line.split("\t")[:2] for line in QUERY_DICTIONARY.read_text().splitlines()[3:]}
+    lines = Path(SMALL_DICTIONARY["DCMDICTPATH"]).read_text().splitlines()[3:]
+    known = {line.split("\t")[2]: line.split("\t")[:2] for line in lines}
     keyword = key.partition("=")[0]
     tag = Tag(keyword)
     assert known[keyword] == [f"({tag.group:04x},{tag.element:04x})", dictionary_VR(tag)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.movescu import Ending, move_argv, outcome
+from mkiso.dcmtk.movescu import Ending, move_argv, move_result
 from mkiso.errors import PacsRejected, PacsUnreachable
 
 WARNING = "Warning: Sub-operations complete - One or more failures or warnings"
@@ -37,8 +37,8 @@ def test_one_series_is_moved_at_its_own_level(pacs: Peer) -> None:
 def test_the_final_response_says_how_it_ended(
     name: str, ending: Ending, completed: int, failed: int, said: str, captured: Callable[[str], str], pacs: Peer
 ) -> None:
-    ended = outcome(pacs, "RECEIVER", captured(name))
-    assert (ended.ending, ended.completed, ended.failed, ended.warning, ended.said) == (
+    ended = move_result(pacs, "RECEIVER", captured(name))
+    assert (ended.ending, ended.completed, ended.failed, ended.warning, ended.explanation) == (
         *(ending, completed, failed, 0),
         said,
     )
@@ -59,9 +59,9 @@ def test_other_statuses_say_how_it_ended(
     status: str, ending: Ending, said: str, captured: Callable[[str], str], pacs: Peer
 ) -> None:
     log = captured("movescu-b000").replace(f"0xb000: {WARNING}", status)
-    ended = outcome(pacs, "RECEIVER", log)
+    ended = move_result(pacs, "RECEIVER", log)
     assert (ended.ending, ended.counted) == (ending, 6)
-    assert said in ended.said
+    assert said in ended.explanation
 
 
 @pytest.mark.parametrize(
@@ -71,25 +71,25 @@ def test_other_statuses_say_how_it_ended(
 def test_without_a_final_response_the_association_was_lost(
     name: str, said: str, captured: Callable[[str], str], pacs: Peer
 ) -> None:
-    ended = outcome(pacs, "RECEIVER", captured(name))
+    ended = move_result(pacs, "RECEIVER", captured(name))
     assert (ended.ending, ended.completed, ended.failed) == (Ending.LOST, 2, 0)
-    assert said in ended.said
+    assert said in ended.explanation
 
 
 @pytest.mark.parametrize("end", ["I: Received Move Response 2", "D: DIMSE Status", "I: Received Final Move Response\n"])
 def test_output_that_was_cut_is_no_success(end: str, captured: Callable[[str], str], pacs: Peer) -> None:
     log = captured("movescu-success")
-    assert outcome(pacs, "RECEIVER", log[: log.rindex(end)]).ending is Ending.LOST
+    assert move_result(pacs, "RECEIVER", log[: log.rindex(end)]).ending is Ending.LOST
 
 
 @pytest.mark.parametrize(
     ("name", "said"), [("movescu-a801", "A801"), ("movescu-c001", "C001"), ("movescu-no-receiver", "A702")]
 )
 def test_a_failure_status_is_told_with_advice(name: str, said: str, captured: Callable[[str], str], pacs: Peer) -> None:
-    ended = outcome(pacs, "RECEIVER", captured(name))
+    ended = move_result(pacs, "RECEIVER", captured(name))
     assert ended.ending is Ending.FAILURE
-    assert said in ended.said
-    assert "RECEIVER" in ended.said
+    assert said in ended.explanation
+    assert "RECEIVER" in ended.explanation
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_without_an_association_there_is_no_outcome(
     name: str, error: type[Exception], captured: Callable[[str], str], pacs: Peer
 ) -> None:
     with pytest.raises(error):
-        outcome(pacs, "RECEIVER", captured(name))
+        move_result(pacs, "RECEIVER", captured(name))

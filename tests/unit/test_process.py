@@ -17,14 +17,13 @@ from mkiso.process import (
     KEPT_OF_LOG,
     LONGEST_LINE,
     NICE,
-    QUERY_DICTIONARY,
     Child,
     GrowingLog,
     Limits,
     ToolTimeout,
+    read_log,
     remove_tree,
     run,
-    said,
     spawned,
 )
 from tests.support.allowance import GB, require_files_of
@@ -67,8 +66,7 @@ def in_background(kind: str, argv: tuple[str, ...], directory: Path) -> Iterator
 
 def test_a_result_tells_what_a_program_did() -> None:
     result = run(shell("echo out; echo err >&2; exit 3"), timeout=FOREVER)
-    assert (result.argv[0], result.rc, result.stdout, result.stderr) == ("/bin/sh", 3, "out\n", "err\n")
-    assert 0 < result.seconds < FOREVER
+    assert (result.rc, result.stdout, result.stderr) == (3, "out\n", "err\n")
 
 
 def test_output_that_is_no_utf8_is_read_too() -> None:
@@ -88,7 +86,7 @@ def test_a_timeout_kills_the_group_and_keeps_what_was_said(tmp_path: Path, event
     log = tmp_path / "log"
     with pytest.raises(ToolTimeout):
         run(family(tmp_path), timeout=0.3, log=log)
-    assert said(log) == "one\n"
+    assert read_log(log) == "one\n"
     eventually(lambda: is_dead(grandchild(tmp_path)))
 
 
@@ -212,7 +210,7 @@ def test_a_program_that_does_not_end_in_time_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1, KEPT_OF_LOG, 2 * KEPT_OF_LOG])
 def test_a_short_log_is_told_whole(size: int, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("x" * size)
-    assert said(tmp_path / "log") == "x" * size
+    assert read_log(tmp_path / "log") == "x" * size
 
 
 def test_of_a_long_log_its_beginning_and_its_end_are_told(tmp_path: Path) -> None:
@@ -222,7 +220,7 @@ def test_of_a_long_log_its_beginning_and_its_end_are_told(tmp_path: Path) -> Non
         log.truncate(1 << 30)
         log.seek(0, os.SEEK_END)
         log.write("last line\n")
-    told = said(tmp_path / "log")
+    told = read_log(tmp_path / "log")
     assert told.startswith("first line\n")
     assert told.endswith("last line\n")
     assert len(told) == 2 * KEPT_OF_LOG + 1
@@ -299,53 +297,16 @@ def no_descriptor_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-@pytest.mark.parametrize(
-    ("name", "small"), [("findscu", True), ("storescp", True), ("storescu", False), ("env", False)]
-)
-def test_only_a_program_that_reads_no_data_sets_has_the_small_dictionary(
-    name: str, small: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("DCMDICTPATH", raising=False)
-    (tmp_path / name).symlink_to("/usr/bin/env")
-    told = run((str(tmp_path / name),), timeout=FOREVER).stdout
-    assert (f"DCMDICTPATH={QUERY_DICTIONARY}\n" in told, "DCMDICTPATH" in told) == (small, small)
-    assert QUERY_DICTIONARY.exists()
-
-
-@pytest.fixture
-def installation(tmp_path: Path) -> Path:
-    """A DCMTK of its own place, of which each program tells its environment."""
-    for directory in ("bin", "share/dcmtk-3.6"):
-        (tmp_path / "opt" / directory).mkdir(parents=True)
-    (tmp_path / "opt" / "share" / "dcmtk-3.6" / "dicom.dic").touch()
-    for name in ("dcmj2pnm", "dsr2html", "dcm2pdf", "dcmdjpeg"):
-        (tmp_path / "opt" / "bin" / name).symlink_to("/usr/bin/env")
-    return tmp_path / "opt"
-
-
-@pytest.mark.parametrize(
-    ("name", "public"), [("dcmj2pnm", True), ("dsr2html", True), ("dcm2pdf", True), ("dcmdjpeg", False)]
-)
-def test_only_a_program_that_shows_has_the_dictionary_without_private_attributes(
-    name: str, public: bool, installation: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("DCMDICTPATH", raising=False)
-    told = run((str(installation / "bin" / name),), timeout=FOREVER).stdout
-    dictionary = f"DCMDICTPATH={installation}/share/dcmtk-3.6/dicom.dic\n"
-    assert (dictionary in told, "DCMDICTPATH" in told) == (public, public)
-
-
-def test_a_dictionary_that_the_operator_named_stands(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DCMDICTPATH", "/opt/own.dic")
-    assert "DCMDICTPATH=/opt/own.dic\n" in run((str(installation / "bin" / "dcmj2pnm"),), timeout=FOREVER).stdout
-
-
-def test_a_program_without_a_dictionary_of_its_installation_has_its_default(
+def test_a_program_has_the_environment_that_it_is_given_in_the_place_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("DCMDICTPATH", raising=False)
-    (tmp_path / "dcmj2pnm").symlink_to("/usr/bin/env")
-    assert "DCMDICTPATH" not in run((str(tmp_path / "dcmj2pnm"),), timeout=FOREVER).stdout
+    monkeypatch.setenv("DCMDICTPATH", "/opt/own.dic")
+    given = {"DCMDICTPATH": "/opt/other.dic"}
+    assert "DCMDICTPATH=/opt/own.dic\n" in run(("/usr/bin/env",), timeout=FOREVER).stdout
+    assert "DCMDICTPATH=/opt/other.dic\n" in run(("/usr/bin/env",), timeout=FOREVER, environment=given).stdout
+    with spawned(("/usr/bin/env",), cwd=tmp_path, log=tmp_path / "log", environment=given) as child:
+        child.wait(FOREVER, nothing)
+    assert "DCMDICTPATH=/opt/other.dic\n" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("nice", [True, False])
@@ -374,7 +335,7 @@ LIMITED = Limits(memory=1 << 27, file=1 << 20, processor=1)
 def test_a_program_that_takes_more_than_it_may_is_ended(
     script: str, signal_of_its_end: str | None, tmp_path: Path
 ) -> None:
-    rc = run(shell(script), timeout=FOREVER, cwd=tmp_path, limits=LIMITED, heard=False).rc
+    rc = run(shell(script), timeout=FOREVER, cwd=tmp_path, limits=LIMITED, keep_output=False).rc
     expected = {"XFSZ": (-signal.SIGXFSZ,), "XCPU": (-signal.SIGXCPU, -signal.SIGKILL)}
     assert rc in expected.get(signal_of_its_end or "", (0,))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.dcmtk.movescu import Ending, Outcome
+from mkiso.dcmtk.movescu import Ending, MoveResult
 from mkiso.dicom.instances import Instance, Key
 from mkiso.errors import SeveralPatients, WrongPatient
 from mkiso.retrieve.inbox import Evidence, evidence_against, require_patient
@@ -26,8 +26,8 @@ def came(*uids: str, study_uid: str = "1.2", series_uid: str = "1.4") -> dict[Ke
     return found
 
 
-def ended(completed: int, failed: int = 0, warning: int = 0, *uids: str) -> Outcome:
-    return Outcome(Ending.WARNING, completed, failed, warning, frozenset(uids))
+def ended(completed: int, failed: int = 0, warning: int = 0, *uids: str) -> MoveResult:
+    return MoveResult(Ending.WARNING, completed, failed, warning, frozenset(uids))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def ended(completed: int, failed: int = 0, warning: int = 0, *uids: str) -> Outc
     ],
     ids=["counted", "not counted", "failed and came", "warnings", "each twice", "a foreign one", "not there yet"],
 )
-def test_what_list_and_arrivals_explain_is_no_evidence(arrived: dict[Key, list[Instance]], outcome: Outcome) -> None:
+def test_what_list_and_arrivals_explain_is_no_evidence(arrived: dict[Key, list[Instance]], outcome: MoveResult) -> None:
     assert not evidence_against(study(instances=LISTED), ASKED, arrived, outcome)
 
 
@@ -60,7 +60,7 @@ def test_what_list_and_arrivals_explain_is_no_evidence(arrived: dict[Key, list[I
     ids=["completed", "failed", "warnings", "named as failed", "failed beside a stranger's", "beyond a second copy"],
 )
 def test_what_they_do_not_explain_is_counted(
-    arrived: dict[Key, list[Instance]], outcome: Outcome, uncounted: int
+    arrived: dict[Key, list[Instance]], outcome: MoveResult, uncounted: int
 ) -> None:
     assert evidence_against(study(instances=LISTED), ASKED, arrived, outcome) == Evidence(frozenset(), uncounted)
 

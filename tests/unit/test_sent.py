@@ -5,22 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.dcmtk import dcmsend, storescu
-from mkiso.dcmtk.storescu import Outcome, Progress, Sent, answered
+from mkiso.dcmtk.sending import (
+    DcmsendProgress,
+    Outcome,
+    StoreProgress,
+    StoreResult,
+    StorescuProgress,
+    store_result,
+)
 
 FILES = [Path("sent", f"1.2.3.{number}") for number in range(5)]
 NO_REPORT = Path("/nonexistent/report.txt")
 # As the captured programs sent: 1.2.3.1, .0, .2, .3.
 ANSWERED = [Outcome.ACKNOWLEDGED, Outcome.WARNED, Outcome.WARNED, Outcome.REFUSED]
-Start = Callable[..., Progress]
+Start = Callable[..., StoreProgress]
 
 
-def sending(tool: str, files: Iterable[Path] = FILES, report: Path = NO_REPORT) -> Progress:
-    return storescu.Sending(files) if tool == "storescu" else dcmsend.Sending(files, report)
+def sending(tool: str, files: Iterable[Path] = FILES, report: Path = NO_REPORT) -> StoreProgress:
+    return StorescuProgress(files) if tool == "storescu" else DcmsendProgress(files, report)
 
 
-def outcomes(progress: Progress) -> list[Outcome]:
-    return [progress.told[FILES[number]].outcome for number in (1, 0, 2, 3)]
+def outcomes(progress: StoreProgress) -> list[Outcome]:
+    return [progress.results[FILES[number]].outcome for number in (1, 0, 2, 3)]
 
 
 @pytest.mark.parametrize("tool", ["storescu", "dcmsend"])
@@ -32,7 +38,7 @@ def test_each_answer_counts_when_it_is_there(tool: str, captured: Callable[[str]
     assert sorted(set(counts)) == [0, 1, 2, 3]
     assert counts == sorted(counts)
     assert outcomes(progress) == ANSWERED
-    assert progress.told[FILES[4]] == Sent(Outcome.NOT_TRIED)
+    assert progress.results[FILES[4]] == StoreResult(Outcome.NOT_TRIED)
     assert progress.associated
 
 
@@ -42,7 +48,7 @@ def test_a_peer_that_is_busy_has_taken_nothing(tool: str, captured: Callable[[st
     for line in captured(f"{tool}-busy").splitlines():
         progress.take(line)
     assert not progress.associated
-    assert set(progress.report().values()) == {Sent(Outcome.NOT_TRIED)}
+    assert set(progress.final_results().values()) == {StoreResult(Outcome.NOT_TRIED)}
 
 
 def test_an_answer_that_does_not_name_its_instance_is_of_the_one_that_was_sent(captured: Callable[[str], str]) -> None:
@@ -59,9 +65,9 @@ def test_an_answer_that_does_not_name_its_instance_is_of_the_one_that_was_sent(c
 def test_dcmsends_report_has_the_last_word(captured: Callable[[str], str], tmp_path: Path) -> None:
     report = tmp_path / "report.txt"
     report.write_text(captured("dcmsend-statuses-report"))
-    told = sending("dcmsend", report=report).report()
+    told = sending("dcmsend", report=report).final_results()
     assert [told[FILES[number]].outcome for number in (1, 0, 2, 3)] == ANSWERED
-    assert told[FILES[0]].said == "Warning: CoercionOfDataElements"
+    assert told[FILES[0]].why == "Warning: CoercionOfDataElements"
 
 
 @pytest.mark.parametrize(
@@ -75,4 +81,4 @@ def test_dcmsends_report_has_the_last_word(captured: Callable[[str], str], tmp_p
     ],
 )
 def test_only_success_and_warnings_say_that_an_instance_is_stored(text: str, outcome: Outcome) -> None:
-    assert answered(text).outcome is outcome
+    assert store_result(text).outcome is outcome

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mkiso.config import Receiver, Tls
-from mkiso.dcmtk.association import words
+from mkiso.dcmtk.association import error_text
 from mkiso.dcmtk.storescp import (
     LOGGING,
     Transfers,
@@ -57,7 +57,7 @@ def test_the_argv_of_a_storescp_that_takes_tls_alone() -> None:
     ],
 )
 def test_a_receiver_that_does_not_start_says_why(name: str, said: str, captured: Callable[[str], str]) -> None:
-    assert said in words(captured(name))
+    assert said in error_text(captured(name))
 
 
 NAME = "CT.X.1.2.276.0.7230010.3.1.4.8323328.{}.1795963379.{}"

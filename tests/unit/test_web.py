@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from mkiso.clock import Cancellation
 from mkiso.config import Config, parse
-from mkiso.dcmtk.storescu import Outcome, Sent
+from mkiso.dcmtk.sending import Outcome, StoreResult
 from mkiso.errors import AccessionNotFound, Busy, ConfigurationError, Incomplete, Internal, JobExists
 from mkiso.installation import Installation, Last, Status
 from mkiso.job import Order, Relayed
@@ -89,7 +89,7 @@ class Jobs:
         if self.fails:
             raise self.fails
         opened()
-        arrived = {"1.5": Sent(Outcome.ACKNOWLEDGED), "1.6": Sent(Outcome.ACKNOWLEDGED)}
+        arrived = {"1.5": StoreResult(Outcome.ACKNOWLEDGED), "1.6": StoreResult(Outcome.ACKNOWLEDGED)}
         return Relayed("JOHN DOE", "172.16.0.120:104", Delivery(arrived))
 
     def make_disc(self, _installation: Installation, order: Order, _cancellation: Cancellation) -> Made:
