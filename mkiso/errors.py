@@ -6,7 +6,7 @@ further fields of the answer.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class MkisoError(Exception):
@@ -26,6 +26,10 @@ class MkisoError(Exception):
 
     def __str__(self) -> str:
         return f"{self.error}: {self.detail}"
+
+    def with_detail(self, detail: str) -> Self:
+        """The same error with another detail."""
+        return type(self)(detail, error=self.error, **self.fields)
 
     def answer(self, job_id: str | None) -> dict[str, Any]:
         """The fields of the answer that a caller gets."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from mkiso.clock import Cancellation
+from mkiso.clock import LEFT, Cancellation
 from mkiso.config import LayoutName
 from mkiso.dcmtk.findscu import Finder
 from mkiso.dicom.datasets import disc_file_name, display_name, single_file_name
 from mkiso.dicom.instances import Instance
 from mkiso.disc.iso import mastering, require_small_files
 from mkiso.disc.layout import LAYOUTS, unusable
-from mkiso.disc.product import Format, Graft, Product, Setting, medium
-from mkiso.disc.uncompressed import uncompressed
+from mkiso.disc.product import Format, Product, Setting, medium
+from mkiso.disc.uncompressed import Uncompressed, uncompressed
 from mkiso.disc.zip import zipping
 from mkiso.errors import Cancelled, NotConfigured
 from mkiso.installation import Installation
@@ -25,17 +24,10 @@ from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery, Relay, peer_of
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.receiver import RunningReceiver, receiver_slot, started_receiver
-from mkiso.retrieve.retrieval import Retrieval
+from mkiso.retrieve.retrieval import LookUp, Retrieval
 from mkiso.retrieve.strangers import Strangers
-from mkiso.retrieve.studies import (
-    Study,
-    find_studies,
-    require_instances,
-    require_one_patient,
-    with_all_patients,
-    with_instances,
-)
-from mkiso.workspace import claimed, job_directory, require_space
+from mkiso.retrieve.studies import Study, find_studies, require_instances, require_one_patient, with_instances
+from mkiso.workspace import Workspace, claimed, job_directory, require_space
 
 ON_DISC, IN_PART = "on disc", "broken off"  # what became of a disc's instances
 
@@ -80,11 +72,17 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
     """
     if why := unusable(installation.config.media, order.layout):
         raise NotConfigured(why)
-    with Job(installation, order, cancellation, kind="iso", layout=order.layout, format=order.format) as job:
+    record = JobRecord(installation.pulse, order.job_id, cancellation)
+    with ExitStack() as held:
+        job = held.enter_context(
+            running_job(installation, order, cancellation, record, kind="iso", layout=order.layout, format=order.format)
+        )
         studies = job.look_up()
-        instances = job.decompress(job.retrieve(studies))
-        product = job.master(instances)
-        return Disc(order.file_name(job.patient_name), product, job, instances)
+        received = job.retrieve(studies)
+        content = job.decompress(received)
+        product = held.enter_context(job.master(content))
+        # From here on the disc holds what the job holds: until its last byte, or until it is closed.
+        return Disc(order.file_name(job.patient_name), product, content.instances, job, held.pop_all())
 
 
 def relay(
@@ -100,62 +98,56 @@ def relay(
     the ledger then knows what became of each instance.
     """
     to = installation.config.destination(destination)
-    with Job(installation, order, cancellation, kind="relay", destination=f"{to.host}:{to.port}") as job:
+    address = f"{to.host}:{to.port}"
+    record = JobRecord(installation.pulse, order.job_id, cancellation)
+    with running_job(installation, order, cancellation, record, kind="relay", destination=address) as job:
         opened()
         studies = job.look_up()
         sender = job.relay_to(destination)
         instances = job.retrieve(studies)
         delivery = job.send(instances, sender)
-        job.record.complete()
-        return Relayed(job.patient_name, f"{to.host}:{to.port}", delivery)
+        record.complete()
+        return Relayed(job.patient_name, address, delivery)
 
 
-class Job:
-    """One job while it runs: its row in the ledger, its directory, and the steps of the story.
+@contextmanager
+def running_job(
+    installation: Installation, order: Order, cancellation: Cancellation, record: JobRecord, **fields: Any
+) -> Iterator[Job]:
+    """A job with its directory and its row in the ledger, of which `fields` are columns.
 
     However the block ends, children are dead, the directory gone, the slot free and the row finished.
     """
+    storage = installation.config.storage
+    installation.sweep()
+    with claimed(storage.work_dir, order.job_id), record, ExitStack() as held:
+        try:
+            workspace = held.enter_context(job_directory(storage.work_dir, order.job_id))
+        finally:  # without a directory, too: the row tells why
+            record.open(accessions=order.accessions, requester=order.requester, **fields)
+        require_space(storage.work_dir, storage.min_free)
+        yield Job(installation, order, cancellation, record, workspace)
 
-    recorded_by = JobRecord
 
-    def __init__(self, installation: Installation, order: Order, cancellation: Cancellation, **fields: Any) -> None:
-        self.cancellation = cancellation
-        self._installation = installation
-        self._config = installation.config
-        self._order = order
-        self._fields = fields
-        self._acquired = ExitStack()
+@dataclass
+class Job:
+    """The steps of the story. `patient_name` is a DICOM person name, known after `look_up`."""
 
-    def __enter__(self) -> Self:
-        with ExitStack() as acquiring:
-            order, storage = self._order, self._config.storage
-            self._installation.sweep()
-            acquiring.enter_context(claimed(storage.work_dir, order.job_id))
-            self.record = acquiring.enter_context(
-                self.recorded_by(self._installation.pulse, order.job_id, self.cancellation)
-            )
-            try:
-                self._workspace = acquiring.enter_context(job_directory(storage.work_dir, order.job_id))
-            finally:  # without a directory, too: the row tells why
-                self.record.open(accessions=order.accessions, requester=order.requester, **self._fields)
-            require_space(storage.work_dir, storage.min_free)
-            self._acquired = acquiring.pop_all()
-        return self
+    installation: Installation
+    order: Order
+    cancellation: Cancellation
+    record: JobRecord
+    workspace: Workspace
+    patient_name: str = ""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._acquired.__exit__(kind, error, trace)
-
-    def keep_open(self) -> ExitStack:
-        """What the job holds, for a disc that outlives the block."""
-        return self._acquired.pop_all()
+    def __post_init__(self) -> None:
+        self._config = self.installation.config
 
     def look_up(self) -> list[Study]:
         """Whose studies these are. What fails here has cost no receiver."""
         self.record.enter("querying")
-        name = self._installation.patients.name_of(self._order.accessions[0], self.cancellation.checkpoint)
-        studies = find_studies(self._installation.finder(self._workspace, self.cancellation), self._order.accessions)
+        name = self.installation.patients.name_of(self.order.accessions[0], self.cancellation.checkpoint)
+        studies = find_studies(self.finder(), self.order.accessions)
         if not self._config.patients.allow_mixed:
             require_one_patient(studies)
         self.patient_name = studies[0].patient_name if name is None else name
@@ -167,48 +159,72 @@ class Job:
         )
         return studies
 
-    def retrieve(self, studies: list[Study]) -> list[Instance]:
-        """The instances that the archive holds of the studies, whole, and no others.
+    def finder(self, meanwhile: Callable[[], None] = lambda: None) -> Finder:
+        """The way to ask the archive; `meanwhile` is called while it answers."""
+        return self.installation.finder(self.workspace, self.cancellation, meanwhile)
 
-        Which those are is asked while storescp starts, for that takes as long.
+    def retrieve(self, studies: list[Study], look_up: LookUp = with_instances) -> list[Instance]:
+        """The instances that the archive holds of the studies, whole, and no others: those that `look_up` lists.
+
+        They are listed while storescp starts, for that takes as long.
         """
         config, work_dir = self._config, self._config.storage.work_dir
         limit = config.retrieve.queue_timeout
         with ExitStack() as held:
             free = held.enter_context(receiver_slot(work_dir, config.receivers, limit, self.cancellation.checkpoint))
-            self._installation.sweep()  # whoever held the slot before may have been killed, and its receiver still run
-            receiver = held.enter_context(started_receiver(config.tools, free, config.retrieve, self._workspace))
+            # Whoever held the slot before may have been killed, and its receiver may still run.
+            self.installation.sweep()
+            receiver = held.enter_context(started_receiver(config.tools, free, config.retrieve, self.workspace))
             self.record.enter("retrieving")
-            retrieval = self._retrieval(studies, receiver)
+            retrieval = self._retrieval(studies, receiver, look_up)
             receiver.wait_until_it_listens()
             retrieval.receive()
         self.record.enter("verifying")
         return retrieval.proven()
 
-    def decompress(self, instances: list[Instance]) -> list[Instance]:
+    def _retrieval(self, studies: list[Study], receiver: RunningReceiver, look_up: LookUp) -> Retrieval:
+        strangers = Strangers(receiver, Inbox(self.workspace.received, receiver.transfers), self._config)
+        finder = self.finder(strangers.keep_in_bounds_sometimes)
+        listed = [look_up(finder, study, False) for study in studies]
+        require_instances(listed)
+        self.record.note(expected=sum(len(study.instances) for study in listed))
+        return Retrieval(
+            self._config,
+            self.installation.pacs,
+            self.workspace,
+            self.record,
+            self.cancellation,
+            strangers,
+            finder,
+            look_up,
+            listed,
+        )
+
+    def decompress(self, instances: Sequence[Instance]) -> Uncompressed:
         """The instances as the disc is to hold them: each as it was received, but for `media.uncompressed`."""
         self.record.enter("mastering")
-        setting = self._setting = Setting(self._config, self._workspace, self._order.format, self._checkpoint)
         if not self._config.media.uncompressed:
-            return instances
-        plain = uncompressed(instances, setting)
-        self._setting = replace(setting, decompressed=plain.decompressed, left_compressed=plain.left_compressed)
-        return list(plain.instances)
+            return Uncompressed(tuple(instances))
+        return uncompressed(instances, self._setting())
 
-    def master(self, instances: list[Instance]) -> Product:
-        """The disc's layout, its exact size and its first bytes."""
-        if self._order.format == "iso":
-            require_small_files(instances)
-        tree = LAYOUTS[self._order.layout](instances, self._setting)
-        product = self._acquired.enter_context(self._made(tree.grafts))
-        self.record.note(bytes=product.size, medium=medium(product.size), not_indexed=tree.not_indexed)
-        return product
-
-    def _made(self, grafts: list[Graft]) -> AbstractContextManager[Product]:
+    @contextmanager
+    def master(self, content: Uncompressed) -> Iterator[Product]:
+        """The disc's layout, its exact size and its first bytes; the program that makes it ends with the block."""
         media, checkpoint = self._config.media, self.cancellation.checkpoint
-        if self._order.format == "zip":
-            return zipping(media, grafts, checkpoint)
-        return mastering(self._config.tools.genisoimage, media, grafts, self._workspace.path, checkpoint)
+        if self.order.format == "iso":
+            require_small_files(content.instances)
+        setting = replace(self._setting(), decompressed=content.decompressed, left_compressed=content.left_compressed)
+        tree = LAYOUTS[self.order.layout](content.instances, setting)
+        if self.order.format == "zip":
+            made = zipping(media, tree.grafts, checkpoint)
+        else:
+            made = mastering(self._config.tools.genisoimage, media, tree.grafts, self.workspace.path, checkpoint)
+        with made as product:
+            self.record.note(bytes=product.size, medium=medium(product.size), not_indexed=tree.not_indexed)
+            yield product
+
+    def _setting(self) -> Setting:
+        return Setting(self._config, self.workspace, self.order.format, self._checkpoint)
 
     def _checkpoint(self) -> None:
         self.cancellation.checkpoint()
@@ -218,7 +234,7 @@ class Job:
         """The way to a destination that answers; what fails here has moved nothing. Raises DestinationUnreachable."""
         destination = self._config.destination(name)
         peer, dcmtk_dir = peer_of(destination, self._config.retrieve), self._config.tools.dcmtk_dir
-        relay = Relay(name, destination, peer, dcmtk_dir, self._workspace, self.cancellation, self._sent)
+        relay = Relay(name, destination, peer, dcmtk_dir, self.workspace, self.cancellation, self._sent)
         relay.require_reachable()
         return relay
 
@@ -236,68 +252,49 @@ class Job:
     def _sent(self, count: int) -> None:
         self.record.note(files_sent=count)
 
-    def _retrieval(self, studies: list[Study], receiver: RunningReceiver) -> Retrieval:
-        inbox = Inbox(self._workspace.received, receiver.transfers)
-        strangers = Strangers(receiver, inbox, self._config)
-        finder = self._installation.finder(self._workspace, self.cancellation, strangers.keep_in_bounds_sometimes)
-        wanted = [self._wanted(finder, study) for study in studies]
-        require_instances(wanted)
-        self.record.note(expected=sum(len(study.instances) for study in wanted))
-        return Retrieval(
-            self._config,
-            self._installation.pacs,
-            self._workspace,
-            self.record,
-            self.cancellation,
-            strangers,
-            wanted,
-            look_up_again=lambda study: self._wanted(finder, study, by_series=True),
-            with_all_patients=lambda study: with_all_patients(finder, study),
-        )
-
-    def _wanted(self, finder: Finder, study: Study, by_series: bool = False) -> Study:
-        """The study with the instances that are to arrive."""
-        return with_instances(finder, study, by_series)
-
 
 class Disc:
-    """A proven disc: its name, its size in bytes, and its bytes, once. `close` ends what is left of the job."""
+    """A proven disc: its name, its size in bytes, and its bytes, once. `held` is what its job holds meanwhile."""
 
-    def __init__(self, file_name: str, product: Product, job: Job, instances: Sequence[Instance]) -> None:
+    def __init__(
+        self, file_name: str, product: Product, instances: Sequence[Instance], job: Job, held: ExitStack
+    ) -> None:
         self.file_name = file_name
         self.size = product.size
-        self._instances = instances
-        self._held = job.keep_open()
-        self._chunks = self._stream(product, job)
+        self._product, self._instances, self._job, self._held = product, instances, job, held
+        self._chunks = self._stream()
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
 
     def close(self) -> None:
+        """End what is left of the job: before the last byte, the client has left."""
         with suppress(Cancelled):
             self._chunks.close()
-        self._held.close()
+        with suppress(Cancelled), self._held:  # of a disc of which no byte was asked for; else nothing is held any more
+            raise Cancelled(LEFT)
 
-    def _stream(self, product: Product, job: Job) -> Generator[bytes]:
+    def _stream(self) -> Generator[bytes]:
         """The last chunk leaves when the disc was made to its end and the job is cleaned up, and not before.
 
         The ledger then has what left the house: all instances, none, or, of a disc that broke off, a part of them.
         """
+        cancellation, record = self._job.cancellation, self._job.record
         last, outcome = b"", None
         with self._held:
             try:
-                for chunk in product.chunks():
-                    job.cancellation.checkpoint()
+                for chunk in self._product.chunks():
+                    cancellation.checkpoint()
                     if last:
                         outcome = IN_PART
                         yield last
                     last = chunk
                 outcome = ON_DISC
             except GeneratorExit:
-                job.cancellation.checkpoint()
-                raise
+                cancellation.checkpoint()
+                raise Cancelled(LEFT) from None
             finally:
                 if outcome:
-                    job.record.hand_out(one.row(outcome) for one in self._instances)
-            job.record.complete()
+                    record.hand_out(one.row(outcome) for one in self._instances)
+            record.complete()
         yield last

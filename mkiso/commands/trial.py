@@ -1,7 +1,4 @@
-"""A trial: what a disc needs is done for one series of an accession number, and nothing is handed out.
-
-`mkiso check --accession A`: a disc of one series is made step by step, and handed to nobody.
-"""
+"""A trial: `mkiso check --accession A` makes a disc of one series step by step, and hands it to nobody."""
 
 from __future__ import annotations
 
@@ -15,51 +12,12 @@ from mkiso.config import Config
 from mkiso.dcmtk.findscu import Finder
 from mkiso.dicom.datasets import display_name
 from mkiso.dicom.instances import Instance
-from mkiso.disc.product import Product, medium
+from mkiso.disc.product import medium
 from mkiso.installation import Installation
-from mkiso.job import Job, Order
+from mkiso.job import Job, Order, running_job
 from mkiso.ledger.record import Unrecorded
 from mkiso.retrieve.studies import Study, find_studies, of_one_series, require_one_patient, with_instances
 from mkiso.workspace import PREFIX
-
-
-class Trial(Job):
-    """A job's directory and its steps; no row in the ledger, for that tells what left the house.
-
-    Each step raises the MkisoError that a job would end with.
-    """
-
-    recorded_by = Unrecorded
-
-    def name(self) -> str | None:
-        """The name that the patient source gives; None where the archive's own answer is to be taken."""
-        return self._installation.patients.name_of(self._order.accessions[0], self.cancellation.checkpoint)
-
-    def query(self) -> list[Study]:
-        """Every study of the accession number with its instances: of one patient, where a disc must be."""
-        finder = self._installation.finder(self._workspace, self.cancellation)
-        studies = find_studies(finder, self._order.accessions)
-        if not self._config.patients.allow_mixed:
-            require_one_patient(studies)
-        return [with_instances(finder, study) for study in studies]
-
-    def unlisted(self, studies: list[Study]) -> int:
-        """How many instances the archive lists series by series, and not where it is asked for a study at once."""
-        finder = self._installation.finder(self._workspace, self.cancellation)
-        by_series = [with_instances(finder, study, by_series=True) for study in studies]
-        return sum(len(one.instances.keys() - finder.instances(one.study_uid).keys()) for one in by_series)
-
-    def move(self, studies: list[Study]) -> list[Instance]:
-        """The largest series of the first study that has any, retrieved and proven: where lists are cut, it shows."""
-        holding = [study for study in studies if study.instances] or studies
-        return self.retrieve(holding[:1])
-
-    def made(self, instances: list[Instance]) -> Product:
-        """The disc of these instances: its size, its first bytes, which go nowhere."""
-        return self.master(self.decompress(instances))
-
-    def _wanted(self, finder: Finder, study: Study, by_series: bool = False) -> Study:
-        return of_one_series(with_instances(finder, study, by_series), study.series_uid)
 
 
 def trial(config: Config, accession: str) -> Iterator[Check]:
@@ -72,25 +30,36 @@ def trial(config: Config, accession: str) -> Iterator[Check]:
 
 
 class _Steps:
-    """What each step found, and what it gives the next."""
+    """The steps of a job, what each found, and what it gives the next; each raises what a job would end with.
+
+    There is a job's directory, and no row in the ledger, for that tells what left the house.
+    """
 
     def __init__(self, config: Config, accession: str, held: ExitStack) -> None:
         self._config, self._held = config, held
         self._order = Order((accession,), requester("check"), config.media.layout)
-        self._trial: Trial | None = None
+        self._job: Job | None = None
         self._studies: list[Study] = []
         self._instances: list[Instance] = []
 
     def begin(self) -> str:
-        self._trial = self._held.enter_context(Trial(Installation(self._config), self._order, Cancellation()))
+        installation, cancellation = Installation(self._config), Cancellation()
+        record = Unrecorded(installation.pulse, self._order.job_id, cancellation)
+        self._job = self._held.enter_context(running_job(installation, self._order, cancellation, record))
         return f"accession number {self._order.accessions[0]}"
 
     def patient_source(self) -> str:
-        name = self._begun().name()
+        job = self._begun()
+        name = job.installation.patients.name_of(self._order.accessions[0], job.cancellation.checkpoint)
         return "the PACS's own answer" if name is None else f"the patient is {display_name(name) or 'without a name'}"
 
     def query(self) -> str:
-        self._studies = self._begun().query()
+        """Every study of the accession number with its instances: of one patient, where a disc must be."""
+        finder = self._begun().finder()
+        studies = find_studies(finder, self._order.accessions)
+        if not self._config.patients.allow_mixed:
+            require_one_patient(studies)
+        self._studies = [with_instances(finder, study) for study in studies]
         series = {one for study in self._studies for one in study.instances.values()}
         instances = sum(len(study.instances) for study in self._studies)
         who = display_name(self._studies[0].patient_name) or "without a name"
@@ -98,7 +67,9 @@ class _Steps:
 
     def lists(self) -> str:
         """An archive that cuts its lists costs each larger study a second look, or its disc."""
-        if unlisted := self._begun().unlisted(self._found()):
+        finder = self._begun().finder()
+        by_series = [with_instances(finder, study, by_series=True) for study in self._found()]
+        if unlisted := sum(len(one.instances.keys() - finder.instances(one.study_uid).keys()) for one in by_series):
             raise Wrong(
                 f"series by series the PACS lists {unlisted} instances more than at once: its lists are cut. Have the"
                 " limit on the answers to one C-FIND raised or taken away in the PACS."
@@ -109,15 +80,18 @@ class _Steps:
         return f"at once as many instances as series by series: {listed}{more}"
 
     def move(self) -> str:
-        self._found()
+        """The largest series of the first study that has any, retrieved and proven: where lists are cut, it shows."""
+        holding = [study for study in self._found() if study.instances] or self._studies
         moving = Stopwatch()
-        self._instances = self._begun().move(self._studies)
+        self._instances = self._begun().retrieve(holding[:1], _largest_series)
         return f"the largest series came whole in {moving.seconds():.1f} s, instances: {len(self._instances)}"
 
     def disc(self) -> str:
+        """The disc of that series: its size is told, and its first bytes go nowhere."""
         if not self._instances:
             raise Wrong("not tried, for no series came")
-        size = self._begun().made(self._instances).size
+        job = self._begun()
+        size = self._held.enter_context(job.master(job.decompress(self._instances))).size
         fits = f"for a {medium(size)}" if medium(size) else "more than any disc holds"
         return f"{size} bytes ({readable(size)}) with that series and the layout {self._order.layout}, {fits}"
 
@@ -132,7 +106,12 @@ class _Steps:
             raise Wrong("not tried, for the query found nothing")
         return self._studies
 
-    def _begun(self) -> Trial:
-        if self._trial is None:
+    def _begun(self) -> Job:
+        if self._job is None:
             raise Wrong("not tried, for the trial could not begin")
-        return self._trial
+        return self._job
+
+
+def _largest_series(finder: Finder, study: Study, by_series: bool = False) -> Study:
+    """The study, with the instances of the series that was chosen before, or else of the largest."""
+    return of_one_series(with_instances(finder, study, by_series), study.series_uid)

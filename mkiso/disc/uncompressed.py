@@ -45,8 +45,8 @@ class Uncompressed:
     """The instances of a disc in their order, how many were decompressed, and how many are still compressed."""
 
     instances: tuple[Instance, ...]
-    decompressed: int
-    left_compressed: int
+    decompressed: int = 0
+    left_compressed: int = 0
 
 
 def uncompressed(instances: Sequence[Instance], setting: Setting) -> Uncompressed:

@@ -173,6 +173,7 @@ class Pulse:
 class JobRecord:
     """A context manager: whatever ends the block ends the row, if it was opened, as done only after `complete`.
 
+    A block that is left before that, and without an error, was left by its client.
     But for its opening, nothing of it fails or holds a job because the ledger is away (see `Pulse`).
     """
 
@@ -228,7 +229,7 @@ class JobRecord:
         if not self._is_open:
             return
         self._close_phase()
-        ended = None if self._complete else as_mkiso_error(error or GeneratorExit(), self.job_id)
+        ended = None if self._complete else as_mkiso_error(error or Cancelled(LEFT), self.job_id)
         state = "done" if ended is None else "cancelled" if isinstance(ended, Cancelled) else "failed"
         told = {"code": ended.code, "detail": ended.detail} if ended else None
         if not self._pulse.end(self._row, state=state, error=told, finished_at=now(), seconds=dict(self._seconds)):
@@ -276,11 +277,9 @@ class Unrecorded(JobRecord):
 def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
     """The error that a caller is told, whatever was raised; an internal one names the job."""
     if isinstance(error, Internal) and job_id not in error.detail:
-        error.detail += f" This was job {job_id}."
+        return error.with_detail(f"{error.detail} This was job {job_id}.")
     if isinstance(error, MkisoError) and not isinstance(error, ConfigurationError):
         return error
-    if isinstance(error, GeneratorExit):
-        return Cancelled(LEFT)
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("The command was interrupted.")
     if means_full_disk(error):

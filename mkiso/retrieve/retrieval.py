@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence, Set
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Any
 
 from mkiso.clock import Cancellation, Stopwatch
 from mkiso.config import Config
 from mkiso.dcmtk.association import SMALL_DICTIONARY, Peer, attempts
+from mkiso.dcmtk.findscu import Finder
 from mkiso.dcmtk.movescu import Ending, MoveResult, is_rejected_for_now, move_argv, move_result
 from mkiso.dcmtk.storescp import file_number
 from mkiso.dicom.instances import Instance, Key
@@ -25,23 +26,36 @@ from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, read_log, spawned
 from mkiso.retrieve.inbox import Evidence, evidence_against, report_malformed, require_agreement, require_patient
 from mkiso.retrieve.strangers import Strangers
-from mkiso.retrieve.studies import Study, keys_of
+from mkiso.retrieve.studies import Study, keys_of, with_all_patients
 from mkiso.workspace import Workspace, require_space
 
 POLL = 0.02
 WATCH = 0.1
 SHORTEST = 0.005
+NOT_ENDED = MoveResult(Ending.LOST)
 NAMED = 10
 log = logging.getLogger("mkiso.retrieve.retrieval")
+# A study as the archive lists it now; asked series by series, too, where that is true.
+LookUp = Callable[[Finder, Study, bool], Study]
+
+
+@dataclass
+class Move:
+    """A study, as the archive has been found to list it, and how its C-MOVE goes.
+
+    `began` is when the first study of its accession number did. `examined` is the evidence for a cut list that a new
+    look at the list left.
+    """
+
+    study: Study
+    began: Stopwatch = field(default_factory=Stopwatch)
+    ended: MoveResult = NOT_ENDED
+    examined: Evidence | None = None
 
 
 @dataclass
 class Retrieval:
-    """One job's retrieval into its workspace. `look_up_again` is a study as the archive lists it now, series by series.
-
-    `studies` are what it has been found to hold: a list that was cut is put right while they come.
-    `with_all_patients` is one with whom the archive names for it under any accession number.
-    """
+    """One job's retrieval of these studies into its workspace."""
 
     config: Config
     pacs: Peer
@@ -49,16 +63,14 @@ class Retrieval:
     record: JobRecord
     cancellation: Cancellation
     strangers: Strangers
-    studies: list[Study]
-    look_up_again: Callable[[Study], Study]
-    with_all_patients: Callable[[Study], Study]
+    finder: Finder
+    look_up: LookUp
+    studies: InitVar[Sequence[Study]]
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, studies: Sequence[Study]) -> None:
         self._receiver, self._inbox = self.strangers.receiver, self.strangers.inbox
-        self._inbox.expect({key for study in self.studies for key in keys_of(study)})
-        self._moving: dict[str, Stopwatch] = {}
-        self._ended: dict[str, MoveResult] = {}
-        self._judged: dict[str, Evidence] = {}
+        self._moves = [Move(study) for study in studies]
+        self._inbox.expect(self._wanted())
 
     def receive(self) -> None:
         """C-MOVE every study to the receiver, until the expected instances are there and whole.
@@ -66,23 +78,17 @@ class Retrieval:
         Raises the error that the caller is told: PacsUnreachable, PacsRejected, PacsTimeout,
         NoDicomData, Incomplete, DiskFull, ReceiverUnavailable, Cancelled.
         """
+        began: dict[str, Stopwatch] = {}
         try:
-            for study in list(self.studies):
-                moving = self._moving.setdefault(study.accession_number, Stopwatch())
-                self._inbox.expectation.checkpoint = partial(self._check_reading, study, moving)
-                self._ended[study.study_uid] = self._move(study, moving)
-                self._wait_for_all(study, moving)
-                self._move_again(study, moving)
-                self._close(study, moving)
-                listed = self._agreed(study)
-                if listed is not study:
-                    self._wait_for_all(listed, moving)
-                    self._close(listed, moving)
-                    self._require_no_evidence(listed)
+            for move in self._moves:
+                move.began = began.setdefault(move.study.accession_number, Stopwatch())
+                self._inbox.expectation.checkpoint = partial(self._check_reading, move)
+                self._receive(move)
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
             if self._inbox.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
-            error.detail = f"{error.detail} {self._receiver.failed_handshakes()}".rstrip()
+            if why := self._receiver.failed_handshakes():
+                raise error.with_detail(f"{error.detail} {why}") from error
             raise
         finally:
             if self.strangers.ended:
@@ -97,14 +103,17 @@ class Retrieval:
         SeveralPatients, ConflictingInstances.
         """
         self._inbox.forget_changed()
-        for study in [self._agreed(study) for study in list(self.studies)]:
-            self._require_all(study)
-            self._require_no_evidence(study)
-        arrivals = self._inbox.arrivals
+        for move in self._moves:
+            self._list_again_if_doubtful(move)
+        for move in self._moves:
+            self._require_all(move)
+            self._require_no_evidence(move)
+        arrivals, studies = self._inbox.arrivals, [move.study for move in self._moves]
         if not self.config.patients.allow_mixed:
-            require_patient(self.studies, arrivals, self.config.retrieve.verify_patient, self.with_all_patients)
-        require_agreement(self.studies, arrivals, self.cancellation.checkpoint)
-        wanted = {key for study in self.studies for key in keys_of(study)}
+            with_all = partial(with_all_patients, self.finder)
+            require_patient(studies, arrivals, self.config.retrieve.verify_patient, with_all)
+        require_agreement(studies, arrivals, self.cancellation.checkpoint)
+        wanted = self._wanted()
         self._report(arrivals.keys() - wanted)
         self.record.note(expected=len(wanted))
         self.record.progress(len(wanted), self._inbox.bytes)
@@ -112,8 +121,24 @@ class Retrieval:
         report_malformed(self.record, proven)
         return proven
 
+    def _wanted(self) -> set[Key]:
+        return {key for move in self._moves for key in keys_of(move.study)}
+
+    def _asked(self) -> set[str]:
+        return {move.study.study_uid for move in self._moves}
+
+    def _receive(self, move: Move) -> None:
+        move.ended = self._run_movescu(move)
+        self._wait_for_all(move)
+        self._move_again_if_it_broke_off(move)
+        self._wait_for_the_unfinished(move)
+        if self._list_again_if_doubtful(move):
+            self._wait_for_all(move)
+            self._wait_for_the_unfinished(move)
+            self._require_no_evidence(move)
+
     def _report(self, left_out: Set[Key]) -> None:
-        asked = {study.study_uid for study in self.studies}
+        asked = self._asked()
         unlisted = {sop for study, sop in left_out if study in asked}
         others = {sop for study, sop in left_out if study not in asked}
         foreign = len(others) + self._inbox.foreign + self._inbox.unread
@@ -127,33 +152,29 @@ class Retrieval:
     def _warn(self, what: str, fields: dict[str, Any]) -> None:
         log.warning(what, extra={"fields": {"job": self.record.job_id, **fields}})
 
-    def _agreed(self, study: Study) -> Study:
-        """The study itself, or as it is listed now, where more seems to be sent, or to be still to come."""
-        evidence = self._evidence(study)
-        doubtful = evidence or self._ended[study.study_uid].broke_off
-        if not doubtful or evidence == self._judged.get(study.study_uid):
-            return study
-        listed = self.look_up_again(study)
-        self.studies[self.studies.index(study)] = listed
-        self._inbox.expect(keys_of(listed))
-        self._judged[study.study_uid] = self._evidence(listed)
-        self.record.note(expected=sum(len(one.instances) for one in self.studies))
-        return listed
+    def _list_again_if_doubtful(self, move: Move) -> bool:
+        """Whether the study's list was asked for again: where more seems to be sent, or to be still to come."""
+        evidence = self._evidence(move)
+        if not (evidence or move.ended.broke_off) or evidence == move.examined:
+            return False
+        move.study = self.look_up(self.finder, move.study, True)
+        self._inbox.expect(keys_of(move.study))
+        move.examined = self._evidence(move)
+        self.record.note(expected=sum(len(one.study.instances) for one in self._moves))
+        return True
 
-    def _evidence(self, study: Study) -> Evidence:
-        asked = {one.study_uid for one in self.studies}
-        ended = self._ended[study.study_uid]
-        return evidence_against(study, asked, self._inbox.arrivals, ended, self._inbox.foreign)
+    def _evidence(self, move: Move) -> Evidence:
+        return evidence_against(move.study, self._asked(), self._inbox.arrivals, move.ended, self._inbox.foreign)
 
-    def _require_no_evidence(self, study: Study) -> None:
+    def _require_no_evidence(self, move: Move) -> None:
         """Raise Incomplete where the archive's list still lacks what it sends or counts."""
-        evidence = self._evidence(study)
+        evidence = self._evidence(move)
         unlisted = evidence.unlisted if self.config.retrieve.unlisted == "fail" else frozenset()
         if unlisted or evidence.uncounted:
-            raise self._cut(study, unlisted, evidence.uncounted)
+            raise self._cut(move, unlisted, evidence.uncounted)
 
-    def _cut(self, study: Study, unlisted: Set[str], uncounted: int) -> Incomplete:
-        listed, accession = len(study.instances), study.accession_number
+    def _cut(self, move: Move, unlisted: Set[str], uncounted: int) -> Incomplete:
+        listed, accession = len(move.study.instances), move.study.accession_number
         if unlisted:
             what = f"and sent {len(unlisted)} more that it does not list: {_named(unlisted)}"
             hides = " Where it hides rejected images on purpose, retrieve.unlisted: leave_out leaves them out."
@@ -165,83 +186,84 @@ class Retrieval:
             f" come in now, try again.{hides}",
             accession=accession,
             expected=listed + (0 if unlisted else uncounted),
-            received=listed - len(self._missing(study)) + len(unlisted),
-            failed=self._ended[study.study_uid].failed,
+            received=listed - len(self._missing(move)) + len(unlisted),
+            failed=move.ended.failed,
         )
 
-    def _move(self, study: Study, moving: Stopwatch) -> MoveResult:
+    def _run_movescu(self, move: Move) -> MoveResult:
+        """How the archive answers the C-MOVE, which is tried again while it takes no association."""
         retrieve = self.config.retrieve
         destination = self._receiver.receiver.ae_title
-        study_uid, series_uid, limit = study.study_uid, study.series_uid, retrieve.move_timeout
+        study_uid, series_uid, limit = move.study.study_uid, move.study.series_uid, retrieve.move_timeout
         argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study_uid, limit, series_uid)
-        log_file = self.workspace.path / f"movescu-{study.study_uid}.log"
+        log_file = self.workspace.path / f"movescu-{study_uid}.log"
         for _ in attempts(self.pacs, self._tick):
             log_file.unlink(missing_ok=True)
-            self._inbox.quiet = Stopwatch()
             with spawned(argv, cwd=self.workspace.path, log=log_file, environment=SMALL_DICTIONARY) as mover:
-                self._watch(mover, study, moving)
+                self._watch(mover, move)
             log_text = read_log(log_file)
             if not is_rejected_for_now(log_text):
                 break
         return move_result(self.pacs, destination, log_text)
 
-    def _watch(self, mover: Child, study: Study, moving: Stopwatch) -> None:
+    def _watch(self, mover: Child, move: Move) -> None:
         """Until the C-MOVE ends, or goes on although everything is there and nothing further comes."""
-        retrieve, wanted = self.config.retrieve, keys_of(study)
+        retrieve, wanted, watching = self.config.retrieve, keys_of(move.study), Stopwatch()
         while not mover.ends_within(self._tick(WATCH)):
-            quiet = self._inbox.quiet.seconds()
+            quiet = self._quiet(watching)
             if wanted <= self._inbox.keys:
                 still = quiet > retrieve.settle_timeout and not self._unfinished()
-                if still or moving.seconds() > retrieve.move_timeout:
+                if still or move.began.seconds() > retrieve.move_timeout:
                     return
                 continue
-            self._require_time(moving)
-            if quiet > retrieve.stall_timeout and self._is_still_quiet(retrieve.stall_timeout):
-                raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
+            self._require_time(move)
+            if quiet > retrieve.stall_timeout:
+                self._inbox.look()  # what came while others were read, which may take as long
+                if self._quiet(watching) > retrieve.stall_timeout:
+                    raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
 
-    def _is_still_quiet(self, seconds: float) -> bool:
-        """Whether nothing came while what had come before was read, which may take as long."""
-        self._inbox.look()
-        return self._inbox.quiet.seconds() > seconds
+    def _quiet(self, waiting: Stopwatch) -> float:
+        """The seconds of this wait in which no instance of an expected study has come."""
+        return min(waiting.seconds(), self._inbox.quiet.seconds())
 
-    def _check_reading(self, study: Study, moving: Stopwatch) -> None:
-        """What is asked while files are read: that may take long."""
+    def _check_reading(self, move: Move) -> None:
+        """The checkpoint while files are read, which may take long."""
         self.cancellation.checkpoint()
         self.strangers.keep_in_bounds_sometimes()
-        if moving.seconds() > self.config.retrieve.move_timeout and self._missing(study):
-            self._require_time(moving)
+        if move.began.seconds() > self.config.retrieve.move_timeout and self._missing(move):
+            self._require_time(move)
 
-    def _require_time(self, moving: Stopwatch) -> None:
+    def _require_time(self, move: Move) -> None:
         limit = self.config.retrieve.move_timeout
-        if moving.seconds() > limit:
+        if move.began.seconds() > limit:
             raise self._late(f"the C-MOVE did not end in {limit:g} s (retrieve.move_timeout)")
 
-    def _move_again(self, study: Study, moving: Stopwatch) -> None:
+    def _move_again_if_it_broke_off(self, move: Move) -> None:
         """C-MOVE the study once more, where something came of it and the archive says that sub-operations failed.
 
         Where its association with the receiver broke, all failed that were to come on it: a busy archive may lose the
         answer to a C-STORE, and give up after half a minute. What had come is removed first: its copies would explain
         sub-operations that the archive counts beyond its list.
         """
-        missing, ended = self._missing(study), self._ended[study.study_uid]
-        failed = ended.ending is Ending.WARNING and ended.failed
-        if not failed or not 0 < len(missing) < len(study.instances) or self._inbox.ran_out_of_space():
+        missing = self._missing(move)
+        failed = move.ended.ending is Ending.WARNING and move.ended.failed
+        if not failed or not 0 < len(missing) < len(move.study.instances) or self._inbox.ran_out_of_space():
             return
         self._warn("sub-operations failed, and the study is moved once more", {"count": len(missing)})
-        self._inbox.discard(study.study_uid)
-        self._ended[study.study_uid] = self._move(study, moving)
-        self._wait_for_all(study, moving)
+        self._inbox.discard(move.study.study_uid)
+        move.ended = self._run_movescu(move)
+        self._wait_for_all(move)
 
-    def _wait_for_all(self, study: Study, moving: Stopwatch) -> None:
+    def _wait_for_all(self, move: Move) -> None:
         """An archive may send after it has answered: until nothing is missing, or nothing further comes."""
-        self._inbox.quiet = Stopwatch()
+        waiting = Stopwatch()
         self._inbox.look()
-        while missing := self._missing(study):
-            gave_up = self._gave_up(self._ended[study.study_uid], len(missing))
-            if gave_up or self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
+        while missing := self._missing(move):
+            gave_up = self._gave_up(move.ended, len(missing))
+            if gave_up or self._quiet(waiting) > self.config.retrieve.settle_timeout:
                 self._inbox.recheck()
                 break
-            self._require_time(moving)
+            self._require_time(move)
             time.sleep(self._tick())
 
     def _gave_up(self, ended: MoveResult, missing: int) -> bool:
@@ -250,17 +272,17 @@ class Retrieval:
             return not self._unfinished()
         return ended.ending is Ending.WARNING and ended.failed >= missing
 
-    def _close(self, study: Study, moving: Stopwatch) -> None:
+    def _wait_for_the_unfinished(self, move: Move) -> None:
         """Raise where something has not come, and let what is on its way be written to its end.
 
         What is expected may come a second time, or be more than is listed; others hold nothing up.
         """
-        self._require_all(study)
-        self._inbox.quiet = Stopwatch()
+        self._require_all(move)
+        waiting = Stopwatch()
         while unfinished := self._unfinished():
-            if self._inbox.quiet.seconds() > self.config.retrieve.settle_timeout:
+            if self._quiet(waiting) > self.config.retrieve.settle_timeout:
                 break
-            self._require_time(moving)
+            self._require_time(move)
             time.sleep(self._tick())
         self._inbox.recheck()
         self._inbox.forget(unfinished)
@@ -284,23 +306,23 @@ class Retrieval:
         pause = max(least, 2 * (time.monotonic() - began))
         return max(SHORTEST, min(pause, self.strangers.next_look()))
 
-    def _missing(self, study: Study) -> list[str]:
-        return sorted(sop for _, sop in keys_of(study) - self._inbox.keys)
+    def _missing(self, move: Move) -> list[str]:
+        return sorted(sop for _, sop in keys_of(move.study) - self._inbox.keys)
 
-    def _require_all(self, study: Study) -> None:
+    def _require_all(self, move: Move) -> None:
         """Raise PacsRejected, NoDicomData or Incomplete where an instance of the list is missing."""
-        if missing := self._missing(study):
-            raise self._incomplete(study, missing, self._ended[study.study_uid])
+        if missing := self._missing(move):
+            raise self._incomplete(move, missing)
 
-    def _incomplete(self, study: Study, missing: list[str], ended: MoveResult) -> MkisoError:
-        expected, accession = len(study.instances), study.accession_number
+    def _incomplete(self, move: Move, missing: list[str]) -> MkisoError:
+        expected, accession, ended = len(move.study.instances), move.study.accession_number, move.ended
         what = f"{len(missing)} of {expected} instances for {accession} are missing: {_named(missing)}."
         what = f"{what} {self._inbox.damage()}".rstrip()
         if ended.ending is Ending.FAILURE:
             return PacsRejected(f"{ended.explanation} {what}")
         numbers: dict[str, Any] = {"accession": accession, "expected": expected, "received": expected - len(missing)}
         why = f" The PACS said: {ended.explanation}." if ended.explanation else ""
-        unlisted = self._evidence(study).unlisted
+        unlisted = self._evidence(move).unlisted
         if len(missing) == expected and not self._inbox.damaged and not unlisted:
             return NoDicomData(
                 f"The PACS lists {expected} instances for {accession}, and sent none: {_named(missing)}.{why}"

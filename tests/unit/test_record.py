@@ -52,7 +52,6 @@ def test_a_job_that_was_completed_is_done(ledger: Ledger) -> None:
         (Incomplete("Two are missing."), "failed", "incomplete"),
         (Cancelled("On request."), "cancelled", "cancelled"),
         (KeyboardInterrupt(), "cancelled", "cancelled"),
-        (GeneratorExit(), "cancelled", "cancelled"),
         (OSError(errno.ENOSPC, "full", "/w/received"), "failed", "disk_full"),
         (OSError(errno.EACCES, "denied", "/w/received"), "failed", "internal"),
         (OSError(errno.EMFILE, "Too many open files", "/w/received"), "failed", "busy"),
