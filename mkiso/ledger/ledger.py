@@ -53,12 +53,12 @@ class Ledger:
         return self._database.file
 
     def prepare(self) -> None:
-        """Make or migrate the tables, however long that takes; ConfigurationError where a newer version did."""
+        """Make or migrate the tables, however long that takes; ConfigurationError where they are another version's."""
         self._database.prepare()
 
-    def refuse_newer(self) -> None:
-        """Raise ConfigurationError where a newer version made the ledger what this one does not understand."""
-        self._database.refuse_newer()
+    def refuse_other_versions(self) -> None:
+        """Raise ConfigurationError where the ledger is of a version of the program that this one cannot go on from."""
+        self._database.refuse_other_versions()
 
     def open_job(self, job_id: str, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         """A row for a new job, which has its directory already; JobExists where there is one of that id."""

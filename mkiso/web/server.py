@@ -275,7 +275,7 @@ def serve(config: Config) -> None:
     if why := covering(config.media, config.media.layout):
         raise ConfigurationError(why)
     with suppress(LedgerUnavailable, DiskFull):
-        installation.ledger.refuse_newer()
+        installation.ledger.refuse_other_versions()
     installation.ledger.close()  # the workers have connections of their own
     installation.sweep()
     if why := unnamed(config.server):

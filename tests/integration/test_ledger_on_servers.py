@@ -1,4 +1,4 @@
-"""A ledger that hosts share, on PostgreSQL and MariaDB as they are: its upgrades, its totals, what it forgets."""
+"""A ledger that hosts share, on PostgreSQL and MariaDB as they are: its versions, its totals, what it forgets."""
 
 import subprocess
 import sys
@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from alembic import op
 
-from mkiso.errors import LedgerUnavailable
-from mkiso.ledger import totals
+from mkiso.errors import ConfigurationError, LedgerUnavailable
+from mkiso.ledger import schema, totals
 from mkiso.ledger.ledger import Ledger
 from tests.integration.test_ledger import MANY, Server, new_database, server, servers
-from tests.support.ledgers import layout, make, require_all_rows
+from tests.support.ledgers import OLDER, execute, layout, make
 from tests.unit.test_retention import ended, forgotten_at_once, ids
 from tests.unit.test_totals import BUSY, House
 
@@ -31,7 +30,7 @@ def house(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 @pytest.fixture
 def first(server: Server) -> str:
     """A ledger as the first version made it; its URL."""
-    make(server.url, f"1.1.{'mariadb' if 'mysql' in server.url else 'postgresql'}.sql")
+    make(server.url, f"1.8.{'mariadb' if 'mysql' in server.url else 'postgresql'}.sql")
     return server.url
 
 
@@ -52,22 +51,34 @@ def new(server: Server) -> dict[str, Any]:
     return layout(url)
 
 
-def test_an_upgrade_that_was_cut_goes_on_and_keeps_every_row(
-    ledger: Ledger, first: str, new: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("change", "found"), OLDER)
+def test_a_ledger_of_an_older_version_is_refused_and_stays_as_it_is(
+    change: str, found: str, ledger: Ledger, first: str
 ) -> None:
-    create_index = op.create_index
+    execute(first, change)
+    before = layout(first)
+    with pytest.raises(ConfigurationError, match=f"{found} of an older mkiso"):
+        ledger.prepare()
+    assert layout(first) == before
 
-    def cut(*arguments: Any, **options: Any) -> None:
-        create_index(*arguments, **options)
+
+def test_a_ledger_whose_making_was_cut_is_made_whole(
+    server: Server, new: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, create_all = Ledger(server.url, lambda: "W", set), schema.metadata.create_all
+
+    def cut(connection: Any) -> None:
+        create_all(connection, tables=[schema.jobs])
         raise ConnectionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(op, "create_index", cut)
+        patched.setattr(schema.metadata, "create_all", cut)
         with pytest.raises(LedgerUnavailable):
             ledger.prepare()
-    assert layout(first) != new
-    require_all_rows(ledger, "on disc")
-    assert layout(first) == new
+    assert layout(server.url) != new
+    ledger.prepare()
+    assert layout(server.url) == new
+    ledger.close()
 
 
 def test_processes_upgrade_at_once(first: str, server: Server, new: dict[str, Any]) -> None:
