@@ -94,9 +94,9 @@ instances = sa.Table(
     sa.Column("malformed", sa.Boolean),
     **UNICODE,
 )
-# What jobs come to whose rows are gone, of nobody in particular.
-forgotten = sa.Table(
-    "forgotten",
+# What jobs come to that ended, of nobody in particular; their rows may be gone. `code` is the error's, or empty.
+totals = sa.Table(
+    "totals",
     metadata,
     sa.Column("work_dir", sa.String(36), primary_key=True),
     sa.Column("kind", sa.String(8), primary_key=True),
@@ -120,7 +120,7 @@ sa.Index(
 sa.Index("jobs_finished_here", jobs.c.finished_at, jobs.c.work_dir, jobs.c.id).ddl_if(dialect="sqlite")
 sa.Index("jobs_finished", jobs.c.finished_at, jobs.c.id).ddl_if(dialect=SERVERS)  # type: ignore[arg-type]
 
-FIRST = NEWEST = (1, 8)
+FIRST, NEWEST = (1, 8), (1, 9)
 LOCK = int.from_bytes(b"mkiso")
 LOCK_LIMIT = 3600
 VERSION = sa.Table("ledger_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))

@@ -24,7 +24,8 @@ def test_a_service_forgets_at_its_start_and_still_counts(tmp_path: Path) -> None
     configuration["storage"]["keep_history"] = 30
     (tmp_path / "work").mkdir(mode=0o700)
     ledger = Ledger(configuration["storage"]["ledger"], lambda: identity(tmp_path / "work"), set)
-    ledger.open_job("J", "iso", ("A",), requester="x", state="done", finished_at=moment(1))
+    ledger.open_job("J", "iso", ("A",), requester="x")
+    ledger.update("J", state="done", finished_at=moment(1))
     with running_service(tmp_path, http, configuration) as service:
         wait_until(lambda: ledger.list_jobs() == [], 20, lambda: f"{ledger.list_jobs()}")
         told = requests.get(f"{service.url}/metrics", timeout=10).text

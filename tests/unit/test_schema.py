@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.config import Config
@@ -10,7 +11,7 @@ from alembic.script import ScriptDirectory
 
 import mkiso.ledger
 from mkiso.errors import ConfigurationError, LedgerUnavailable
-from mkiso.ledger import schema
+from mkiso.ledger import database, schema
 from mkiso.ledger.ledger import Ledger
 from tests.support.ledgers import OLDER, execute, layout, make, require_all_rows
 
@@ -71,6 +72,36 @@ def test_a_ledger_of_an_older_version_is_refused_in_words_and_stays_as_it_is(
         with pytest.raises(ConfigurationError, match=words):
             ask()
     assert layout(url) == before
+
+
+def test_a_migration_that_fails_changes_nothing_and_is_tried_again(ledger: Ledger, url: str) -> None:
+    make(url, "1.8.sql")
+    before = layout(url)
+    execute(url, "CREATE VIEW totals AS SELECT 1")  # in the way of the table
+    with pytest.raises(LedgerUnavailable):
+        ledger.prepare()
+    execute(url, "DROP VIEW totals")
+    assert layout(url) == before
+    require_all_rows(ledger)
+
+
+def test_a_migration_takes_as_long_as_it_takes(ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(url, "1.8.sql")
+    asked, migrate = [], schema._migrate
+
+    def slow(*words: Any) -> None:
+        """Longer than anybody waits: until somebody has been told so."""
+        with pytest.raises(LedgerUnavailable, match="is brought up to date at this moment") as raised:
+            ledger.list_jobs()
+        asked.append(raised)
+        migrate(*words)
+
+    monkeypatch.setattr(database, "LIMIT", 0.2)
+    monkeypatch.setattr(schema, "_migrate", slow)
+    ledger.prepare()
+    assert len(asked) == 1
+    monkeypatch.undo()
+    require_all_rows(ledger)
 
 
 def test_a_ledger_of_a_newer_major_version_is_refused_in_words(ledger: Ledger, url: str) -> None:
