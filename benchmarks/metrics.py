@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.schema import jobs, ledger_time
+from mkiso.ledger.totals import count as count_jobs
 from mkiso.workspace import identity
 from tests.support.ports import free_ports
 from tests.support.service import running_service, settings
@@ -35,7 +36,9 @@ def fill(url: str, work_dir: str, count: int = JOBS) -> None:
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         for start in range(0, count, BATCH):
-            connection.execute(jobs.insert(), list(_rows(range(start, min(count, start + BATCH)), work_dir)))
+            rows = list(_rows(range(start, min(count, start + BATCH)), work_dir))
+            connection.execute(jobs.insert(), rows)
+            count_jobs(connection, before=(), after=rows)
     engine.dispose()
 
 

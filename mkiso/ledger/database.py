@@ -22,7 +22,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from mkiso.errors import Busy, ConfigurationError, DiskFull, LedgerUnavailable, MkisoError
 from mkiso.exhaustion import start
-from mkiso.ledger.schema import NewerLedger, Schema, is_current
+from mkiso.ledger.schema import OtherVersion, Schema, version
 from mkiso.workspace import is_full
 
 # SQLite says the same of a statement that it cannot compile, and of a ledger whose tables are gone.
@@ -136,24 +136,24 @@ class Database:
     def prepare(self) -> None:
         """Make or migrate the tables, however long that takes.
 
-        Raises ConfigurationError where the ledger is a newer version's; LedgerUnavailable, DiskFull.
+        Raises ConfigurationError where the ledger is another version's; LedgerUnavailable, DiskFull.
         """
         while True:
             try:
                 return self.do(lambda _: None)
             except Upgrading:
                 continue
-            except NewerLedger as newer:
-                raise ConfigurationError(newer.detail) from None
+            except OtherVersion as other:
+                raise ConfigurationError(other.detail) from None
 
-    def refuse_newer(self) -> None:
+    def refuse_other_versions(self) -> None:
         """Raise ConfigurationError as `prepare` does, and change nothing."""
         if self.file and not self.file.exists():
             return
         try:
-            self._limited(is_current, lambda _: None)
-        except NewerLedger as newer:
-            raise ConfigurationError(newer.detail) from None
+            self._limited(version, lambda _: None)
+        except OtherVersion as other:
+            raise ConfigurationError(other.detail) from None
 
     def do(self, work: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
         """Have `work` done in a transaction, and wait LIMIT seconds for it at most; as long again for its COMMIT.
@@ -197,7 +197,7 @@ class Database:
             result = _awaited(done)
         except (IntegrityError, DataError):
             raise
-        except (NewerLedger, CommitLost):
+        except (OtherVersion, CommitLost):
             self._failed_at = time.monotonic()
             raise
         except (SQLAlchemyError, OSError, RuntimeError) as error:  # RuntimeError: pymysql lacks a library

@@ -16,7 +16,7 @@ from mkiso.errors import Cancelled, Internal, JobExists, JobNotFound
 from mkiso.ledger.database import Database
 from mkiso.ledger.history import History
 from mkiso.ledger.schema import PUBLIC, UNFINISHED, fitting, instances, job_accessions, jobs, ledger_time
-from mkiso.ledger.totals import Counting, Retention
+from mkiso.ledger.totals import Retention, Totals, change, read_totals
 
 STATES = (*UNFINISHED, "done", "failed", "cancelled")
 # A running job's row is written every BEAT seconds; a row on which nobody wrote for SILENT seconds has no process.
@@ -42,7 +42,6 @@ class Ledger:
     def __init__(self, url: str, identity: Callable[[], str], living: Callable[[], set[str]]) -> None:
         self._database = Database(url)
         self.history = History(self._database)
-        self.counting = Counting(self._database, identity)
         self.retention = Retention(self._database)
         self._identity = identity
         self._living = living
@@ -53,12 +52,12 @@ class Ledger:
         return self._database.file
 
     def prepare(self) -> None:
-        """Make or migrate the tables, however long that takes; ConfigurationError where a newer version did."""
+        """Make or migrate the tables, however long that takes; ConfigurationError where they are another version's."""
         self._database.prepare()
 
-    def refuse_newer(self) -> None:
-        """Raise ConfigurationError where a newer version made the ledger what this one does not understand."""
-        self._database.refuse_newer()
+    def refuse_other_versions(self) -> None:
+        """Raise ConfigurationError where the ledger is of a version of the program that this one cannot go on from."""
+        self._database.refuse_other_versions()
 
     def open_job(self, job_id: str, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         """A row for a new job, which has its directory already; JobExists where there is one of that id."""
@@ -93,9 +92,7 @@ class Ledger:
     def update(self, job_id: str, **fields: Any) -> None:
         """Write columns of a job's row; it is alive."""
         values = fitting(jobs, fields) | {"alive_at": self._database.now}
-        self._database.do(
-            lambda connection: connection.execute(jobs.update().where(jobs.c.id == job_id).values(values))
-        )
+        self._database.do(lambda connection: change(connection, jobs.c.id == job_id, values), alone=True)
 
     def hand_out(self, job_id: str, rows: Sequence[Mapping[str, str | int]]) -> None:
         """Remember instances that leave the house with this job: columns of `instances`, without the job's.
@@ -118,18 +115,20 @@ class Ledger:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One JOB of the contract; JobNotFound. Where its process is gone, it is finished by this."""
+        job, is_silent = self._job(job_id)
+        if is_silent and self._judges():
+            self._finish([job_id], "failed", DIED)
+            job, _ = self._job(job_id)
+        return job
 
-        def work(connection: sa.Connection) -> sa.RowMapping | None:
-            query = sa.select(*PUBLIC).where(jobs.c.id == job_id)
-            if self._judges():
-                silent = connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id, self._silent())).scalars()
-                _finish(connection, list(silent), "failed", DIED)
-            return connection.execute(query).mappings().first()
-
-        row = self._database.do(work)
+    def _job(self, job_id: str) -> tuple[dict[str, Any], bool]:
+        """The JOB, and whether nobody has written to it for long."""
+        query = sa.select(*PUBLIC, self._silent().label("is_silent")).where(jobs.c.id == job_id)
+        row = self._database.do(lambda connection: connection.execute(query).mappings().first())
         if row is None:
             raise JobNotFound("The ledger has no job of that id.")
-        return dict(row)
+        job = dict(row)
+        return job, bool(job.pop("is_silent"))
 
     def list_jobs(
         self,
@@ -152,12 +151,11 @@ class Ledger:
     def request_cancel(self, job_id: str) -> dict[str, Any]:
         """Ask whichever process runs the job to stop it, or end it where none does; the job as it is now."""
 
-        def work(connection: sa.Connection) -> None:
-            asked = jobs.update().where(jobs.c.id == job_id, UNDER_WAY).values(cancel_requested=True)
-            connection.execute(asked)
-            _finish(connection, self._dead(connection, jobs.c.id == job_id), "cancelled", CANCELLED)
+        def work(connection: sa.Connection) -> list[str]:
+            connection.execute(jobs.update().where(jobs.c.id == job_id, UNDER_WAY).values(cancel_requested=True))
+            return self._dead(connection, jobs.c.id == job_id)
 
-        self._database.do(work)
+        self._finish(self._database.do(work), "cancelled", CANCELLED)
         return self.job(job_id)
 
     def cancel_requested(self, job_ids: Collection[str]) -> set[str]:
@@ -166,15 +164,19 @@ class Ledger:
 
     def abandon(self) -> list[str]:
         """Finish the rows of jobs whose process is gone, ours and anybody's; their ids."""
+        dead = self._database.do(lambda connection: self._dead(connection, sa.true()))
+        self._finish(dead, "failed", DIED)
+        return dead
 
-        found: dict[str, None] = {}
+    def totals(self) -> Totals:
+        """What the jobs of this identity come to that ended."""
+        return self._database.do(lambda connection: read_totals(connection, self._identity()))
 
-        def work(connection: sa.Connection) -> list[str]:
-            found.update(dict.fromkeys(self._dead(connection, sa.true())))
-            _finish(connection, list(found), "failed", DIED)
-            return list(found)
-
-        return self._database.do(work)
+    def running(self) -> int:
+        """How many jobs of this identity are under way."""
+        ours = (jobs.c.finished_at.is_(None), jobs.c.work_dir == self._identity())
+        query = sa.select(sa.func.count()).select_from(jobs).where(*ours)
+        return self._database.do(lambda connection: connection.execute(query).scalar_one())
 
     def check(self) -> None:
         """Raise LedgerUnavailable where the database does not answer."""
@@ -201,8 +203,9 @@ class Ledger:
         """While the ledger was away, nobody could write: who lives is to be heard first."""
         return self._database.answered_for(2 * BEAT)
 
-
-def _finish(connection: sa.Connection, ids: Sequence[str], state: str, error: Mapping[str, str]) -> None:
-    if ids:
-        ended = {"state": state, "finished_at": now(), "error": error}
-        connection.execute(jobs.update().where(jobs.c.id.in_(ids), UNDER_WAY).values(ended))
+    def _finish(self, job_ids: Sequence[str], state: str, error: Mapping[str, str]) -> None:
+        """End those of the jobs that are under way still."""
+        if job_ids:
+            which = sa.and_(jobs.c.id.in_(job_ids), UNDER_WAY)
+            values = {"state": state, "finished_at": now(), "error": error}
+            self._database.do(lambda connection: change(connection, which, values), alone=True)

@@ -1,11 +1,8 @@
-"""The ledger's schema has a version, MAJOR.MINOR: a new ledger is made as it is now, an older one is migrated.
+"""The ledger's tables: a row per job, and a row per instance that was handed out; and their version, MAJOR.MINOR.
 
 A new MINOR only adds what an older version of the program need not know, which so goes on beside it; a new MAJOR ends
-that. The version is read without alembic, whose import takes longer than most commands.
-
-The ledger's tables: a row per job, and a row per instance that was handed out.
-
-A change of theirs is a migration, too (`migrations/versions`; a test compares them).
+that. A change of a table is a migration, too (`migrations/versions`; a test compares them). A new ledger is made as it
+is now. Its version is read without alembic, whose import takes longer than most commands.
 """
 
 from __future__ import annotations
@@ -20,7 +17,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import DBAPIError
 
 from mkiso.errors import LedgerUnavailable
 
@@ -61,9 +57,15 @@ jobs = sa.Table(
     sa.Column("not_indexed", sa.Integer),
     sa.Column("malformed", sa.Integer),
     sa.Column("seconds", sa.JSON, nullable=False, default=dict),
+    # Not for the outside: whose job it is, when its process last wrote (seconds, by the database's clock, for the
+    # hosts' may differ), and whether somebody asked to stop it.
+    sa.Column("work_dir", sa.Text, nullable=False),
+    sa.Column("host", sa.Text),
+    sa.Column("alive_at", sa.BigInteger),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
     **UNICODE,
 )
-PUBLIC = tuple(jobs.columns)
+PUBLIC = tuple(one for one in jobs.columns if one.name not in ("work_dir", "host", "alive_at", "cancel_requested"))
 job_accessions = sa.Table(
     "job_accessions",
     metadata,
@@ -92,9 +94,9 @@ instances = sa.Table(
     sa.Column("malformed", sa.Boolean),
     **UNICODE,
 )
-# What jobs come to whose rows are gone, of nobody in particular.
-forgotten = sa.Table(
-    "forgotten",
+# What jobs come to that ended, of nobody in particular; their rows may be gone. `code` is the error's, or empty.
+totals = sa.Table(
+    "totals",
     metadata,
     sa.Column("work_dir", sa.String(36), primary_key=True),
     sa.Column("kind", sa.String(8), primary_key=True),
@@ -106,45 +108,23 @@ forgotten = sa.Table(
     sa.Column("seconds", sa.JSON, nullable=False),
     **UNICODE,
 )
-NEWEST = (1, 8)
-TRIES = 10
-LOCK = int.from_bytes(b"mkiso")
-LOCK_LIMIT = 3600
-VERSION = sa.Table("ledger_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
-log = logging.getLogger("mkiso.ledger")
-
-
-# Not for the outside: whose job it is, when its process last wrote (seconds, by the database's clock, for the
-# hosts' may differ), and whether somebody asked to stop it.
-jobs.append_column(sa.Column("work_dir", sa.Text, nullable=False))
-
-
-jobs.append_column(sa.Column("host", sa.Text))
-
-
-jobs.append_column(sa.Column("alive_at", sa.BigInteger))
-
-
-jobs.append_column(sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False))
-
-
 # For the history, newest first. SQLite finds in the second one all that its filters look at, without the rows; other
 # databases limit how long what is indexed may be.
 sa.Index("jobs_by_state", jobs.c.state, jobs.c.created_at, jobs.c.id)
-
-
 sa.Index(
     "jobs_searched",
     *(jobs.c[name] for name in ("created_at", "id", "state", "patient_name", "patient_id", "requester")),
 ).ddl_if(dialect="sqlite")
-
-
-# For the totals of a host's finished jobs, in the order in which they finished. With the work_dir first, SQLite would
-# take it for jobs of a state, too.
+# For the jobs that ended, in the order in which they did. With the work_dir first, SQLite would take it for jobs of a
+# state, too.
 sa.Index("jobs_finished_here", jobs.c.finished_at, jobs.c.work_dir, jobs.c.id).ddl_if(dialect="sqlite")
-
-
 sa.Index("jobs_finished", jobs.c.finished_at, jobs.c.id).ddl_if(dialect=SERVERS)  # type: ignore[arg-type]
+
+FIRST, NEWEST = (1, 8), (1, 9)
+LOCK = int.from_bytes(b"mkiso")
+LOCK_LIMIT = 3600
+VERSION = sa.Table("ledger_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+log = logging.getLogger("mkiso.ledger")
 
 
 def ledger_time(moment: datetime) -> str:
@@ -171,8 +151,8 @@ def _cut(value: Any, column_type: Any) -> Any:
     return value[: column_type.length or LONGEST_TEXT] if isinstance(value, str) else value
 
 
-class NewerLedger(LedgerUnavailable):
-    """A version of the program made it which this one does not understand."""
+class OtherVersion(LedgerUnavailable):
+    """The ledger is of a version of the program with which this one cannot share it."""
 
 
 class Schema:
@@ -189,7 +169,7 @@ class Schema:
     def require(self, seconds: float) -> None:
         """Make or migrate the tables where that is due, after so many seconds at most of another thread's doing so.
 
-        Raises NewerLedger, TimeoutError, and what the database raises.
+        Raises OtherVersion, TimeoutError, and what the database raises.
         """
         if not self._changing.acquire(timeout=seconds):
             raise TimeoutError
@@ -203,39 +183,41 @@ class Schema:
 
     def _look_and_change(self) -> None:
         with self._engine.connect() as connection:
-            self.is_due = sa.inspect(connection).has_table(jobs.name)
-            if is_current(connection):
-                return
-        self._change()
-
-    def _change(self) -> None:
-        """An older version may be making tables at this moment: then what failed is there soon."""
-        for tries_left in reversed(range(TRIES)):
-            with self._unlimited.connect() as connection:
-                try:
-                    with connection.begin():
-                        lock(connection)
-                        if not is_current(connection):
-                            _make_or_migrate(connection)
-                    return
-                except DBAPIError:
-                    if not tries_left:
-                        raise
-            time.sleep(0.1)
+            found = version(connection)
+        if found is None or found < NEWEST:
+            self.is_due = found is not None
+            with self._unlimited.connect() as connection, connection.begin():
+                lock(connection)
+                _make_or_migrate(connection)
 
 
-def is_current(connection: sa.Connection) -> bool:
-    """Whether the ledger has all that this version needs; raises NewerLedger."""
-    version = _version(connection)
-    if version is None:
-        return False
-    major, minor = (int(number) for number in version.split("."))
+def version(connection: sa.Connection) -> tuple[int, int] | None:
+    """The ledger's version; None where there is no ledger yet, or not all of it. Raises OtherVersion."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(VERSION.name):
+        if inspector.has_table(jobs.name):
+            raise _older("a schema without a version")
+        return None
+    text = connection.execute(sa.select(VERSION.c.version_num)).scalar_one_or_none()
+    if text is None:  # whoever made it was killed
+        return None
+    major, minor = (int(number) for number in text.split("."))
     if major > NEWEST[0]:
-        raise NewerLedger(
-            f"The ledger (storage.ledger) has the schema {version} of a newer mkiso; this one knows {_text(NEWEST)}."
+        raise OtherVersion(
+            f"The ledger (storage.ledger) has the schema {text} of a newer mkiso; this one knows {_text(NEWEST)}."
             " Install the newer one on this host, too, or restore the copy of the ledger from before the upgrade."
         )
-    return (major, minor) >= NEWEST
+    if (major, minor) < FIRST:
+        raise _older(f"the schema {text}")
+    return major, minor
+
+
+def _older(what: str) -> OtherVersion:
+    return OtherVersion(
+        f"The ledger (storage.ledger) has {what} of an older mkiso; this one reads none before {_text(FIRST)}. Nothing"
+        " in it was changed. Move it away (of SQLite the file, with its -wal and -shm), or name another database in"
+        " storage.ledger: a new ledger is begun there."
+    )
 
 
 def lock(connection: sa.Connection) -> None:
@@ -253,33 +235,29 @@ def lock(connection: sa.Connection) -> None:
             raise TimeoutError
 
 
-def _version(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table(VERSION.name):
-        return None
-    return connection.execute(sa.select(VERSION.c.version_num)).scalar_one_or_none()
-
-
 def _make_or_migrate(connection: sa.Connection) -> None:
-    if sa.inspect(connection).has_table(jobs.name):
-        _migrate(connection)
-        return
-    metadata.create_all(connection)
-    VERSION.create(connection, checkfirst=True)
-    connection.execute(VERSION.insert().values(version_num=_text(NEWEST)))
+    """The version's table is the first one that is made, and its row the last: so nobody takes it for an older one."""
+    found = version(connection)
+    if found is None:
+        VERSION.create(connection, checkfirst=True)
+        metadata.create_all(connection)
+        connection.execute(VERSION.insert().values(version_num=_text(NEWEST)))
+    elif found < NEWEST:
+        _migrate(connection, found)
 
 
-def _migrate(connection: sa.Connection) -> None:
+def _migrate(connection: sa.Connection, found: tuple[int, int]) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command  # noqa: PLC0415  (it takes a third of a second)
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    told, began = {"found": _version(connection) or "none", "needed": _text(NEWEST)}, time.monotonic()
-    log.warning("the ledger is brought up to date", extra={"fields": told})
+    versions, began = {"found": _text(found), "needed": _text(NEWEST)}, time.monotonic()
+    log.warning("the ledger is brought up to date", extra={"fields": versions})
     command.upgrade(config, "head")
     log.info("the ledger is up to date", extra={"fields": {"seconds": round(time.monotonic() - began, 3)}})
 
 
-def _text(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))
+def _text(number: tuple[int, int]) -> str:
+    return ".".join(map(str, number))

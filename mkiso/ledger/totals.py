@@ -1,6 +1,6 @@
-"""What all finished jobs of a host come to, counted from their rows as they finish.
+"""What jobs that ended come to, counted in the transaction that ends a job; and forgetting those that did long ago.
 
-Forgetting jobs that ended long ago: their rows, numbers and instances; what they come to stays in the totals.
+Their rows, numbers and instances are forgotten; what was counted stays.
 
 What is forgotten cannot be had back, so a clock alone is not believed. A job's row tells when it was written: a clock
 that is more than a day beyond the newest one may be wrong; and so may one whose newest rows have a long gap before them
@@ -10,11 +10,10 @@ and are of less than a week, for they were written by that very clock.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from copy import deepcopy
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,24 +23,21 @@ from sqlalchemy.exc import IntegrityError
 
 from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.ledger.database import Database
-from mkiso.ledger.schema import UNFINISHED, forgotten, instances, job_accessions, jobs, ledger_time
+from mkiso.ledger.schema import UNFINISHED, instances, job_accessions, jobs, ledger_time, totals
 
-BATCH = 5_000
-TRIES = 3
 COUNTED = tuple(
-    jobs.c[name] for name in ("finished_at", "id", "kind", "state", "error", "received", "bytes", "seconds")
+    jobs.c[name] for name in ("id", "work_dir", "kind", "state", "error", "received", "bytes", "seconds", "finished_at")
 )
 JOBS, INSTANCES = 200, 5_000  # of one transaction, which so takes less than a second
 BREATH = 0.1  # for those who write meanwhile
 DAY, AGAIN = 86_400.0, 60.0
 WEEK, LONG_WEEKEND = 7 * DAY, 4 * DAY
 log = logging.getLogger("mkiso.ledger")
-FORGOTTEN = tuple(jobs.c[name] for name in ("id", "work_dir", "kind", "state", "error", "received", "bytes", "seconds"))
 
 
 @dataclass
 class Totals:
-    """Of finished jobs: how many by kind, state and error's code ("" where it is done), and what they did.
+    """Of one host's jobs that ended: how many by kind, state and error's code ("" where it is done), and what they did.
 
     `handed_out` are the bytes of those that are done, `seconds` are by phase.
     """
@@ -49,88 +45,31 @@ class Totals:
     jobs: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     instances: int = 0
     handed_out: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    mark: tuple[str, str] = ("", "")
-
-    def add(self, rows: Iterable[sa.RowMapping]) -> None:
-        """Count rows, in the order in which they finished."""
-        for row in rows:
-            self._add((row["kind"], row["state"], (row["error"] or {}).get("code", "")), 1, row)
-            self.mark = row["finished_at"], row["id"]
-
-    def add_forgotten(self, sums: Iterable[sa.RowMapping]) -> None:
-        """Count what jobs came to whose rows are gone."""
-        for row in sums:
-            self._add((row["kind"], row["state"], row["code"]), row["jobs"], row)
-
-    def _add(self, key: tuple[str, str, str], count: int, row: sa.RowMapping) -> None:
-        self.jobs[key] += count
-        self.instances += row["received"]
-        self.handed_out += row["bytes"] if row["state"] == "done" else 0
-        for phase, seconds in row["seconds"].items():
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+    seconds: Counter[str] = field(default_factory=Counter)
 
 
-class Counting:
-    """The totals of one identity's jobs: what has been counted is not read again.
+def read_totals(connection: sa.Connection, work_dir: str) -> Totals:
+    """The totals of a work_dir's identity."""
+    found = Totals()
+    query = sa.select(totals).where(totals.c.work_dir == work_dir, totals.c.jobs > 0)
+    for row in connection.execute(query).mappings():
+        found.jobs[row["kind"], row["state"], row["code"]] = row["jobs"]
+        found.instances += row["received"]
+        found.handed_out += row["bytes"] if row["state"] == "done" else 0
+        found.seconds.update(row["seconds"])
+    return found
 
-    A row may be written long after its job's end, finished anew, or taken out: wherever the rows up to the mark, and
-    those that were forgotten, are not as many as were counted, everything is counted again. So every process comes to
-    the same, and what is forgotten stays counted.
+
+def change(connection: sa.Connection, which: sa.ColumnElement[bool], values: Mapping[str, Any]) -> None:
+    """Write these values into the jobs' rows, and count what that makes of them.
+
+    A job may end anew, or turn out to run still: then what was counted of it is taken off. In SQLite the transaction is
+    to be alone.
     """
-
-    def __init__(self, database: Database, identity: Callable[[], str]) -> None:
-        self._database, self._identity = database, identity
-        self._totals, self._of = Totals(), ""
-        self._counting = threading.Lock()
-
-    def totals(self) -> Totals:
-        """The totals now. Raises LedgerUnavailable or DiskFull."""
-        with self._counting:
-            ours = self._identity()
-            if ours != self._of:
-                self._begin(ours)
-            for _ in range(TRIES):
-                while self._count_more(ours):
-                    pass
-                if self._counted(ours) == self._totals.jobs.total():
-                    return deepcopy(self._totals)
-                self._begin(ours)
-        raise LedgerUnavailable("Jobs are forgotten faster than others are counted. Ask again in a minute.")
-
-    def running(self) -> int:
-        """How many jobs are under way. Raises LedgerUnavailable or DiskFull."""
-        return self._scalar(jobs.c.finished_at.is_(None), jobs.c.work_dir == self._identity())
-
-    def _begin(self, ours: str) -> None:
-        query = sa.select(forgotten).where(forgotten.c.work_dir == ours)
-        sums = self._database.do(lambda connection: connection.execute(query).mappings().all())
-        self._totals, self._of = Totals(), ours
-        self._totals.add_forgotten(sums)
-
-    def _counted(self, ours: str) -> int:
-        """How many jobs there are up to the mark, and were, at one moment."""
-        moment, job_id = self._totals.mark
-        here = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.work_dir == ours)
-        before = here.where(jobs.c.finished_at < moment).scalar_subquery()
-        same_time = here.where(jobs.c.finished_at == moment, jobs.c.id <= job_id).scalar_subquery()
-        gone = sa.select(sa.func.coalesce(sa.func.sum(forgotten.c.jobs), 0)).where(forgotten.c.work_dir == ours)
-        query = sa.select(before + same_time + gone.scalar_subquery())
-        return int(self._database.do(lambda connection: connection.execute(query).scalar_one()))
-
-    def _count_more(self, ours: str) -> bool:
-        """Count a batch; whether there was one."""
-        moment, job_id = self._totals.mark
-        later = sa.or_(jobs.c.finished_at > moment, jobs.c.id > job_id)
-        batch = sa.select(*COUNTED).where(jobs.c.work_dir == ours, jobs.c.finished_at >= moment, later)
-        query = batch.order_by(jobs.c.finished_at, jobs.c.id).limit(BATCH)
-        rows = self._database.do(lambda connection: connection.execute(query).mappings().all())
-        self._totals.add(rows)
-        return len(rows) == BATCH
-
-    def _scalar(self, *conditions: Any) -> int:
-        query = sa.select(sa.func.count()).select_from(jobs).where(*conditions)
-        return self._database.do(lambda connection: connection.execute(query).scalar_one())
+    before = connection.execute(sa.select(*COUNTED).where(which).with_for_update()).mappings().all()
+    if before:
+        connection.execute(jobs.update().where(jobs.c.id.in_([row["id"] for row in before])).values(values))
+        count(connection, before, [{**row, **values} for row in before])
 
 
 @dataclass
@@ -142,9 +81,44 @@ class Sum:
     bytes: int = 0
     seconds: Counter[str] = field(default_factory=Counter)
 
+    def add(self, row: Mapping[Any, Any], times: int) -> None:
+        self.jobs += times
+        self.received += times * row["received"]
+        self.bytes += times * row["bytes"]
+        self.seconds.update({phase: times * seconds for phase, seconds in row["seconds"].items()})
+
+
+def count(connection: sa.Connection, before: Iterable[Any], after: Iterable[Any]) -> None:
+    """Count the rows of jobs that have ended, instead of what the same rows were before.
+
+    Every process adds in one order, so that no two wait for each other.
+    """
+    sums: dict[tuple[str, ...], Sum] = defaultdict(Sum)
+    for rows, times in ((before, -1), (after, 1)):
+        for row in rows:
+            if row["finished_at"]:
+                code = (row["error"] or {}).get("code", "")
+                sums[row["work_dir"][:36], row["kind"], row["state"], code[:64]].add(row, times)
+    for key, one in sorted(sums.items()):
+        if one != Sum():
+            _add(connection, key, one)
+
+
+def _add(connection: sa.Connection, key: tuple[str, ...], more: Sum) -> None:
+    named = dict(zip(("work_dir", "kind", "state", "code"), key, strict=True))
+    found = sa.and_(*(totals.c[name] == value for name, value in named.items()))
+    if connection.execute(sa.select(totals.c.jobs).where(found)).first() is None:
+        with suppress(IntegrityError), connection.begin_nested():  # another process may be the first
+            connection.execute(totals.insert().values(named | vars(Sum())))
+    old = connection.execute(sa.select(totals).where(found).with_for_update()).mappings().one()
+    values: dict[str, Any] = {name: old[name] + getattr(more, name) for name in ("jobs", "received", "bytes")}
+    values["seconds"] = Counter(old["seconds"])
+    values["seconds"].update(more.seconds)
+    connection.execute(totals.update().where(found).values(values))
+
 
 class Retention:
-    """Whoever forgets beside others forgets what is left, and nothing is counted twice."""
+    """Whoever forgets beside others forgets what is left."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -170,7 +144,7 @@ class Retention:
         Raises LedgerUnavailable or DiskFull: what was forgotten by then stays so.
         """
         before, count = ledger_time(_moment(self._believable()) - timedelta(days=days)), 0
-        while batch := self._forget_some(before):
+        while batch := self._database.do(lambda connection: _forget(connection, before), alone=True):
             count += batch
             time.sleep(BREATH)
         self._database.overwrite()
@@ -185,18 +159,11 @@ class Retention:
         if clock - known <= DAY:
             self._believed = clock, time.monotonic()
             return clock
-        told = {"clock": _moment(clock).isoformat(), "counted_from": _moment(known).isoformat()}
+        fields = {"clock": _moment(clock).isoformat(), "counted_from": _moment(known).isoformat()}
         level = logging.WARNING if clock - known > WEEK else logging.INFO
-        log.log(
-            level, "the clock is far beyond the ledger's last job: days are counted from that", extra={"fields": told}
-        )
+        text = "the clock is far beyond the ledger's last job: days are counted from that"
+        log.log(level, text, extra={"fields": fields})
         return known
-
-    def _forget_some(self, before: str) -> int:
-        try:
-            return self._database.do(lambda connection: _forget(connection, before), alone=True)
-        except IntegrityError:  # another host was the first to write a sum
-            return self._forget_some(before)
 
 
 def _moment(seconds: float) -> datetime:
@@ -224,52 +191,24 @@ def _last_written(connection: sa.Connection, until: float) -> float | None:
 
 
 def _forget(connection: sa.Connection, before: str) -> int:
+    """Forget the first jobs that ended before this time; how many."""
     ended = (jobs.c.finished_at < before, jobs.c.state.not_in(UNFINISHED))
-    oldest = sa.select(*FORGOTTEN).where(*ended).order_by(jobs.c.finished_at, jobs.c.id).limit(JOBS).with_for_update()
-    rows = _few_enough(connection, connection.execute(oldest).mappings().all())
-    ids = [row["id"] for row in rows]
+    oldest = sa.select(jobs.c.id).where(*ended).order_by(jobs.c.finished_at, jobs.c.id).limit(JOBS).with_for_update()
+    ids = _few_enough(connection, connection.execute(oldest).scalars().all())
     if ids:
-        for table in (instances, job_accessions):
-            connection.execute(table.delete().where(table.c.job_id.in_(ids)))
-        connection.execute(jobs.delete().where(jobs.c.id.in_(ids)))
-        for key, one in sorted(_sums(rows).items()):
-            _add(connection, key, one)
+        for column in (instances.c.job_id, job_accessions.c.job_id, jobs.c.id):
+            connection.execute(column.table.delete().where(column.in_(ids)))
     return len(ids)
 
 
-def _few_enough(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> Sequence[sa.RowMapping]:
+def _few_enough(connection: sa.Connection, ids: Sequence[str]) -> Sequence[str]:
     """The first ones, with INSTANCES instances at most; but one job at least."""
-    column, ids = instances.c.job_id, [row["id"] for row in rows]
+    column = instances.c.job_id
     counts = sa.select(column, sa.func.count()).where(column.in_(ids)).group_by(column)
     handed_out: dict[str, int] = dict(connection.execute(counts).all())
     taken = 0
-    for number, row in enumerate(rows):
-        taken += handed_out.get(row["id"], 0)
+    for number, job_id in enumerate(ids):
+        taken += handed_out.get(job_id, 0)
         if number and taken > INSTANCES:
-            return rows[:number]
-    return rows
-
-
-def _sums(rows: Sequence[sa.RowMapping]) -> dict[tuple[str, str, str, str], Sum]:
-    sums: dict[tuple[str, str, str, str], Sum] = {}
-    for row in rows:
-        code = (row["error"] or {}).get("code", "")
-        one = sums.setdefault((row["work_dir"][:36], row["kind"], row["state"], code[:64]), Sum())
-        one.jobs += 1
-        one.received += row["received"]
-        one.bytes += row["bytes"]
-        one.seconds.update(row["seconds"])
-    return sums
-
-
-def _add(connection: sa.Connection, key: tuple[str, str, str, str], more: Sum) -> None:
-    found = sa.and_(*(column == value for column, value in zip(forgotten.primary_key.columns, key, strict=True)))
-    old: Any = connection.execute(sa.select(forgotten).where(found).with_for_update()).mappings().first()
-    if old is None:
-        values = dict(zip(("work_dir", "kind", "state", "code"), key, strict=True)) | vars(more)
-        connection.execute(forgotten.insert().values(values))
-        return
-    seconds = Counter(old["seconds"])
-    seconds.update(more.seconds)
-    values = {name: old[name] + getattr(more, name) for name in ("jobs", "received", "bytes")}
-    connection.execute(forgotten.update().where(found).values(values | {"seconds": seconds}))
+            return ids[:number]
+    return ids

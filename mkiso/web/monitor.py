@@ -94,7 +94,7 @@ def _of_program(_service: Installation) -> Iterator[Metric]:
 
 def _of_jobs(service: Installation) -> Iterator[Metric]:
     service.config.storage.work_dir.stat()  # without it no job is this host's: counters that are left out do not fall
-    totals, running = service.ledger.counting.totals(), service.ledger.counting.running()
+    totals, running = service.ledger.totals(), service.ledger.running()
     ended = CounterMetricFamily(
         "mkiso_jobs", "Jobs that have ended, by the error's code where there was one.", labels=("kind", "state", "code")
     )

@@ -275,7 +275,7 @@ def serve(config: Config) -> None:
     if why := covering(config.media, config.media.layout):
         raise ConfigurationError(why)
     with suppress(LedgerUnavailable, DiskFull):
-        installation.ledger.refuse_newer()
+        installation.ledger.refuse_other_versions()
     installation.ledger.close()  # the workers have connections of their own
     installation.sweep()
     if why := unnamed(config.server):
@@ -313,21 +313,11 @@ def _prepare(installation: Installation) -> None:
         if not check.ok:
             log.warning("away at the start", extra={"fields": {"check": check.name, "found": check.found}})
     installation.status.known()  # so that the first page knows it
-    start(threading.Thread(target=_look_back, args=(installation,), name="history", daemon=True))
+    if days := installation.config.storage.keep_history:
+        start(threading.Thread(target=installation.ledger.retention.keep, args=(days,), name="history", daemon=True))
     with suppress(LedgerUnavailable, DiskFull):
         if swept := installation.clear_away():
             log.warning("cleared away after jobs whose process died", extra={"fields": {"count": len(swept)}})
-
-
-def _look_back(installation: Installation) -> None:
-    """What has ended before this start takes seconds to count: the first reader of /metrics need not wait for that.
-
-    Then what ended long ago is forgotten, now and every day.
-    """
-    with suppress(LedgerUnavailable, DiskFull):
-        installation.ledger.counting.totals()
-    if days := installation.config.storage.keep_history:
-        installation.ledger.retention.keep(days)
 
 
 def _is_stopping(worker: Any) -> bool:

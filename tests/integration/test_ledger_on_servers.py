@@ -1,18 +1,20 @@
-"""A ledger that hosts share, on PostgreSQL and MariaDB as they are: its upgrades, its totals, what it forgets."""
+"""A ledger that hosts share, on PostgreSQL and MariaDB as they are: its versions, its totals, what it forgets."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 from alembic import op
 
-from mkiso.errors import LedgerUnavailable
-from mkiso.ledger import totals
+from mkiso.errors import ConfigurationError, LedgerUnavailable
+from mkiso.ledger import schema, totals
 from mkiso.ledger.ledger import Ledger
 from tests.integration.test_ledger import MANY, Server, new_database, server, servers
-from tests.support.ledgers import layout, make, require_all_rows
+from tests.support.ledgers import OLDER, execute, layout, make, require_all_rows
 from tests.unit.test_retention import ended, forgotten_at_once, ids
 from tests.unit.test_totals import BUSY, House
 
@@ -20,8 +22,7 @@ __all__ = ("server", "servers")  # fixtures
 
 
 @pytest.fixture
-def house(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    monkeypatch.setattr(totals, "BATCH", 2)
+def house(server: Server) -> Iterator[House]:
     made = House(server.url)
     yield made
     made.ours.close()
@@ -31,7 +32,7 @@ def house(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 @pytest.fixture
 def first(server: Server) -> str:
     """A ledger as the first version made it; its URL."""
-    make(server.url, f"1.1.{'mariadb' if 'mysql' in server.url else 'postgresql'}.sql")
+    make(server.url, f"1.8.{'mariadb' if 'mysql' in server.url else 'postgresql'}.sql")
     return server.url
 
 
@@ -52,22 +53,51 @@ def new(server: Server) -> dict[str, Any]:
     return layout(url)
 
 
-def test_an_upgrade_that_was_cut_goes_on_and_keeps_every_row(
+@pytest.mark.parametrize(("change", "found"), OLDER)
+def test_a_ledger_of_an_older_version_is_refused_and_stays_as_it_is(
+    change: str, found: str, ledger: Ledger, first: str
+) -> None:
+    execute(first, change)
+    before = layout(first)
+    with pytest.raises(ConfigurationError, match=f"{found} of an older mkiso"):
+        ledger.prepare()
+    assert layout(first) == before
+
+
+def test_a_ledger_whose_making_was_cut_is_made_whole(
+    server: Server, new: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, make_some = Ledger(server.url, lambda: "W", set), partial(schema.metadata.create_all, tables=[schema.jobs])
+    with monkeypatch.context() as patched:
+        patched.setattr(schema.metadata, "create_all", cut(make_some))
+        with pytest.raises(LedgerUnavailable):
+            ledger.prepare()
+    assert layout(server.url) != new
+    ledger.prepare()
+    assert layout(server.url) == new
+    ledger.close()
+
+
+def test_an_upgrade_that_was_cut_goes_on_and_keeps_and_counts_every_row(
     ledger: Ledger, first: str, new: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create_index = op.create_index
-
-    def cut(*arguments: Any, **options: Any) -> None:
-        create_index(*arguments, **options)
-        raise ConnectionError
-
     with monkeypatch.context() as patched:
-        patched.setattr(op, "create_index", cut)
+        patched.setattr("alembic.op.create_table", cut(op.create_table))
         with pytest.raises(LedgerUnavailable):
             ledger.prepare()
     assert layout(first) != new
-    require_all_rows(ledger, "on disc")
+    require_all_rows(ledger)
     assert layout(first) == new
+
+
+def cut(work: Callable[..., object]) -> Callable[..., None]:
+    """Does it, and fails then."""
+
+    def cut_off(*arguments: Any, **options: Any) -> None:
+        work(*arguments, **options)
+        raise ConnectionError
+
+    return cut_off
 
 
 def test_processes_upgrade_at_once(first: str, server: Server, new: dict[str, Any]) -> None:
@@ -82,11 +112,17 @@ def test_each_host_counts_its_own_jobs(house: House) -> None:
     for second in (1, 1, 2, 3):
         house.end(second)
     house.end(2, house.theirs, state="failed", error=BUSY)
-    ours, theirs = (one.counting.totals() for one in (house.ours, house.theirs))
+    ours, theirs = (one.totals() for one in (house.ours, house.theirs))
     assert (ours.jobs, theirs.jobs) == ({("iso", "done", ""): 4}, {("iso", "failed", "busy"): 1})
     assert (ours.instances, ours.handed_out, ours.seconds) == (8, 40, {"queued": 2.0, "sending": 4.0})
     house.end(1)
-    assert (house.ours.counting.totals().instances, house.ours.counting.running()) == (10, 0)
+    assert (house.ours.totals().instances, house.ours.running()) == (10, 0)
+
+
+def test_jobs_that_end_at_once_are_all_counted(house: House) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(house.end, [1] * 40))
+    assert house.ours.totals().jobs == {("iso", "done", ""): 40}
 
 
 def test_hosts_that_forget_at_once_count_nothing_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,9 +131,9 @@ def test_hosts_that_forget_at_once_count_nothing_twice(house: House, monkeypatch
     for _ in range(20):
         ended(house, 9)
     young = ended(house, 0.9, house.theirs)
-    before = house.ours.counting.totals()
+    before = house.ours.totals()
     assert forgotten_at_once(house.ours, house.theirs) == 20
     assert ids(house.ours) == {young}
     again = House(house.url)
-    assert again.ours.counting.totals().jobs == before.jobs == {("iso", "done", ""): 20}
-    assert again.theirs.counting.totals().jobs == {("iso", "done", ""): 1}
+    assert again.ours.totals().jobs == before.jobs == {("iso", "done", ""): 20}
+    assert again.theirs.totals().jobs == {("iso", "done", ""): 1}

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from mkiso.errors import JobNotFound
 from mkiso.ledger import ledger as ledger_module
-from mkiso.ledger import totals
+from mkiso.ledger import schema, totals
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.schema import forgotten, instances, job_accessions, jobs, ledger_time
+from mkiso.ledger.schema import instances, job_accessions, jobs, ledger_time
 from mkiso.ledger.totals import DAY
 from tests.unit.test_totals import BUSY, House, house
 
@@ -71,23 +71,23 @@ def test_counters_never_fall(house: House, monkeypatch: pytest.MonkeyPatch) -> N
         ended(house, days)
     ended(house, 4, state="failed", error=BUSY, received=1)
     ended(house, 4, house.theirs, kind="relay")
-    before = house.ours.counting.totals()
+    before = house.ours.totals()
     house.ours.retention.forget(2)
     ended(house, 1)
     again = Ledger(house.url, lambda: "W", set)
     for ledger in (house.ours, again):
-        after = ledger.counting.totals()
+        after = ledger.totals()
         assert after.jobs == {("iso", "done", ""): 5, ("iso", "failed", "busy"): 1}
         assert (after.instances, after.handed_out) == (before.instances + 2, before.handed_out + 10)
         assert after.seconds == {"queued": 3.0, "sending": 6.0}
     again.close()
-    assert house.theirs.counting.totals().jobs == {("relay", "done", ""): 1}
+    assert house.theirs.totals().jobs == {("relay", "done", ""): 1}
 
 
-def test_no_patient_is_in_what_is_kept_of_forgotten_jobs(house: House) -> None:
+def test_no_patient_is_in_what_is_counted(house: House) -> None:
     ended(house, 3, error={"code": "busy", "detail": "DOE^JANE"}, state="failed")
     house.ours.retention.forget(2)
-    rows = house.ours._database.do(lambda connection: connection.execute(sa.select(forgotten)).all())
+    rows = house.ours._database.do(lambda connection: connection.execute(sa.select(schema.totals)).all())
     assert [tuple(row) for row in rows] == [("W", "iso", "failed", "busy", 1, 2, 10, {"queued": 0.5, "sending": 1.0})]
 
 
@@ -108,7 +108,7 @@ def test_several_may_forget_at_once_and_nothing_is_counted_twice(house: House, m
         ended(house, 9)
     assert forgotten_at_once(house.ours, house.theirs) == 30
     assert ids(house.ours) == set()
-    assert house.ours.counting.totals().jobs == {("iso", "done", ""): 30}
+    assert house.ours.totals().jobs == {("iso", "done", ""): 30}
 
 
 def test_nothing_of_a_forgotten_patient_is_left_in_the_files(house: House, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""What finished jobs come to: counted once, and again where the rows are no longer those that were counted."""
+"""What jobs that ended come to: counted as each ends, and once, whatever becomes of it or its row."""
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 
 from mkiso.errors import LedgerUnavailable
-from mkiso.ledger import totals
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.schema import jobs
 
@@ -60,7 +60,7 @@ def test_finished_jobs_are_counted_with_what_they_did(house: House) -> None:
     house.end(1)
     house.end(2, kind="relay", state="done")
     house.end(3, state="failed", error=BUSY, received=1)
-    found = house.ours.counting.totals()
+    found = house.ours.totals()
     assert found.jobs == {("iso", "done", ""): 1, ("relay", "done", ""): 1, ("iso", "failed", "busy"): 1}
     assert (found.instances, found.handed_out) == (5, 20)
     assert found.seconds == {"queued": 1.5, "sending": 3.0}
@@ -68,59 +68,71 @@ def test_finished_jobs_are_counted_with_what_they_did(house: House) -> None:
 
 def test_running_jobs_are_no_finished_ones(house: House) -> None:
     house.ours.open_job(str(uuid.uuid4()), "iso", ("A",), requester="x")
-    assert house.ours.counting.totals().jobs.total() == 0
-    assert (house.ours.counting.running(), house.theirs.counting.running()) == (1, 0)
+    assert house.ours.totals().jobs.total() == 0
+    assert (house.ours.running(), house.theirs.running()) == (1, 0)
 
 
 def test_another_hosts_jobs_are_not_counted(house: House) -> None:
     house.end(1)
     house.end(2, house.theirs)
     house.end(3, house.theirs)
-    assert [one.counting.totals().jobs.total() for one in (house.ours, house.theirs)] == [1, 2]
-
-
-def test_what_was_counted_is_not_read_again(house: House) -> None:
-    house.end(1)
-    house.ours.counting.totals()
-    house.change(jobs.update().values(received=1000))
-    house.end(2)
-    assert house.ours.counting.totals().instances == 4
-
-
-def test_more_than_a_batch_is_counted(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(totals, "BATCH", 3)
-    for number in range(7):
-        house.end(number // 4)
-    assert house.ours.counting.totals().jobs.total() == 7
-    house.end(1)
-    assert house.ours.counting.totals().jobs.total() == 8
+    assert [one.totals().jobs.total() for one in (house.ours, house.theirs)] == [1, 2]
 
 
 def test_a_row_that_is_written_late_is_counted(house: House) -> None:
     house.end(5)
-    house.ours.counting.totals()
     house.end(3)
-    assert house.ours.counting.totals().jobs.total() == 2
+    assert house.ours.totals().jobs.total() == 2
 
 
 def test_a_job_that_ends_anew_is_counted_once(house: House) -> None:
-    job_id = house.end(1, state="failed", error=BUSY)
+    job_id = house.end(1, state="failed", error=BUSY, seconds={"queued": 0.5})
     house.end(2)
-    house.ours.counting.totals()
-    house.ours.update(job_id, state="done", error=None, finished_at=moment(3))
-    assert house.ours.counting.totals().jobs == {("iso", "done", ""): 2}
+    house.ours.update(job_id, state="done", error=None, finished_at=moment(3), received=7)
+    found = house.ours.totals()
+    assert found.jobs == {("iso", "done", ""): 2}
+    assert (found.instances, found.handed_out, found.seconds) == (9, 20, {"queued": 1.0, "sending": 1.0})
 
 
-def test_rows_that_are_taken_out_are_counted_no_longer(house: House) -> None:
+def test_an_end_that_is_written_twice_is_counted_once(house: House) -> None:
+    job_id = house.end(1)
+    house.ours.update(job_id, state="done", finished_at=moment(1))
+    assert house.ours.totals().jobs == {("iso", "done", ""): 1}
+
+
+def test_a_job_that_was_taken_for_dead_and_runs_is_no_ended_one(house: House) -> None:
+    job_id = house.end(1, state="failed", error=BUSY)
+    house.ours.update(job_id, state="retrieving", error=None, finished_at=None)
+    assert (house.ours.totals().jobs, house.ours.totals().instances, house.ours.running()) == ({}, 0, 1)
+
+
+def test_jobs_that_others_end_are_counted_where_they_ran(house: House) -> None:
+    dead, cancelled = str(uuid.uuid4()), str(uuid.uuid4())
+    for job_id in (dead, cancelled):
+        house.ours.open_job(job_id, "iso", ("A",), requester="x")
+    house.change(jobs.update().values(alive_at=0))
+    house.theirs.request_cancel(cancelled)
+    assert house.theirs.abandon() == [dead]
+    assert house.ours.totals().jobs == {("iso", "failed", "internal"): 1, ("iso", "cancelled", "cancelled"): 1}
+    assert house.theirs.totals().jobs == {}
+
+
+def test_jobs_that_end_at_once_are_all_counted(house: House) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(house.end, range(40)))
+    assert house.ours.totals().jobs == {("iso", "done", ""): 40}
+
+
+def test_rows_that_are_taken_out_stay_counted(house: House) -> None:
     job_id = house.end(1)
     house.end(2)
-    house.ours.counting.totals()
+    house.change(sa.text(f"DELETE FROM job_accessions WHERE job_id = '{job_id}'"))
     house.change(sa.text(f"DELETE FROM jobs WHERE id = '{job_id}'"))
-    assert house.ours.counting.totals().jobs.total() == 1
+    assert house.ours.totals().jobs.total() == 2
 
 
 def test_a_ledger_that_is_away_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ledger = Ledger(f"sqlite:///{tmp_path}/file/ledger.db", lambda: "W", set)
     with pytest.raises(LedgerUnavailable):
-        ledger.counting.totals()
+        ledger.totals()

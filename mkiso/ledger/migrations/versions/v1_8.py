@@ -1,12 +1,7 @@
-"""How many instances, and which, came whole and are not well-formed."""
+"""The first schema, from which ledgers are migrated: nothing older is read, and new ledgers are made without this."""
 
-import sqlalchemy as sa
-
-from mkiso.ledger.migrations.steps import add_column
-
-revision, down_revision = "1.8", "1.7"
+revision, down_revision = "1.8", None
 
 
 def upgrade() -> None:
-    add_column("jobs", sa.Column("malformed", sa.Integer))
-    add_column("instances", sa.Column("malformed", sa.Boolean))
+    """A ledger of this version is as it is to be."""
