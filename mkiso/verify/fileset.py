@@ -187,7 +187,7 @@ CHECKS = (
     ("PATIENT", patients),
     ("STUDY", partial(of_types, kinds=("STUDY",))),
     ("SERIES", partial(of_types, kinds=("SERIES",))),
-    ("IMAGE", partial(of_types, kinds=IMAGES)),
+    ("IMAGE", partial(of_types, kinds=IMAGE_KEYS)),
     ("SR, KO, PR", partial(of_types, kinds=DOCUMENTS)),
     ("other records", partial(of_types, kinds=OTHERS)),
     ("unique identifiers", unique),

@@ -165,7 +165,7 @@ def test_a_dicomdir_of_more_records_than_the_disc_has_files_is_not_taken_apart()
     ],
 )
 def test_a_page_that_would_fill_the_memory_is_no_page(content: bytes, said: str) -> None:
-    assert said in str(disc.read_page("A.HTM", XHTML + content, 10_000).fault)
+    assert said in str(disc_module.read_page("A.HTM", XHTML + content, 10_000).fault)
 
 
 def test_text_of_many_equals_signs_is_a_page() -> None:
