@@ -33,8 +33,8 @@ class EventFormatter(logging.Formatter):
             event = {"time": time, "level": record.levelname, "event": name, **fields}
             return json.dumps(event | ({"trace": trace} if trace else {}), default=str)
         words = " ".join(f"{key}={_as_word(value)}" for key, value in fields.items())
-        line = f"{time} {record.levelname:<7} {_printable(name)} {words}".rstrip()
-        return "\n".join((line, *(f"  {_printable(one)}" for one in trace.splitlines())))
+        line = f"{time} {record.levelname:<7} {printable(name)} {words}".rstrip()
+        return "\n".join((line, *(f"  {printable(one)}" for one in trace.splitlines())))
 
 
 def set_up(level: int = logging.INFO) -> None:
@@ -86,13 +86,14 @@ def _as_word(value: object) -> str:
         value = ",".join(f"{key}:{one}" for key, one in value.items())
     elif isinstance(value, list | tuple):
         value = ",".join(map(str, value))
-    text = _printable(str(value))
+    text = printable(str(value))
     if " " not in text and '"' not in text:
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A text of which nothing commands a terminal: what comes from strangers is shown so."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from playwright.sync_api import Browser
 
 from mkiso.browse.pages import write_pages
-from mkiso.browse.shown import WEB, Picture, Report, Viewer
+from mkiso.browse.shown import WEB, Picture, ShownReport, Viewer
 from tests.support import datasets
 from tests.support.browser import chromium, watched_page
 from tests.support.shown import BODY, about, jpeg, patient, picture, series
@@ -46,7 +46,7 @@ def main() -> None:
 
 def _disc(stage: Path) -> None:
     topogram, slices = [picture(1)], [picture(at, number=str(at * 15)) for at in range(2, 14)]
-    report = Report("1", "Radiology Report", BODY)
+    report = ShownReport("1", "Radiology Report", BODY)
     everything = patient(
         series(1, *topogram, description="Topogram", instances=1),
         series(2, *slices, description="Thorax venous 3.0"),

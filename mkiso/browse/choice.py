@@ -1,9 +1,8 @@
 """What of a series is shown: some of its frames, evenly spaced, and its reports, documents and the rest.
 
-The frames of a series' images, one after another, are one sequence. Headers are read only where an instance
-may have several frames, or where its class does not tell whether it is an image.
-
-Instances' headers as texts for people: whatever a stranger wrote there, nothing is raised.
+The frames of a series' images, one after another, are one sequence. A header is read only where an instance may have
+several frames, or where its class does not tell whether it is an image; it gives texts for people, and whatever a
+stranger wrote there, nothing is raised.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pydicom import Dataset, uid
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
-from mkiso.browse.shown import Check
+from mkiso.browse.shown import Checkpoint
 from mkiso.dicom.datasets import CHARACTER_SET, Unreadable, first_item, read, values
 from mkiso.dicom.headers import read_keys
 from mkiso.dicom.instances import Instance
@@ -29,7 +28,7 @@ from mkiso.dicom.instances import Instance
 DIGITS = 9
 DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots before DICOM 3 (PS3.5 6.2)
 A_DISC, A_SERIES = 120, 120
-ASKED = 500  # headers of a series; what lies behind is taken to have one frame, and no pixels
+MOST_HEADERS = 500  # that are read of a series; what lies behind is taken to have one frame, and no pixels
 REPORT = "1.2.840.10008.5.1.4.1.1.88."
 IMAGE = re.compile(
     r".* Image Storage\b.*|Enhanced US Volume Storage|RT Dose Storage|Segmentation Storage|Parametric Map Storage"
@@ -149,7 +148,7 @@ class _Series:
         return Wanted(self.instances[at], Kind.IMAGE, numbers, self.ends[at] - begin)
 
 
-def choose(series: Iterable[Sequence[Instance]], pictures: int, checkpoint: Check) -> list[list[Wanted]]:
+def choose(series: Iterable[Sequence[Instance]], pictures: int, checkpoint: Checkpoint) -> list[list[Wanted]]:
     """What is shown of each series, in its order; at most so many pictures of one, and A_DISC of all."""
     looked_at = [_looked_at(one, pictures > 0, checkpoint) for one in series]
     given = shares([one.frames for one in looked_at], pictures, A_DISC)
@@ -171,19 +170,29 @@ def spread(count: int, of: int) -> list[int]:
     return [(2 * part + 1) * of // (2 * count) for part in range(count)]
 
 
-def _looked_at(instances: Sequence[Instance], with_frames: bool, checkpoint: Check) -> _Series:
-    asked = iter(range(ASKED))
+def _looked_at(instances: Sequence[Instance], with_frames: bool, checkpoint: Checkpoint) -> _Series:
+    headers_left = MOST_HEADERS
 
-    def asks() -> bool:
+    def may_be_read() -> bool:
+        nonlocal headers_left
         checkpoint()
-        return next(asked, None) is not None
+        headers_left -= 1
+        return headers_left >= 0
 
-    kinds = [_kind(one) or (_kind_by_header(one) if asks() else Kind.OTHER) for one in instances]
-    counts = [
-        0 if kind is not Kind.IMAGE else _frames(one) if with_frames and _may_have_frames(one) and asks() else 1
-        for one, kind in zip(instances, kinds, strict=True)
-    ]
-    return _Series(instances, kinds, list(accumulate(counts)))
+    def kind_of(instance: Instance) -> Kind:
+        if kind := _kind(instance):
+            return kind
+        return Kind.IMAGE if may_be_read() and Header(instance.path, ["Rows"]).number("Rows") else Kind.OTHER
+
+    def frames_of(instance: Instance, kind: Kind) -> int:
+        if kind is not Kind.IMAGE:
+            return 0
+        if not with_frames or instance.sop_class_uid in SINGLE_FRAME or not may_be_read():
+            return 1
+        return max(1, Header(instance.path, ["NumberOfFrames"]).number("NumberOfFrames"))
+
+    kinds = [kind_of(one) for one in instances]
+    return _Series(instances, kinds, list(accumulate(map(frames_of, instances, kinds))))
 
 
 def _kind(instance: Instance) -> Kind | None:
@@ -196,15 +205,3 @@ def _kind(instance: Instance) -> Kind | None:
     if sop_class.name == sop_class:
         return None
     return Kind.IMAGE if IMAGE.fullmatch(sop_class.name) else Kind.OTHER
-
-
-def _kind_by_header(instance: Instance) -> Kind:
-    return Kind.IMAGE if Header(instance.path, ["Rows"]).number("Rows") else Kind.OTHER
-
-
-def _may_have_frames(instance: Instance) -> bool:
-    return instance.sop_class_uid not in SINGLE_FRAME
-
-
-def _frames(instance: Instance) -> int:
-    return max(1, Header(instance.path, ["NumberOfFrames"]).number("NumberOfFrames"))

@@ -1,8 +1,7 @@
 """What a person sees of a disc: pictures, reports and documents, made while its DICOMDIR is.
 
-It only reads the staged files, two at a time. What cannot be shown is told as such, and fails no disc.
-
-Patients, studies and series (PS3.3 A.1.2) as pages name them, by the header of the first instance of each.
+It only reads the staged files, two at a time. What cannot be shown is told as such, and fails no disc. Patients,
+studies and series (PS3.3 A.1.2) are named by the header of the first instance of each.
 """
 
 from __future__ import annotations
@@ -16,7 +15,20 @@ from pathlib import Path
 from mkiso.browse.choice import Header, Kind, Wanted, choose
 from mkiso.browse.pictures import nothing, pictures
 from mkiso.browse.reports import document, report
-from mkiso.browse.shown import WEB, Bench, Check, Deadline, Item, Late, Maker, Nothing, Patient, Series, Study, Why
+from mkiso.browse.shown import (
+    WEB,
+    Bench,
+    Checkpoint,
+    Item,
+    Late,
+    Maker,
+    Nothing,
+    ShownPatient,
+    ShownSeries,
+    ShownStudy,
+    Why,
+    on_time,
+)
 from mkiso.dcmtk.converters import Converter, TooLarge
 from mkiso.dicom.datasets import page_name
 from mkiso.dicom.instances import Instance
@@ -42,7 +54,7 @@ class _Known:
 
     first: Instance
     header: Header
-    series: Series
+    series: ShownSeries
 
 
 def series_of(instances: Iterable[Instance]) -> list[list[Instance]]:
@@ -54,7 +66,7 @@ def series_of(instances: Iterable[Instance]) -> list[list[Instance]]:
     return [series for studies in patients.values() for study in studies.values() for series in study.values()]
 
 
-def patients_of(series: Iterable[tuple[Sequence[Instance], Sequence[Item]]]) -> tuple[Patient, ...]:
+def patients_of(series: Iterable[tuple[Sequence[Instance], Sequence[Item]]]) -> tuple[ShownPatient, ...]:
     """The patients of these series, in the order of `series_of`, with what is shown of each."""
     known = [_known(instances, items) for instances, items in series]
     return tuple(_patient(list(one)) for _, one in groupby(known, lambda one: one.first.patient_id))
@@ -63,20 +75,20 @@ def patients_of(series: Iterable[tuple[Sequence[Instance], Sequence[Item]]]) -> 
 def _known(instances: Sequence[Instance], items: Sequence[Item]) -> _Known:
     first, header = instances[0], Header(instances[0].path, KEYWORDS)
     number, modality, description = map(header.text, ("SeriesNumber", "Modality", "SeriesDescription"))
-    return _Known(first, header, Series(number, modality, description, len(instances), tuple(items)))
+    return _Known(first, header, ShownSeries(number, modality, description, len(instances), tuple(items)))
 
 
-def _patient(series: Sequence[_Known]) -> Patient:
+def _patient(series: Sequence[_Known]) -> ShownPatient:
     first, header = series[0].first, series[0].header
     studies = (_study(list(one)) for _, one in groupby(series, lambda one: one.first.study_uid))
     name, born, sex = page_name(header.text("PatientName")), header.date("PatientBirthDate"), header.text("PatientSex")
-    return Patient(name, first.patient_id, born, sex, tuple(studies))
+    return ShownPatient(name, first.patient_id, born, sex, tuple(studies))
 
 
-def _study(series: Sequence[_Known]) -> Study:
+def _study(series: Sequence[_Known]) -> ShownStudy:
     header = series[0].header
     description, accession = map(header.text, ("StudyDescription", "AccessionNumber"))
-    return Study(header.date("StudyDate"), description, accession, tuple(one.series for one in series))
+    return ShownStudy(header.date("StudyDate"), description, accession, tuple(one.series for one in series))
 
 
 @dataclass(frozen=True)
@@ -89,17 +101,17 @@ class _Task:
     files: tuple[str, ...]
 
 
-def show(instances: Sequence[Instance], stage: Path, maker: Maker, checkpoint: Check) -> tuple[Patient, ...]:
+def show(instances: Sequence[Instance], stage: Path, maker: Maker, checkpoint: Checkpoint) -> tuple[ShownPatient, ...]:
     """Make what is shown of the staged instances in the stage's WEB; what each patient's studies are, in their order.
 
-    `checkpoint` is asked from three threads. Raises what it raises, and DiskFull; nothing else fails it.
+    `checkpoint` is called from three threads. What it raises ends this, as DiskFull does, and nothing else.
     """
     (stage / WEB).mkdir(exist_ok=True)
     series = series_of(instances)
     tasks = _tasks(choose(series, maker.pictures, checkpoint), min(PAGES, maker.pictures))
     with tempfile.TemporaryDirectory(prefix="pictures-", dir=maker.directory) as room:
-        deadline = Deadline(maker.limit_of_all, checkpoint)
-        converter = Converter(maker.dcmtk_dir, maker.directory, deadline.checkpoint, maker.limit)
+        in_time = on_time(maker.limit_of_all, checkpoint)
+        converter = Converter(maker.dcmtk_dir, maker.directory, in_time, maker.limit)
         items = _made(tasks, Bench(converter, Path(room), stage / WEB))
     return patients_of((one, items.get(at, ())) for at, one in enumerate(series))
 

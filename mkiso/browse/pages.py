@@ -1,16 +1,9 @@
 """The pages of a `pdi` disc, for any browser: XHTML without script and CSS, below a Content-Security-Policy.
 
-Links are relative and in lower case, as the names are, so that they hold on a case-sensitive copy as on ISO 9660.
-
-Templates of the disc's pages, and what becomes of a hostile or unreadable text in them.
-
-Every text is escaped, and nothing that XML cannot hold is left in it (XML 1.0, 2.2), so that a page parses as XML.
-
-How the pages of a disc hang together: a page a series, a page a report, named once and in order.
-
-What things are called on the pages where they may lack a number, a title or a description.
-
-What of a disc goes into PHONE.HTM: one file, since a phone loads no neighbours, of eight megabytes at most.
+A series has a page, and a report; INDEX.HTM leads to all of them. PHONE.HTM is one file, since a phone loads no
+neighbours, of eight megabytes at most. Links are relative and in lower case, as the names are, so that they hold on a
+case-sensitive copy as on ISO 9660. Every text is escaped, and nothing that XML cannot hold is left in it (XML 1.0,
+2.2), so that a page parses as XML, whatever an instance says.
 """
 
 from __future__ import annotations
@@ -20,11 +13,11 @@ import functools
 import itertools
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,7 +25,18 @@ from markupsafe import Markup, escape
 
 import mkiso
 from mkiso.browse.reports import NOT_XML
-from mkiso.browse.shown import WEB, About, Document, Nothing, Patient, Picture, Report, Series, Study, Why
+from mkiso.browse.shown import (
+    WEB,
+    About,
+    Document,
+    Nothing,
+    Picture,
+    ShownPatient,
+    ShownReport,
+    ShownSeries,
+    ShownStudy,
+    Why,
+)
 from mkiso.texts import texts
 
 REPLACEMENT = "\ufffd"
@@ -44,6 +48,7 @@ LARGEST = 8_000_000
 ROOM_FOR_COUNTS = 500  # the sentence that says how many pictures are left out
 INDEX, PHONE = "INDEX.HTM", "PHONE.HTM"
 Render = Callable[..., str]
+T = TypeVar("T")
 
 
 @functools.cache
@@ -117,7 +122,7 @@ def link(name: str) -> str:
 @dataclass(frozen=True)
 class ReportPage:
     file: str
-    report: Report
+    report: ShownReport
 
 
 @dataclass(frozen=True)
@@ -125,18 +130,29 @@ class SeriesPage:
     """`place` counts from 1, over all patients; `file` is the page's below the folder of web content."""
 
     place: int
-    patient: Patient
-    study: Study
-    series: Series
+    patient: ShownPatient
+    study: ShownStudy
+    series: ShownSeries
     reports: tuple[ReportPage, ...]
 
     @property
     def file(self) -> str:
         return f"s{self.place:07}.htm"
 
+    def _items(self, kind: type[T]) -> tuple[T, ...]:
+        return tuple(item for item in self.series.items if isinstance(item, kind))
+
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        return tuple(item for item in self.series.items if isinstance(item, Picture))
+        return self._items(Picture)
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        return self._items(Document)
+
+    @property
+    def not_shown(self) -> tuple[Nothing, ...]:
+        return self._items(Nothing)
 
     @property
     def middle(self) -> Picture | None:
@@ -144,28 +160,20 @@ class SeriesPage:
         return self.pictures[len(self.pictures) // 2] if self.pictures else None
 
     @property
-    def not_shown(self) -> tuple[Nothing, ...]:
-        return tuple(item for item in self.series.items if isinstance(item, Nothing))
-
-    @property
     def kinds_not_shown(self) -> Mapping[tuple[str, Why], int]:
         """How many instances of a kind are not shown for the same reason."""
         return Counter((one.kind, one.why) for one in self.not_shown)
 
-    @property
-    def documents(self) -> tuple[Document, ...]:
-        return tuple(item for item in self.series.items if isinstance(item, Document))
-
 
 # Patients with their studies, and these with the pages of their series.
-Parts = Sequence[tuple[Patient, Sequence[tuple[Study, Sequence[SeriesPage]]]]]
+Parts = Sequence[tuple[ShownPatient, Sequence[tuple[ShownStudy, Sequence[SeriesPage]]]]]
 
 
-def outline(patients: Iterable[Patient]) -> Parts:
+def outline(patients: Iterable[ShownPatient]) -> Parts:
     """Every series and report with the page that it has."""
     places, reports = itertools.count(1), itertools.count(1)
 
-    def page(patient: Patient, study: Study, series: Series) -> SeriesPage:
+    def page(patient: ShownPatient, study: ShownStudy, series: ShownSeries) -> SeriesPage:
         return SeriesPage(next(places), patient, study, series, _report_pages(series, reports))
 
     return [
@@ -178,47 +186,46 @@ def series_pages(parts: Parts) -> list[SeriesPage]:
     return [page for _, studies in parts for _, pages in studies for page in pages]
 
 
-def _report_pages(series: Series, numbers: Iterator[int]) -> tuple[ReportPage, ...]:
-    reports = (item for item in series.items if isinstance(item, Report))
+def _report_pages(series: ShownSeries, numbers: Iterator[int]) -> tuple[ReportPage, ...]:
+    reports = (item for item in series.items if isinstance(item, ShownReport))
     return tuple(ReportPage(f"r{next(numbers):07}.htm", report) for report in reports)
 
 
 @dataclass(frozen=True)
 class Titles:
-    """Plain texts, in the language of `said`: whoever puts one into a page escapes it."""
+    """What things are called where they may lack a number, a title or a description.
 
-    said: Mapping[str, str]
+    Plain texts, made of a language's `phrases`: whoever puts one into a page escapes it.
+    """
 
-    def study(self, study: Study) -> str:
-        return _joined(" ", readable_date(study.date), study.description) or self.said["study"]
+    phrases: Mapping[str, str]
 
-    def series(self, series: Series) -> str:
-        number = self.said["series_number"].format(number=series.number).strip()
-        return _joined(": ", number, _joined(", ", series.modality, series.description))
+    def study(self, study: ShownStudy) -> str:
+        return _joined(" ", readable_date(study.date), study.description) or self.phrases["study"]
 
-    def series_without_modality(self, series: Series) -> str:
-        return _joined(": ", self.said["series_number"].format(number=series.number).strip(), series.description)
+    def series(self, series: ShownSeries, with_modality: bool = True) -> str:
+        kind = series.modality if with_modality else ""
+        return _joined(": ", self._numbered("series_number", series.number), _joined(", ", kind, series.description))
 
-    def report(self, report: Report) -> str:
-        return report.title or self.said["report"].format(number=report.number).strip()
+    def report(self, report: ShownReport) -> str:
+        return report.title or self._numbered("report", report.number)
 
     def document(self, document: Document) -> str:
-        return document.title or self.said["document"].format(number=document.number).strip()
+        return document.title or self._numbered("document", document.number)
 
     def picture(self, picture: Picture) -> str:
-        kind = "document" if picture.is_page else "image"
-        return _joined(", ", self.said[kind].format(number=picture.number).strip(), self._frame(picture))
+        kind, which = ("document", "page") if picture.is_page else ("image", "frame")
+        name = self._numbered(kind, picture.number)
+        if picture.frames == 1 and not picture.is_page:
+            return _joined(", ", name)
+        return _joined(", ", name, self.phrases[which].format(**{which: picture.frame, "frames": picture.frames}))
 
-    def alternative(self, series: Series, picture: Picture) -> str:
+    def alternative(self, series: ShownSeries, picture: Picture) -> str:
         """What a picture is for those who do not see it."""
         return _joined(", ", series.modality, series.description, self.picture(picture))
 
-    def _frame(self, picture: Picture) -> str:
-        if picture.is_page:
-            return self.said["page"].format(page=picture.frame)
-        if picture.frames == 1:
-            return ""
-        return self.said["frame"].format(frame=picture.frame, frames=picture.frames)
+    def _numbered(self, key: str, number: str) -> str:
+        return self.phrases[key].format(number=number).strip()
 
 
 def _joined(between: str, *parts: str) -> str:
@@ -226,19 +233,28 @@ def _joined(between: str, *parts: str) -> str:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class OnPhone:
     """What PHONE.HTM holds: pictures as base64 by their file, reports by their page's file, the first `series`."""
 
     series: int
-    series_in_all: int
-    pictures: Mapping[str, str] = field(default_factory=dict)
-    reports: frozenset[str] = frozenset()
+    pictures: Mapping[str, str]
+    reports: Set[str] = frozenset()
 
 
-def phone_page(pages: Sequence[SeriesPage], web: Path, render: Callable[[Chosen], str]) -> bytes:
+def phone_page(pages: Sequence[SeriesPage], web: Path, render: Callable[[OnPhone], str]) -> bytes:
     """The page with as much as fits: each series' middle picture, the reports, then pictures evenly apart."""
-    chosen, room = _frame(pages, render)
-    return render(_filled(chosen, pages[: chosen.series], web, room)).encode()
+    series, room = _fitting(pages, render)
+    pictures: dict[str, str] = {}
+    reports: set[str] = set()
+    for one in _by_importance(pages[:series]):
+        size = _size(one, web)
+        if size <= room and one.file not in pictures:
+            room -= size
+            if isinstance(one, ReportPage):
+                reports.add(one.file)
+            else:
+                pictures[one.file] = base64.b64encode((web / one.file).read_bytes()).decode()
+    return render(OnPhone(series, pictures, reports)).encode()
 
 
 def evenly(count: int) -> Iterator[int]:
@@ -252,29 +268,15 @@ def evenly(count: int) -> Iterator[int]:
             spans += ((start, middle), (middle + 1, end))
 
 
-def _frame(pages: Sequence[SeriesPage], render: Callable[[Chosen], str]) -> tuple[Chosen, int]:
+def _fitting(pages: Sequence[SeriesPage], render: Callable[[OnPhone], str]) -> tuple[int, int]:
     """As many series as their texts alone leave room for, and that room in bytes."""
     count = len(pages)
     while True:
-        chosen = Chosen(count, len(pages), {one.file: "" for page in pages[:count] for one in page.pictures})
-        room = LARGEST - ROOM_FOR_COUNTS - len(render(chosen).encode())
+        texts_alone = OnPhone(count, {one.file: "" for page in pages[:count] for one in page.pictures})
+        room = LARGEST - ROOM_FOR_COUNTS - len(render(texts_alone).encode())
         if room >= 0 or not count:
-            return chosen, room
+            return count, room
         count //= 2
-
-
-def _filled(frame: Chosen, pages: Sequence[SeriesPage], web: Path, room: int) -> Chosen:
-    pictures: dict[str, str] = {}
-    reports: set[str] = set()
-    for one in _by_importance(pages):
-        size = _size(one, web)
-        if size <= room and one.file not in pictures:
-            room -= size
-            if isinstance(one, ReportPage):
-                reports.add(one.file)
-            else:
-                pictures[one.file] = base64.b64encode((web / one.file).read_bytes()).decode()
-    return Chosen(frame.series, frame.series_in_all, pictures, frozenset(reports))
 
 
 def _by_importance(pages: Sequence[SeriesPage]) -> Iterator[Picture | ReportPage]:
@@ -292,7 +294,7 @@ def _size(one: Picture | ReportPage, web: Path) -> int:
     return -(-(web / one.file).stat().st_size // 3) * 4
 
 
-def write_pages(patients: Sequence[Patient], about: About, stage: Path) -> None:
+def write_pages(patients: Sequence[ShownPatient], about: About, stage: Path) -> None:
     """INDEX.HTM and PHONE.HTM at the root of `stage`, and beside the pictures in `ihe_pdi` all that they link to.
 
     The pictures and documents of the patients are there already.
@@ -309,15 +311,19 @@ def write_pages(patients: Sequence[Patient], about: About, stage: Path) -> None:
 
 
 def _rendered(about: About, template: str, **values: Any) -> str:
-    said, page = texts(about.language), environment().get_template(template)
-    return page.render(
-        about=about,
-        version=mkiso.__version__,
-        t=said["pages"],
-        why=said["why"],
-        sex=said["sex"],
-        titles=Titles(said["pages"]),
-        **values,
+    phrases = texts(about.language)
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            about=about,
+            version=mkiso.__version__,
+            t=phrases["pages"],
+            why=phrases["why"],
+            sex=phrases["sex"],
+            titles=Titles(phrases["pages"]),
+            **values,
+        )
     )
 
 
@@ -330,10 +336,11 @@ def _pages(render: Render, pages: Sequence[SeriesPage]) -> Iterator[tuple[str, s
             yield one.file, render("report.htm", report=one.report, **values)
 
 
-def _phone(render: Render, parts: Parts, chosen: Chosen) -> str:
-    shown = series_pages(parts)[: chosen.series]
+def _phone(render: Render, parts: Parts, chosen: OnPhone) -> str:
+    pages = series_pages(parts)
+    shown = pages[: chosen.series]
     left_out = {
-        "series": chosen.series_in_all - chosen.series,
+        "series": len(pages) - chosen.series,
         "pictures": sum(len(page.pictures) for page in shown) - len(chosen.pictures),
         "reports": sum(len(page.reports) for page in shown) - len(chosen.reports),
     }

@@ -1,12 +1,11 @@
 """Pictures of an instance's frames, properly windowed, small enough for a page.
 
-How instances' pixels are encoded (PS3.5 A), and how large they are when they are decoded.
+What programs can make of its pixels is known by how these are encoded (PS3.5 A), and how large they are decoded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from pydicom import uid
@@ -68,7 +67,7 @@ def pixel_bytes(header: Header) -> int:
 def pictures(bench: Bench, wanted: Wanted, files: Sequence[str]) -> Iterator[Picture | Nothing]:
     """Each frame that is wanted, in the file of its name; why not, where there is nothing to be seen.
 
-    Raises TooLarge where it would take too much, and what `make_picture` raises.
+    Raises TooLarge where it would take too much; Late and ToolTimeout where it takes too long; Internal, Busy.
     """
     instance, header = wanted.instance, Header(wanted.instance.path, KEYWORDS)
     if instance.is_deflated:
@@ -77,50 +76,40 @@ def pictures(bench: Bench, wanted: Wanted, files: Sequence[str]) -> Iterator[Pic
         why = Why.BROKEN if header.broken else Why.NO_PIXELS
         yield from (nothing(instance, why) for _ in wanted.frames)
         return
-    with ExitStack() as held:
-        source = _Source(bench, instance, header, held)
+    program = converters.gdcmconv_installed() if instance.transfer_syntax in GDCM_DECODES else None
+    source = instance.path if instance.transfer_syntax in DECODED_BY_DCMTK else None
+    missed = nothing(instance, Why.BROKEN if source or program else Why.SYNTAX)
+    raw = bench.path(instance, "raw")
+    try:
         for frame, file in zip(wanted.frames, files, strict=True):
-            size = source.picture(bench.web / file, frame)
-            yield Picture(file, *size, instance.instance_number, frame, wanted.of) if size else source.missed
+            size = _picture(bench, header, source, bench.web / file, frame)
+            if size is None and program:  # from here on of what gdcmconv makes of it
+                source, program = raw if _decoded(bench, header, program, instance, raw) else source, None
+                size = _picture(bench, header, source, bench.web / file, frame)
+            yield Picture(file, *size, instance.instance_number, frame, wanted.of) if size else missed
+    finally:
+        raw.unlink(missing_ok=True)
 
 
 def nothing(instance: Instance, why: Why) -> Nothing:
     return Nothing(instance.instance_number, uid.UID(instance.sop_class_uid).name, why)
 
 
-class _Source:
-    """The file that frames are taken from: the instance's, and from the first that fails on one that gdcmconv made."""
-
-    def __init__(self, bench: Bench, instance: Instance, header: Header, held: ExitStack) -> None:
-        self._bench, self._instance, self._header, self._held = bench, instance, header, held
-        self._file: Path | None = instance.path if instance.transfer_syntax in DECODED_BY_DCMTK else None
-        self._program = converters.gdcmconv_installed() if instance.transfer_syntax in GDCM_DECODES else None
-        known = self._file or self._program
-        self.missed = nothing(instance, Why.BROKEN if known else Why.SYNTAX)
-
-    def picture(self, picture: Path, frame: int) -> tuple[int, int] | None:
-        size = self._picture(picture, frame)
-        if size is None and self._program:
-            self._file, self._program = self._decoded(self._program) or self._file, None
-            size = self._picture(picture, frame)
-        return size
-
-    def _picture(self, picture: Path, frame: int) -> tuple[int, int] | None:
-        if self._file is None:
-            return None
-        _require_few(frame_bytes(self._header), LARGEST)
-        views = (View(frame, window, _scale(self._header)) for window in _windows(self._header))
-        made = (make_picture(self._bench.converter, self._file, picture, view) for view in views)
-        return next((size for size in made if size), None)
-
-    def _decoded(self, program: str) -> Path | None:
-        _require_few(pixel_bytes(self._header), LARGEST_OF_GDCM)
-        raw = self._bench.path(self._instance, "raw")
-        self._held.callback(raw.unlink, missing_ok=True)
-        if converters.decode(self._bench.converter, program, self._instance.path, raw):
-            return raw
-        require_room(self._bench.room)
+def _picture(bench: Bench, header: Header, source: Path | None, picture: Path, frame: int) -> tuple[int, int] | None:
+    """The width and height of a frame's picture; None where none of the ways to look at it gives one."""
+    if source is None:
         return None
+    _require_few(frame_bytes(header), LARGEST)
+    views = (View(frame, window, _scale(header)) for window in _windows(header))
+    return next(filter(None, (make_picture(bench.converter, source, picture, view) for view in views)), None)
+
+
+def _decoded(bench: Bench, header: Header, program: str, instance: Instance, raw: Path) -> bool:
+    _require_few(pixel_bytes(header), LARGEST_OF_GDCM)
+    if converters.decode(bench.converter, program, instance.path, raw):
+        return True
+    require_room(bench.room)
+    return False
 
 
 def _require_few(pixels: int, most: int) -> None:

@@ -15,7 +15,7 @@ from anyascii import anyascii
 
 import mkiso
 from mkiso.browse.pages import readable_time
-from mkiso.browse.shown import About, Patient
+from mkiso.browse.shown import About, ShownPatient
 from mkiso.texts import texts
 
 WIDTH = 76
@@ -24,15 +24,15 @@ LONGEST_VALUE = 400
 MALFORMED = "(malformed)"
 
 
-def readme(about: About, patients: Sequence[Patient]) -> bytes:
+def readme(about: About, patients: Sequence[ShownPatient]) -> bytes:
     """The file: ASCII, CRLF; of a patient the initials alone, never a name, an ID or a birth date."""
-    said = texts(about.language)["readme"]
+    phrases = texts(about.language)["readme"]
     return _file(
-        _head(about, patients, said),
-        _opening(about, said),
-        _contents(about, said),
-        _not_indexed(about, said),
-        _malformed(about.malformed, said),
+        _head(about, patients, phrases),
+        _opening(about, phrases),
+        _contents(about, phrases),
+        _not_indexed(about, phrases),
+        _malformed(about.malformed, phrases),
     )
 
 
@@ -52,67 +52,67 @@ def initials(name: str) -> str:
     return " ".join(f"{word[0].upper()}." for word in words if word) or "-"
 
 
-def _head(about: About, patients: Sequence[Patient], said: Mapping[str, str]) -> Iterator[str]:
+def _head(about: About, patients: Sequence[ShownPatient], phrases: Mapping[str, str]) -> Iterator[str]:
     when = readable_time(about.made_at)
-    yield from _titled(said["title"])
+    yield from _titled(phrases["title"])
     yield from _facts(
-        (said["institution"], about.institution),
-        (said["contact"], about.contact),
-        (said["patient"], ", ".join(initials(patient.name) for patient in patients)),
-        (said["made"], said["made_by"].format(when=when, version=mkiso.__version__)),
-        (said["profile"], about.profile or ""),
+        (phrases["institution"], about.institution),
+        (phrases["contact"], about.contact),
+        (phrases["patient"], ", ".join(initials(patient.name) for patient in patients)),
+        (phrases["made"], phrases["made_by"].format(when=when, version=mkiso.__version__)),
+        (phrases["profile"], about.profile or ""),
     )
     yield f"File-set ID: {_ascii(about.file_set_id)}"
     yield f"Volume ID: {_ascii(about.volume_id)}"
-    yield from _remarks(about, said)
+    yield from _remarks(about, phrases)
 
 
-def _remarks(about: About, said: Mapping[str, str]) -> Iterator[str]:
+def _remarks(about: About, phrases: Mapping[str, str]) -> Iterator[str]:
     if about.volume_id != about.file_set_id:
-        yield from _paragraph(said["volume_differs"])
+        yield from _paragraph(phrases["volume_differs"])
     if about.decompressed:
-        yield from _paragraph(said["decompressed"].format(count=about.decompressed))
+        yield from _paragraph(phrases["decompressed"].format(count=about.decompressed))
     if about.left_compressed:
-        yield from _paragraph(said["left_compressed"].format(count=about.left_compressed))
+        yield from _paragraph(phrases["left_compressed"].format(count=about.left_compressed))
 
 
-def _opening(about: About, said: Mapping[str, str]) -> Iterator[str]:
-    yield from _titled(said["how_to_open"])
-    yield from _point(said["on_a_computer"])
-    yield from _point(said["on_a_phone"])
-    yield from _point(said["to_import"])
+def _opening(about: About, phrases: Mapping[str, str]) -> Iterator[str]:
+    yield from _titled(phrases["how_to_open"])
+    yield from _point(phrases["on_a_computer"])
+    yield from _point(phrases["on_a_phone"])
+    yield from _point(phrases["to_import"])
     if about.viewer.start is not None:
-        yield from _point(said["with_viewer"].format(name=ascii_name(about.viewer.start)))
+        yield from _point(phrases["with_viewer"].format(name=ascii_name(about.viewer.start)))
     yield ""
-    yield from _paragraph(said["not_for_diagnosis"])
+    yield from _paragraph(phrases["not_for_diagnosis"])
 
 
-def _contents(about: About, said: Mapping[str, str]) -> Iterator[str]:
-    yield from _titled(said["what_is_here"])
+def _contents(about: About, phrases: Mapping[str, str]) -> Iterator[str]:
+    yield from _titled(phrases["what_is_here"])
     yield from _facts(
-        ("DICOMDIR", said["dicomdir"]),
-        ("IMAGES", said["images"]),
-        ("OTHER", said["other"] if about.not_indexed else ""),
-        ("INDEX.HTM", said["index"]),
-        ("IHE_PDI", said["ihe_pdi"]),
-        ("PHONE.HTM", said["phone"]),
+        ("DICOMDIR", phrases["dicomdir"]),
+        ("IMAGES", phrases["images"]),
+        ("OTHER", phrases["other"] if about.not_indexed else ""),
+        ("INDEX.HTM", phrases["index"]),
+        ("IHE_PDI", phrases["ihe_pdi"]),
+        ("PHONE.HTM", phrases["phone"]),
     )
     if about.viewer.entries:
-        yield said["viewer_files"]
+        yield phrases["viewer_files"]
         yield from (f"  {ascii_name(entry)}" for entry in about.viewer.entries)
 
 
-def _not_indexed(about: About, said: Mapping[str, str]) -> Iterator[str]:
+def _not_indexed(about: About, phrases: Mapping[str, str]) -> Iterator[str]:
     if about.not_indexed:
-        yield from _titled(said["not_indexed"])
-        yield from _paragraph(said["not_indexed_why"])
+        yield from _titled(phrases["not_indexed"])
+        yield from _paragraph(phrases["not_indexed_why"])
         yield from (f"  {_ascii(one.file)}  {_ascii(one.sop_instance_uid)}" for one in about.not_indexed)
 
 
-def _malformed(malformed: Sequence[tuple[str, str]], said: Mapping[str, str]) -> Iterator[str]:
+def _malformed(malformed: Sequence[tuple[str, str]], phrases: Mapping[str, str]) -> Iterator[str]:
     if malformed:
-        yield from _titled(said["malformed"])
-        yield from _paragraph(said["malformed_why"])
+        yield from _titled(phrases["malformed"])
+        yield from _paragraph(phrases["malformed_why"])
         yield from (f"  {_ascii(file)}  {_ascii(uid)}  {MALFORMED}" for file, uid in malformed)
 
 

@@ -1,8 +1,7 @@
 """Structured reports as XHTML, and encapsulated PDFs.
 
-A stranger's page made harmless: elements of a whitelist, none with attributes, in well-formed XHTML.
-
-What is no such element is dropped, and its text stays, a script's and a comment's too: as text.
+A report's page comes from a stranger and is made harmless: elements of a whitelist, none with attributes, in
+well-formed XHTML. What is no such element is dropped, and its text stays, a script's and a comment's too: as text.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pydicom.uid import UID
 
 from mkiso.browse.choice import Header
 from mkiso.browse.pictures import nothing
-from mkiso.browse.shown import Bench, Document, Late, Nothing, Picture, Report, Why, require_small
+from mkiso.browse.shown import Bench, Document, Late, Nothing, Picture, ShownReport, Why, require_small
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import Reading, TooLarge, jpeg_size, make_document, make_report, write_in_utf8
 from mkiso.dicom.instances import Instance
@@ -116,10 +115,10 @@ class _Rewriter(HTMLParser):
         del self._open[at:]
 
 
-def report(bench: Bench, instance: Instance) -> Report | None:
+def report(bench: Bench, instance: Instance) -> ShownReport | None:
     """A structured report (PS3.3 C.17), None where it cannot be read.
 
-    Raises TooLarge where it would take too much, and what `make_report` raises.
+    Raises TooLarge where it would take too much; Late and ToolTimeout where it takes too long; Internal, Busy.
     """
     require_small(instance, LARGEST_REPORT)
     page, encoded = bench.path(instance, "htm"), bench.path(instance, "dcm")
@@ -128,7 +127,7 @@ def report(bench: Bench, instance: Instance) -> Report | None:
             if (text := make_report(bench.converter, file, page, reading)) is not None:
                 body = harmless(text)
                 bench.reports.take(body)
-                return Report(instance.instance_number, title(instance), body, reading is Reading.STRICT)
+                return ShownReport(instance.instance_number, title(instance), body, reading is Reading.STRICT)
         return None
     finally:
         page.unlink(missing_ok=True)

@@ -1,9 +1,7 @@
-"""What a person sees of a `pdi` disc in any browser: plain data between those who make it and the pages.
+"""What a person sees of a `pdi` disc in any browser, as plain data between those who make it and the pages.
 
-Texts are those of the instances, decoded and otherwise as they are: whoever writes a page escapes them.
-Files are names below the folder of web content, in lower case and 8.3.
-
-How pictures, reports and documents are made: for one job, within a time, and never failing a disc.
+Texts are those of the instances, decoded and otherwise as they are: whoever writes a page escapes them. Files are names
+below the folder of web content, in lower case and 8.3. All of it is made for one job, within a time, and fails no disc.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from mkiso.dcmtk.converters import LIMIT, Converter, TooLarge
 from mkiso.dicom.instances import Instance, inflates_to
 
 WEB = "ihe_pdi"  # in lower case, as the links to it are: on ISO 9660 the name is in capitals all the same
-Check = Callable[[], None]
+Checkpoint = Callable[[], None]
 LIMIT_OF_ALL = 120.0
 LARGEST_OF_REPORTS = 1 << 24  # bytes of memory
 PARTS = 3  # of a staged file's path, which are its own
@@ -55,7 +53,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Report:
+class ShownReport:
     """A structured report; `body` is XHTML that holds nothing but whitelisted elements without attributes.
 
     One that is not `whole` breaks DICOM's rules, and lacks the parts that could not be read.
@@ -85,11 +83,11 @@ class Nothing:
     why: Why
 
 
-Item = Picture | Report | Document | Nothing
+Item = Picture | ShownReport | Document | Nothing
 
 
 @dataclass(frozen=True)
-class Series:
+class ShownSeries:
     """Dates are DICOM's (YYYYMMDD) or empty; `instances` are all of the series, `items` what is shown of some."""
 
     number: str
@@ -100,22 +98,22 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Study:
+class ShownStudy:
     date: str
     description: str
     accession_number: str
-    series: tuple[Series, ...]
+    series: tuple[ShownSeries, ...]
 
 
 @dataclass(frozen=True)
-class Patient:
-    """`name` is a DICOM person name in one text, as `names.display_name` gives it."""
+class ShownPatient:
+    """`name` is a DICOM person name in one text, as `datasets.page_name` gives it."""
 
     name: str
     patient_id: str
     birth_date: str
     sex: str
-    studies: tuple[Study, ...]
+    studies: tuple[ShownStudy, ...]
 
 
 @dataclass(frozen=True)
@@ -171,14 +169,14 @@ class Maker:
     limit_of_all: float = LIMIT_OF_ALL
 
 
-class Reports:
-    """How much of them a disc's pages hold, for several threads: they are in memory until these are written."""
+class RoomForReports:
+    """The memory that a disc's reports may take until its pages are written; used by several threads."""
 
     def __init__(self) -> None:
         self._bytes, self._lock = 0, threading.Lock()
 
     def take(self, text: str) -> None:
-        """Raises TooLarge where there is no room for it any more."""
+        """Count a report's text; raises TooLarge where there is no room for it any more."""
         with self._lock:
             self._bytes += sys.getsizeof(text)
             if self._bytes > LARGEST_OF_REPORTS:
@@ -192,7 +190,7 @@ class Bench:
     converter: Converter
     room: Path
     web: Path
-    reports: Reports = field(default_factory=Reports)
+    reports: RoomForReports = field(default_factory=RoomForReports)
 
     def path(self, instance: Instance, ending: str) -> Path:
         """A file for what lies between: no UID is a name, for a stranger wrote it."""
@@ -209,15 +207,13 @@ def require_small(instance: Instance, most: int) -> None:
         raise TooLarge
 
 
-class Deadline:
-    """A `checkpoint` for several threads that raises Late after `seconds`, and before that what another one raises."""
+def on_time(seconds: float, checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint for several threads that raises Late after so many seconds, and before that what another raises."""
+    watch = Stopwatch()
 
-    def __init__(self, seconds: float, checkpoint: Check) -> None:
-        self._seconds, self._checkpoint = seconds, checkpoint
-        self._watch, self._lock = Stopwatch(), threading.Lock()
+    def checked() -> None:
+        checkpoint()
+        if watch.seconds() >= seconds:
+            raise Late
 
-    def checkpoint(self) -> None:
-        self._checkpoint()
-        with self._lock:
-            if self._watch.seconds() >= self._seconds:
-                raise Late
+    return checked

@@ -27,6 +27,7 @@ from mkiso.clock import Cancellation
 from mkiso.commands.check import checks
 from mkiso.commands.jobs import (
     accessions_of,
+    as_line,
     config_option,
     installation_of,
     jobs,
@@ -42,7 +43,6 @@ from mkiso.job import Order, make_disc
 from mkiso.job import relay as run_relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import set_up
-from mkiso.verify.disc import as_line
 
 INTERRUPTED = 130
 INTERRUPTION = "The command was interrupted."

@@ -15,8 +15,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,8 @@ from mkiso.errors import DiskFull, JobNotFound, LedgerUnavailable
 from mkiso.exhaustion import start
 from mkiso.installation import Installation
 from mkiso.ledger.ledger import STATES, Ledger
-from mkiso.log import set_up
-from mkiso.verify.archive import Unreadable
-from mkiso.verify.disc import as_json, as_lines, printable
+from mkiso.log import printable, set_up
+from mkiso.verify.medium import UnreadableDisc
 from mkiso.verify.verify import verify as checks_of
 
 config_option = click.option(
@@ -179,10 +179,23 @@ def verify(file: Path, as_data: bool, _config: str | None) -> None:
         raise click.UsageError(printable(f"{file}: there is no such file. Name an ISO image, a ZIP or a directory."))
     try:
         checks = checks_of(file)
-    except Unreadable as error:
+    except UnreadableDisc as error:
         checks = [Check("medium", ok=False, found=printable(f"it cannot be read as a disc: {error}"))]
     click.echo(as_json(str(file), checks) if as_data else as_lines(checks))
     sys.exit(0 if all(one.ok for one in checks) else 1)
+
+
+def as_lines(checks: Iterable[Check]) -> str:
+    return "\n".join(map(as_line, checks))
+
+
+def as_line(check: Check) -> str:
+    return f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {printable(check.found)}"
+
+
+def as_json(file: str, checks: Iterable[Check]) -> str:
+    found = [asdict(one) for one in checks]
+    return json.dumps({"file": file, "ok": all(one["ok"] for one in found), "checks": found}, indent=1)
 
 
 @click.command()

@@ -29,7 +29,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from mkiso.browse.contents import show
 from mkiso.browse.pages import write_pages
 from mkiso.browse.readme import readme, readme_of_malformed
-from mkiso.browse.shown import About, Maker, NotIndexed, Patient, Viewer
+from mkiso.browse.shown import About, Maker, NotIndexed, ShownPatient, Viewer
 from mkiso.config import LayoutName, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.dicom.instances import Instance
@@ -212,7 +212,7 @@ def _grafts(staged: Sequence[Staged], stage: Path) -> list[Graft]:
     return [(name, stage / name) for name in (*others, *(folders if len(folders) <= MOST_GRAFTS else [IMAGES]))]
 
 
-def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dicomdir, tuple[Patient, ...]]:
+def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dicomdir, tuple[ShownPatient, ...]]:
     """The DICOMDIR, and meanwhile what the pages show; where the one fails, the other ends."""
     failed = Event()
 

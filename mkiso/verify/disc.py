@@ -1,39 +1,27 @@
-"""A disc under examination: what several checks look at is read once, when the first of them asks.
+"""A disc under examination: what its files say, read once, when the first check asks.
 
-What a check found, and how a person and a program are told.
+A page is seen as two kinds of readers see it: XML by expat, and what of it a browser would take for more. Browsers read
+`.htm` by HTML's rules, where a comment, a CDATA section or a processing instruction may end sooner than in XML: a page
+that has one proves nothing, and counts as faulty.
 
-A page of a disc as two kinds of readers see it: XML by expat, and what of it a browser would take for more.
-
-Browsers read `.htm` by HTML's rules, where a comment, a CDATA section or a processing instruction may end
-sooner than in XML: a page that has one proves nothing, and counts as faulty.
-
-README.TXT, as far as a program reads it: identifiers, the viewer's entries at the root, what is not indexed.
+Of README.TXT a program reads identifiers, the viewer's entries at the root, and what is not indexed or not well-formed.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from xml.parsers import expat
 
 from mkiso.browse.readme import MALFORMED, ascii_name
-from mkiso.checks import Check
 from mkiso.dicom.encoding import ReadBytes
 from mkiso.dicom.instances import Instance, instance_within
-from mkiso.dicom.records import Malformed
-from mkiso.disc.layout import A_FOLDER
-from mkiso.verify import directory
-from mkiso.verify.archive import DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB, Tree, Unreadable
+from mkiso.verify.dicomdir import Directory, read_dicomdir
+from mkiso.verify.medium import A_FOLDER, DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB, Medium, UnreadableDisc
 
-FIRST = 3
-LONGEST = 200
-# A check yields what is wrong, as often as it is, and returns what it found otherwise.
-Findings = Generator[str, None, str]
 SPACE = " "
 # Those whose attributes are fetched, followed or executed by browsers.
 LINKING = frozenset(
@@ -59,50 +47,6 @@ INDENT = "  "
 LARGEST_DICOMDIR, LARGEST_README, LARGEST_PAGE, LARGEST_PAGES = 1 << 29, 1 << 26, 1 << 24, 1 << 28
 LEAST, A_RECORD, A_LINE, ELEMENTS = 1 << 20, 1 << 12, 1 << 8, 64
 LEAST_LINKS, LINKS = 10_000, 8
-
-
-def judged(name: str, look: Callable[[], Findings]) -> Check:
-    """A check made: that something cannot be read is wrong with it, too."""
-    faults: list[str] = []
-    count, found = 0, ""
-    try:
-        findings = look()
-        while True:
-            faults.append(next(findings))
-            count += 1
-            del faults[FIRST:]
-    except StopIteration as end:
-        found = end.value
-    except (Unreadable, OSError) as error:
-        faults, count = [*faults[: FIRST - 1], str(error)], count + 1
-    return Check(name, not count, printable(_judged_of(faults, count) if count else found))
-
-
-def _judged_of(faults: Iterable[str], count: int) -> str:
-    further = f" … and {count - FIRST} more" if count > FIRST else ""
-    return "; ".join(_shortened(fault) for fault in faults) + further
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def printable(text: str) -> str:
-    """Names come from strangers: nothing of them commands a terminal."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
-def as_lines(checks: Iterable[Check]) -> str:
-    return "\n".join(map(as_line, checks))
-
-
-def as_line(check: Check) -> str:
-    return f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {printable(check.found)}"
-
-
-def as_json(file: str, checks: Iterable[Check]) -> str:
-    told = [asdict(one) for one in checks]
-    return json.dumps({"file": file, "ok": all(one["ok"] for one in told), "checks": told}, indent=1)
 
 
 @dataclass
@@ -210,63 +154,60 @@ class Readme:
     malformed: dict[str, str]
 
 
-def parse(data: bytes) -> Readme:
+def read_readme(data: bytes) -> Readme:
     """What any bytes tell as a README.TXT."""
     lines = data.decode("ascii", "replace").splitlines()
     return Readme(
         data,
-        _told(lines, FILE_SET_ID),
-        _told(lines, VOLUME_ID),
+        _labelled(lines, FILE_SET_ID),
+        _labelled(lines, VOLUME_ID),
         frozenset(line.removeprefix(INDENT).upper() for line in lines if line.startswith(INDENT)),
         {match[1]: match[2] for match in filter(None, map(NOT_INDEXED.fullmatch, lines))},
         {match[1]: match[2] for match in filter(None, map(NOT_WELL_FORMED.fullmatch, lines))},
     )
 
 
-def _told(lines: list[str], label: str) -> str | None:
+def _labelled(lines: list[str], label: str) -> str | None:
     return next((line.removeprefix(label) for line in lines if line.startswith(label)), None)
 
 
-class Disc:
-    """The files of a tree, and what they say."""
+class DiscRead:
+    """The files of a medium, and what they say."""
 
-    def __init__(self, tree: Tree) -> None:
-        self.tree = tree
+    def __init__(self, medium: Medium) -> None:
+        self.medium = medium
         self._walked: dict[tuple[int, ...], Instance | None] = {}
 
     def content(self, name: str, most: int) -> bytes:
-        """A file of at most so many bytes. Raises Unreadable, OSError."""
-        with self.tree.opened(name) as extent:
+        """A file of at most so many bytes. Raises UnreadableDisc, OSError."""
+        with self.medium.opened(name) as extent:
             if extent.size > most:
-                raise Unreadable(f"{name} has {extent.size} bytes, and may have {most} on this disc")
+                raise UnreadableDisc(f"{name} has {extent.size} bytes, and may have {most} on this disc")
             data = extent.read(most)
             if len(data) < extent.size:
-                raise Unreadable(f"{name} is cut short")
+                raise UnreadableDisc(f"{name} is cut short")
         return data
 
     @cached_property
-    def directory(self) -> directory.Directory:
-        """The DICOMDIR. Raises Unreadable where there is none, or a torn one."""
-        if (name := self.tree.find(DICOMDIR)) is None:
-            raise Unreadable("there is no DICOMDIR at the root")
-        try:
-            count = len(self.tree.files)
-            data = self.content(name, min(LARGEST_DICOMDIR, LEAST + min(A_RECORD * count, self.tree.packed)))
-            return directory.parse(data, ELEMENTS * (count + A_FOLDER))
-        except Malformed as error:
-            raise Unreadable("the DICOMDIR is torn, or not of explicit little endian with lengths") from error
+    def directory(self) -> Directory:
+        """The DICOMDIR. Raises UnreadableDisc where there is none, or a torn one."""
+        if (name := self.medium.find(DICOMDIR)) is None:
+            raise UnreadableDisc("there is no DICOMDIR at the root")
+        count = len(self.medium.files)
+        data = self.content(name, min(LARGEST_DICOMDIR, LEAST + min(A_RECORD * count, self.medium.packed)))
+        return read_dicomdir(data, ELEMENTS * (count + A_FOLDER))
 
     @property
     def is_legacy(self) -> bool:
         """Whether it is of the other layout, whose instances lie in a folder of that name."""
-        return self.tree.find(DICOMDIR) is None and DICOMDIR in map(str.upper, self.tree.folders)
+        return self.medium.find(DICOMDIR) is None and DICOMDIR in map(str.upper, self.medium.folders)
 
     @cached_property
     def readme(self) -> Readme:
         """README.TXT; one that says nothing where there is none."""
-        name = self.tree.find(README)
-        most = min(LARGEST_README, LEAST + min(A_LINE * len(self.tree.files), self.tree.packed))
-        return parse(self.content(name, most) if name else b"")
+        name = self.medium.find(README)
+        most = min(LARGEST_README, LEAST + min(A_LINE * len(self.medium.files), self.medium.packed))
+        return read_readme(self.content(name, most) if name else b"")
 
     @cached_property
     def images(self) -> dict[str, Instance | None]:
@@ -286,12 +227,12 @@ class Disc:
     @cached_property
     def pages(self) -> tuple[Page, ...]:
         """INDEX.HTM, PHONE.HTM and the pages among the web content."""
-        roots = (name for one in (INDEX, PHONE) if (name := self.tree.find(one)))
-        below = (name for name in self.tree.below(WEB) if name.upper().endswith(".HTM"))
+        roots = (name for one in (INDEX, PHONE) if (name := self.medium.find(one)))
+        below = (name for name in self.medium.below(WEB) if name.upper().endswith(".HTM"))
         names = tuple(dict.fromkeys((*roots, *below)))
-        if (size := sum(self.tree.files[name] for name in names)) > LARGEST_PAGES:
-            raise Unreadable(f"its pages have {size} bytes")
-        most = LEAST_LINKS + LINKS * len(self.tree.files)
+        if (size := sum(self.medium.files[name] for name in names)) > LARGEST_PAGES:
+            raise UnreadableDisc(f"its pages have {size} bytes")
+        most = LEAST_LINKS + LINKS * len(self.medium.files)
         pages: list[Page] = []
         for name in names:
             pages.append(read_page(name, self.content(name, LARGEST_PAGE), most))
@@ -301,21 +242,21 @@ class Disc:
     @cached_property
     def is_in_capitals(self) -> bool:
         """Whether the medium knows no other names."""
-        return all(name == name.upper() for name in self.tree.below(WEB))
+        return all(name == name.upper() for name in self.medium.below(WEB))
 
     def is_viewers(self, root: str) -> bool:
         """Whether README.TXT names something at the root as the viewer's."""
         return ascii_name(root).upper() in self.readme.entries
 
     def _instances(self, folder: str) -> dict[str, Instance | None]:
-        return {name: self._instance(name) for name in self.tree.below(folder)}
+        return {name: self._instance(name) for name in self.medium.below(folder)}
 
     def _instance(self, name: str) -> Instance | None:
         try:
-            with self.tree.opened(name) as extent:
+            with self.medium.opened(name) as extent:
                 if extent.place not in self._walked:
                     content = ReadBytes(extent.piece, extent.size)
                     self._walked[extent.place] = instance_within(Path(name), content, (extent.size, 0))
                 return self._walked[extent.place]
-        except (Unreadable, OSError):
+        except (UnreadableDisc, OSError):
             return None

@@ -1,49 +1,54 @@
-"""Is a finished disc what it must be? Every check, in the order in which they are told.
+"""Is a finished disc what it must be? Every check, in their order; those of the pages that a browser shows are here.
 
-The checks of what a browser shows: pages without script, whose links lead nowhere but to the disc (IHE PDI).
+They have no script, and their links lead nowhere but to the disc (IHE PDI).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path, PurePosixPath
 from posixpath import dirname, normpath
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from mkiso.checks import Check
-from mkiso.verify import fileset, instances
-from mkiso.verify.archive import INDEX, WEB, Extent, Tree, Unreadable, archive_tree, directory_tree
-from mkiso.verify.disc import Disc, Findings, judged
-from mkiso.verify.image import DESCRIPTOR, MAGIC, image_tree
+from mkiso.log import printable
+from mkiso.verify import dicomdir, instances
+from mkiso.verify.disc import DiscRead
+from mkiso.verify.image import DESCRIPTOR, MAGIC, image_medium
+from mkiso.verify.medium import (
+    INDEX,
+    WEB,
+    Extent,
+    Findings,
+    Medium,
+    UnreadableDisc,
+    archive_medium,
+    directory_medium,
+)
 
 PAGE, PICTURE, DOCUMENT = ".HTM", ".JPG", ".PDF"
 JPEG_BEGIN, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 PDF, PDF_BEGIN = b"%PDF-", 1024
 NONE = "'none'"
+Examined = TypeVar("Examined")
 ODD = re.compile(r"[\0-\x20\x7f\\]")
-Look = Callable[[Disc], Findings]
 ARCHIVE = b"PK"
-OF_LEGACY: tuple[tuple[str, Look], ...] = instances.OF_LEGACY
-OF_DIRECTORY: tuple[tuple[str, Look], ...] = (
-    *fileset.CHECKS,
-    *instances.OF_INSTANCES,
-    ("volume ID", instances.volume_id),
-)
+MOST_FAULTS, LONGEST_FAULT = 3, 200  # that are said of one check, and characters of each
 
 
-def index_page(disc: Disc) -> Findings:
-    if disc.tree.find(INDEX) is None:
+def index_page(disc: DiscRead) -> Findings:
+    if disc.medium.find(INDEX) is None:
         yield f"there is no {INDEX} at the root"
     return INDEX
 
 
-def web_content(disc: Disc) -> Findings:
-    names = disc.tree.below(WEB)
+def web_content(disc: DiscRead) -> Findings:
+    names = disc.medium.below(WEB)
     for name in names:
-        with disc.tree.opened(name) as extent:
+        with disc.medium.opened(name) as extent:
             if fault := _fault_of(PurePosixPath(name).suffix.upper(), extent):
                 yield f"{name} {fault}"
     return f"{len(names)} files"
@@ -59,20 +64,20 @@ def _fault_of(kind: str, extent: Extent) -> str | None:
     return None if kind == PAGE else "is neither a page nor a JPEG nor a PDF"
 
 
-def well_formed(disc: Disc) -> Findings:
+def well_formed(disc: DiscRead) -> Findings:
     for page in disc.pages:
         if page.fault:
             yield f"{page.name} is no XHTML: {page.fault}"
     return f"{len(disc.pages)} pages"
 
 
-def no_script(disc: Disc) -> Findings:
+def no_script(disc: DiscRead) -> Findings:
     for page in disc.pages:
         yield from (f"{page.name} has {what}" for what in page.active)
     return "no script, no style sheet"
 
 
-def policies(disc: Disc) -> Findings:
+def policies(disc: DiscRead) -> Findings:
     for page in disc.pages:
         if not page.fault and not any(map(_forbids_script, page.policies)):
             yield f"{page.name} has no Content-Security-Policy that forbids script"
@@ -90,7 +95,7 @@ def _forbids_script(policy: str) -> bool:
     )
 
 
-def links(disc: Disc) -> Findings:
+def links(disc: DiscRead) -> Findings:
     count = 0
     for page in disc.pages:
         for link in page.links:
@@ -100,7 +105,7 @@ def links(disc: Disc) -> Findings:
     return f"{count} links"
 
 
-def _fault_of_link(disc: Disc, page: str, link: str) -> str | None:
+def _fault_of_link(disc: DiscRead, page: str, link: str) -> str | None:
     try:
         parts = urlsplit(link)
     except ValueError:
@@ -112,18 +117,18 @@ def _fault_of_link(disc: Disc, page: str, link: str) -> str | None:
         return None
     target = normpath(f"{dirname(page)}/{path}").lstrip("/")
     if disc.is_viewers(target.partition("/")[0]):
-        return None if disc.tree.find(target) else "leads to no file of the viewer"
+        return None if disc.medium.find(target) else "leads to no file of the viewer"
     if path != path.lower():
         return "is not in lower case"
     return None if _is_there(disc, target) else "leads to nothing on the disc"
 
 
-def _is_there(disc: Disc, target: str) -> bool:
+def _is_there(disc: DiscRead, target: str) -> bool:
     """In its own case, but where the whole medium knows capitals alone."""
-    return target in disc.tree.files or (disc.is_in_capitals and target.upper() in disc.tree.files)
+    return target in disc.medium.files or (disc.is_in_capitals and target.upper() in disc.medium.files)
 
 
-CHECKS = (
+OF_PAGES = (
     ("INDEX.HTM", index_page),
     ("web content", web_content),
     ("XHTML", well_formed),
@@ -131,41 +136,73 @@ CHECKS = (
     ("no script", no_script),
     ("Content-Security-Policy", policies),
 )
-OF_FILES: tuple[tuple[str, Look], ...] = (*instances.OF_MEDIUM, *CHECKS)
 
 
 def verify(path: Path) -> list[Check]:
     """Every check of an ISO image, a ZIP, or a directory; those of a DICOMDIR where one can be read.
 
-    Raises Unreadable where the path is none of these, or so damaged that it has no files.
+    Raises UnreadableDisc where the path is none of these, or so damaged that it has no files.
     """
     try:
-        with _tree_of(path) as tree:
-            return list(_checks(Disc(tree)))
+        with _medium_of(path) as medium:
+            return list(_checks(DiscRead(medium)))
     except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from error
+        raise UnreadableDisc(error.strerror or str(error)) from error
 
 
-def _checks(disc: Disc) -> Iterator[Check]:
+def _checks(disc: DiscRead) -> Iterator[Check]:
     if disc.is_legacy:
-        yield from (judged(name, partial(look, disc)) for name, look in OF_LEGACY)
+        yield from (judged(name, look, disc) for name, look in instances.OF_LEGACY)
         return
-    directory = judged("DICOMDIR", partial(fileset.directory, disc))
+    directory = judged("DICOMDIR", is_read, disc)
     yield directory
-    for name, look in (*(OF_DIRECTORY if directory.ok else ()), *OF_FILES):
-        yield judged(name, partial(look, disc))
+    if directory.ok:
+        yield from (judged(name, look, disc.directory) for name, look in dicomdir.CHECKS)
+        yield judged("PATIENT", instances.patients, disc)
+        yield from (judged(name, look, disc.directory) for name, look in dicomdir.CHECKS_BY_TYPE)
+        yield from (judged(name, look, disc) for name, look in instances.OF_INSTANCES)
+    yield from (judged(name, look, disc) for name, look in (*instances.OF_MEDIUM, *OF_PAGES))
 
 
-def _tree_of(path: Path) -> AbstractContextManager[Tree]:
+def is_read(disc: DiscRead) -> Findings:
+    """That the DICOMDIR is there and can be read: without, no other check of it is made."""
+    directory = disc.directory
+    yield from ()
+    return f"{len(directory.entries)} records, {len(directory.leaves)} of them of files"
+
+
+def judged(name: str, look: Callable[[Examined], Findings], examined: Examined) -> Check:
+    """A check made: that something cannot be read is wrong with it, too."""
+    faults: list[str] = []
+    count, found = 0, ""
+    findings = look(examined)
+    try:
+        while True:
+            faults.append(next(findings))
+            count += 1
+            del faults[MOST_FAULTS:]
+    except StopIteration as end:
+        found = end.value
+    except (UnreadableDisc, OSError) as error:
+        faults, count = [*faults[: MOST_FAULTS - 1], str(error)], count + 1
+    return Check(name, not count, printable(_in_one_line(faults, count) if count else found))
+
+
+def _in_one_line(faults: Iterable[str], count: int) -> str:
+    shortened = (one if len(one) <= LONGEST_FAULT else f"{one[:LONGEST_FAULT]}…" for one in faults)
+    return "; ".join(shortened) + (f" … and {count - MOST_FAULTS} more" if count > MOST_FAULTS else "")
+
+
+def _medium_of(path: Path) -> AbstractContextManager[Medium]:
     if path.is_dir():
-        return directory_tree(path)
+        return directory_medium(path)
     if not path.is_file():
-        raise Unreadable("it is neither a file nor a directory" if path.exists() else "there is no such file")
+        raise UnreadableDisc("it is neither a file nor a directory" if path.exists() else "there is no such file")
     with path.open("rb") as file:
         head = file.read(len(ARCHIVE))
         file.seek(DESCRIPTOR)
         if file.read(len(MAGIC)) == MAGIC:
-            return image_tree(path)
+            return image_medium(path)
     if head == ARCHIVE:
-        return archive_tree(path)
-    raise Unreadable("it is neither an ISO image nor a ZIP nor a directory")
+        return archive_medium(path)
+    raise UnreadableDisc("it is neither an ISO image nor a ZIP nor a directory")

@@ -17,7 +17,7 @@ from pydicom.sequence import Sequence
 from mkiso.browse import pictures, shown
 from mkiso.browse.contents import PAGES
 from mkiso.browse.reports import ELEMENTS
-from mkiso.browse.shown import Document, Nothing, Patient, Picture, Report, Series, Study, Why
+from mkiso.browse.shown import Document, Nothing, Picture, ShownPatient, ShownReport, ShownSeries, ShownStudy, Why
 from mkiso.clock import Cancellation
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import Converter, jpeg_size
@@ -59,9 +59,9 @@ def grey_of(jpeg: Path, directory: Path) -> bytes:
 def test_a_series_has_its_pictures_in_the_order_of_its_instances(job: Showing) -> None:
     (patient,) = job.put(*(ct(number, PatientName="DOE^JOHN=王") for number in range(1, 31))).shown(pictures=3)
     expected = tuple(Picture(f"p{n:07}.jpg", 64, 64, f"{number}") for n, number in ((1, 6), (2, 16), (3, 26)))
-    series = Series("1", "CT", "Series 1", 30, expected)
-    study = Study("20240301", "Synthetic study CT.001", "CT.001", (series,))
-    assert patient == Patient(patient.name, "PAT001", "19620304", "M", (study,))
+    series = ShownSeries("1", "CT", "Series 1", 30, expected)
+    study = ShownStudy("20240301", "Synthetic study CT.001", "CT.001", (series,))
+    assert patient == ShownPatient(patient.name, "PAT001", "19620304", "M", (study,))
 
 
 def test_what_is_shown_is_the_same_every_time(job: Showing) -> None:
@@ -98,14 +98,14 @@ def test_a_series_of_several_folders_is_one(job: Showing, monkeypatch: pytest.Mo
 def test_without_pictures_there_are_reports_and_documents(job: Showing) -> None:
     kinds = (datasets.ct, datasets.report, datasets.document, datasets.private_instance)
     job.put(*(make(COMMON, series, 1) for series, make in enumerate(kinds, 1)))
-    assert [type(item) for item in job.items(pictures=0)] == [Report, Document, Nothing]
+    assert [type(item) for item in job.items(pictures=0)] == [ShownReport, Document, Nothing]
 
 
 def test_every_transfer_syntax_has_its_picture(job: Showing) -> None:
     study = mixed_study(job.directory / "log")
     (patient,) = job.put(*study.files).shown()
     counts = Counter(type(item).__name__ for item in items((patient,)))
-    assert counts == {"Picture": 9, "Report": 1, "Document": 1, "Nothing": 1}
+    assert counts == {"Picture": 9, "ShownReport": 1, "Document": 1, "Nothing": 1}
 
 
 @pytest.mark.parametrize("name", ["JPEGLSNearLossless_16.dcm", "JPEG2000.dcm", "MR_small_jpeg_ls_lossless.dcm"])
@@ -287,7 +287,7 @@ def test_every_test_file_is_shown_or_told(job: Showing) -> None:
 
 def assert_harmless(report: object) -> str:
     """Its text."""
-    assert isinstance(report, Report)
+    assert isinstance(report, ShownReport)
     body = ElementTree.fromstring(f"<body>{report.body}</body>")
     assert {one.tag for one in body.iter()} - {"body"} <= ELEMENTS
     assert not [one for one in body.iter() if one.attrib]
@@ -297,7 +297,7 @@ def assert_harmless(report: object) -> str:
 def test_a_report_is_xhtml_without_the_footer(job: Showing) -> None:
     (item,) = made(job, file("test-SR.dcm"))
     text = assert_harmless(item)
-    assert isinstance(item, Report)
+    assert isinstance(item, ShownReport)
     assert (item.title, item.whole) == ("Diagnosis", True)
     assert "Jörg Riesmeier" in text
     assert "A mass of\n1\n3 cm" in text
@@ -313,7 +313,7 @@ def test_a_report_is_read_in_its_character_set(patient: datasets.Patient, job: S
     (item,) = made(job, one)
     text = assert_harmless(item)
     assert one.ContentSequence[0].TextValue in text
-    assert isinstance(item, Report)
+    assert isinstance(item, ShownReport)
     assert item.whole
 
 
@@ -323,7 +323,7 @@ def test_a_report_whose_items_have_a_character_set_of_their_own_is_read(job: Sho
     one.ContentSequence[0].TextValue = "所見"
     (item,) = made(job, one)
     assert "所見" in assert_harmless(item)
-    assert isinstance(item, Report)
+    assert isinstance(item, ShownReport)
     assert item.whole
 
 
@@ -345,7 +345,7 @@ def encoded_without_character_set(one: Dataset) -> bytes:
 def test_a_report_against_the_rules_is_read_and_says_so(job: Showing) -> None:
     (item,) = made(job, file("reportsi.dcm"))
     assert_harmless(item)
-    assert isinstance(item, Report)
+    assert isinstance(item, ShownReport)
     assert not item.whole
 
 
@@ -367,7 +367,7 @@ def test_a_hostile_report_is_text(job: Showing) -> None:
     one.ConceptNameCodeSequence[0].CodeMeaning = HOSTILE
     (item,) = made(job, one)
     assert HOSTILE in assert_harmless(item)
-    assert isinstance(item, Report)
+    assert isinstance(item, ShownReport)
     assert "<script" not in item.body
     assert "<img" not in item.body
 
@@ -416,7 +416,7 @@ def test_whatever_becomes_of_poppler_the_document_is_there(
     script: str | None, job: Showing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = instead(job.directory, script) / "dcmj2pnm" if script else None
-    monkeypatch.setattr(converters, "gdcmconv_installed", lambda: str(program) if program else None)
+    monkeypatch.setattr(converters, "pdftoppm_installed", lambda: str(program) if program else None)
     job.put(datasets.document(COMMON, 1, 1))
     document, nothing = job.items(limit=1)
     assert isinstance(document, Document)
@@ -438,7 +438,7 @@ def test_a_uid_that_is_a_path_leads_nowhere(job: Showing) -> None:
     for dataset in (one, two):
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1"
         dataset["SOPInstanceUID"]._value = dataset.file_meta["MediaStorageSOPInstanceUID"]._value = "/../../../x"
-    assert sorted(type(item).__name__ for item in made(job, one, two)) == ["Picture", "Report"]
+    assert sorted(type(item).__name__ for item in made(job, one, two)) == ["Picture", "ShownReport"]
     assert not (job.directory.parent / "x.raw").exists()
 
 

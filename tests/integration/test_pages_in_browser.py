@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from mkiso.browse.pages import NOT_XML, write_pages
-from mkiso.browse.shown import About, NotIndexed, Patient, Viewer
+from mkiso.browse.shown import About, NotIndexed, ShownPatient, Viewer
 from tests.support.browser import accessibility_violations, watched_page
 from tests.support.shown import HOSTILE, about, ct_jpeg, everything, hostile, hostile_about, patient, put_files, series
 
@@ -16,7 +16,7 @@ NARROW, ZOOMED = {"width": 320, "height": 640}, {"width": 640, "height": 480}
 LONG = "Thorax_Abdomen_Becken_mit_Kontrastmittel_venoes_und_Rekonstruktion_0.6mm"
 
 
-def disc(stage: Path, patients: tuple[Patient, ...], told: About) -> Path:
+def disc(stage: Path, patients: tuple[ShownPatient, ...], told: About) -> Path:
     """The pages of a disc with pictures as DCMTK makes them, in a folder whose name is no easy URL."""
     stage.mkdir()
     put_files(patients, stage, ct_jpeg())

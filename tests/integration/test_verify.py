@@ -14,8 +14,9 @@ import pytest
 from pydicom import Dataset
 
 from mkiso.checks import Check
+from mkiso.dicom import records as codec
 from mkiso.dicom.records import FILE_ID, IN_USE, LAST, LOWER, NEXT, SOP_INSTANCE, TYPE, Record, element, flat
-from mkiso.verify.archive import Unreadable
+from mkiso.verify.medium import UnreadableDisc
 from mkiso.verify.verify import verify
 from tests.support import datasets
 from tests.support.allowance import GB, require_files_of
@@ -450,9 +451,9 @@ def test_an_archive_that_somebody_else_compressed_is_a_disc_too(disc: Path) -> N
 
 
 def test_an_archive_that_would_unpack_to_too_much_is_not_unpacked(disc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.verify.archive.MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr("mkiso.verify.medium.MOST_UNPACKED", 1 << 20)
     added("PHONE.HTM", bytes(1 << 24))(disc)
-    with pytest.raises(Unreadable, match="would unpack"):
+    with pytest.raises(UnreadableDisc, match="would unpack"):
         verify(Path(shutil.make_archive(str(disc), "zip", disc)))
 
 
@@ -498,10 +499,42 @@ def test_a_dicomdir_of_flipped_bytes_is_no_error_of_the_program(disc: Path) -> N
         verify(disc)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"NEXT": LOWER, "LOWER": NEXT},
+        {"RECORDS": 0x00041222},
+        {"FILE_SET_ID": 0x00041132},
+    ],
+    ids=["offsets that change places", "another tag of the records", "another tag of the file-set ID"],
+)
+def test_a_fault_of_the_codec_that_wrote_the_dicomdir_is_found(
+    fault: dict[str, int], disc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads what it wrote as it meant it: a judge that shared it would find nothing."""
+    meant = codec.read((disc / "DICOMDIR").read_bytes())
+    kinds = [one.type for one in flat(meant)]
+    for name, value in fault.items():
+        monkeypatch.setattr(codec, name, value)
+    data = codec.written(meant, "STUDIES")
+    assert [one.type for one in flat(codec.read(data))] == kinds
+    assert codec.taken_apart(data).head[codec.FILE_SET_ID][8:] == b"STUDIES "
+    (disc / "DICOMDIR").write_bytes(data)
+    assert failed(disc)
+
+
+@pytest.mark.parametrize("character_set", [b"ISO_IR\x00100", b"ISO_IR 10\0", b"NO SUCH 1 "])
+def test_a_disc_of_an_odd_character_set_is_sound(character_set: bytes, tmp_path: Path) -> None:
+    data = encoded(datasets.ct(datasets.study(JOHN, "CT.001"), 1, 1, side=16))
+    at = data.index(b"\x08\0\x05\0CS\x0a\0") + 8
+    disc = made_disc(tmp_path, [data[:at] + character_set.ljust(10) + data[at + 10 :]])
+    assert failed(disc) == set()
+
+
 def passes(file: Path) -> bool:
     try:
         return not failed(file)
-    except Unreadable:
+    except UnreadableDisc:
         return False
 
 
@@ -519,7 +552,7 @@ def test_a_directory_that_is_far_too_large_is_not_read(disc: Path) -> None:
         image.seek(root + 10)
         image.write(size.to_bytes(4, "little") + size.to_bytes(4, "big"))
         image.truncate(2 * size)
-    with pytest.raises(Unreadable, match="a directory is too large"):
+    with pytest.raises(UnreadableDisc, match="a directory is too large"):
         verify(file)
 
 
@@ -567,7 +600,7 @@ def test_a_legacy_disc_is_whole_named_by_its_instances_and_of_one_patient(
 def test_what_is_no_disc_cannot_be_read(content: bytes | None, said: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "disc").write_bytes(content)
-    with pytest.raises(Unreadable, match=said):
+    with pytest.raises(UnreadableDisc, match=said):
         verify(tmp_path / "disc")
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from pycdlib import PyCdlib
 
-from mkiso.dicom.records import Malformed, element, item, written
-from mkiso.verify import archive, directory, image
+from mkiso.dicom.records import element, item, written
 from mkiso.verify import disc as disc_module
-from mkiso.verify.archive import Unreadable
+from mkiso.verify import image, medium
+from mkiso.verify.dicomdir import read_dicomdir
+from mkiso.verify.medium import UnreadableDisc
 from mkiso.verify.verify import verify
 from tests.integration.test_verify import disc, failed, found, sound
 from tests.support import datasets
@@ -103,7 +104,7 @@ LIES: list[tuple[str, Callable[[], tuple[bytes, bytes, int]], str]] = [
 def test_members_that_cannot_lie_where_they_are_said_to_are_refused(
     made: Callable[[], tuple[bytes, bytes, int]], said: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(Unreadable, match=said):
+    with pytest.raises(UnreadableDisc, match=said):
         verify(archived(tmp_path / "disc.zip", *made()))
 
 
@@ -127,10 +128,10 @@ def test_a_member_that_programs_take_for_different_things_is_none(body: bytes, t
 
 
 def test_an_archive_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MOST_FILES", 50)
+    monkeypatch.setattr(medium, "MOST_FILES", 50)
     body = b"".join(local(b"%d" % number, 0) for number in range(10, 61))
     told = b"".join(central(32 * at, b"%d" % (10 + at), 0) for at in range(51))
-    with pytest.raises(Unreadable, match="more than 50 members"):
+    with pytest.raises(UnreadableDisc, match="more than 50 members"):
         verify(archived(tmp_path / "disc.zip", body, told, 51))
 
 
@@ -151,9 +152,9 @@ def test_a_dicomdir_of_more_records_than_the_disc_has_files_is_not_taken_apart()
         data = bytearray(many + item(record) * 20_000)
         at = data.index(b"\x04\0\x20\x12SQ") + 8
         data[at : at + 4] = struct.pack("<L", len(data) - len(many))
-        with pytest.raises(Malformed):
-            directory.parse(bytes(data), 64 * 1_008)
-        assert directory.parse(bytes(data[: len(many)].replace(data[at : at + 4], bytes(4)))).entries == ()
+        with pytest.raises(UnreadableDisc):
+            read_dicomdir(bytes(data), 64 * 1_008)
+        assert read_dicomdir(bytes(data[: len(many)].replace(data[at : at + 4], bytes(4)))).entries == ()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_dicomdir_of_more_records_than_the_disc_has_files_is_not_taken_apart()
     ],
 )
 def test_a_page_that_would_fill_the_memory_is_no_page(content: bytes, said: str) -> None:
-    assert said in str(disc.read_page("A.HTM", XHTML + content, 10_000).fault)
+    assert said in str(disc_module.read_page("A.HTM", XHTML + content, 10_000).fault)
 
 
 def test_text_of_many_equals_signs_is_a_page() -> None:
@@ -182,7 +183,7 @@ def test_an_image_whose_files_overlap_is_refused_and_one_whose_files_are_the_sam
     assert "overlap" not in found(file, "medium")
     first, second = (place(file, f"/IMAGES/{name}") for name in "AB")
     file.write_bytes(file.read_bytes().replace(both(second), both(first + 1)))
-    with pytest.raises(Unreadable, match="its files overlap: IMAGES/B begins within IMAGES/"):
+    with pytest.raises(UnreadableDisc, match="its files overlap: IMAGES/B begins within IMAGES/"):
         verify(file)
 
 
@@ -228,11 +229,11 @@ def test_an_image_of_far_too_many_directory_records_is_not_read(
 ) -> None:
     file = as_iso(disc)
     monkeypatch.setattr(image, limit, value)
-    with pytest.raises(Unreadable, match=said):
+    with pytest.raises(UnreadableDisc, match=said):
         verify(file)
 
 
 def test_a_folder_of_far_too_many_files_is_not_read(disc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.verify.archive.MOST_FILES", 10)
-    with pytest.raises(Unreadable, match="more than 10 files"):
+    monkeypatch.setattr("mkiso.verify.medium.MOST_FILES", 10)
+    with pytest.raises(UnreadableDisc, match="more than 10 files"):
         verify(disc)

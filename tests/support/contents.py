@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from mkiso.browse.contents import show
-from mkiso.browse.shown import WEB, Item, Maker, Patient, Series
+from mkiso.browse.shown import WEB, Item, Maker, ShownPatient, ShownSeries
 from mkiso.dicom.instances import read_whole
 from mkiso.disc.layout import Staged, stage
 from tests.support.stage import encoded
@@ -43,7 +43,7 @@ class Showing:
 
     def shown(
         self, checkpoint: Callable[[], None] = lambda: None, dcmtk_dir: Path = DCMTK, **values: float
-    ) -> tuple[Patient, ...]:
+    ) -> tuple[ShownPatient, ...]:
         """What is shown. Every file is that of an item, and nothing lies anywhere else afterwards."""
         maker = Maker(dcmtk_dir, self.directory, **values)  # type: ignore[arg-type]
         before = {one.instance.path: one.instance.path.read_bytes() for one in self.staged[:50]}
@@ -58,11 +58,11 @@ class Showing:
         return items(self.shown(**values))
 
 
-def series_of(patients: Iterable[Patient]) -> list[Series]:
+def series_of(patients: Iterable[ShownPatient]) -> list[ShownSeries]:
     return [series for patient in patients for study in patient.studies for series in study.series]
 
 
-def items(patients: Iterable[Patient]) -> list[Item]:
+def items(patients: Iterable[ShownPatient]) -> list[Item]:
     return [item for series in series_of(patients) for item in series.items]
 
 

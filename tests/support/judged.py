@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mkiso.verify.archive import Unreadable
+from mkiso.verify.medium import UnreadableDisc
 from mkiso.verify.verify import verify
 from tests.support.mixed import MOVING, Answer
 from tests.support.service import instances_of, instances_on, read_disc
@@ -189,7 +189,7 @@ class Judge:
         file.write_bytes(answer.content)
         try:
             failed = [check for check in verify(file) if not check.ok and "layout=legacy" not in answer.ask.path]
-        except Unreadable as error:
+        except UnreadableDisc as error:
             return f"disc unreadable: {error}"
         found = instances_on(read_disc(file, self._directory / str(self._count)))
         if found != instances_of(self._of(answer)):

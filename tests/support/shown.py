@@ -8,7 +8,19 @@ from typing import Any
 
 from pydicom import Dataset
 
-from mkiso.browse.shown import WEB, About, Document, Nothing, Patient, Picture, Report, Series, Study, Viewer, Why
+from mkiso.browse.shown import (
+    WEB,
+    About,
+    Document,
+    Nothing,
+    Picture,
+    ShownPatient,
+    ShownReport,
+    ShownSeries,
+    ShownStudy,
+    Viewer,
+    Why,
+)
 from tests.support import datasets
 from tests.support.tools import run
 
@@ -42,18 +54,18 @@ def picture(place: int, /, **changes: Any) -> Picture:
     return Picture(**{"file": f"p{place:07}.jpg", "width": 512, "height": 512, "number": str(place), **changes})
 
 
-def series(place: int, /, *items: Any, **changes: Any) -> Series:
+def series(place: int, /, *items: Any, **changes: Any) -> ShownSeries:
     values: dict[str, Any] = {
         "number": str(place),
         "modality": "CT",
         "description": f"Thorax {place}",
         "instances": 200,
     }
-    return Series(**{**values, "items": items, **changes})
+    return ShownSeries(**{**values, "items": items, **changes})
 
 
-def patient(*all_series: Series, **changes: Any) -> Patient:
-    study = Study("20240301", "CT of the thorax", "CT.000200", all_series)
+def patient(*all_series: ShownSeries, **changes: Any) -> ShownPatient:
+    study = ShownStudy("20240301", "CT of the thorax", "CT.000200", all_series)
     values: dict[str, Any] = {
         "name": "JOHN DOE",
         "patient_id": "PAT001",
@@ -61,33 +73,33 @@ def patient(*all_series: Series, **changes: Any) -> Patient:
         "sex": "M",
         "studies": (study,),
     }
-    return Patient(**{**values, **changes})
+    return ShownPatient(**{**values, **changes})
 
 
-def everything() -> Patient:
+def everything() -> ShownPatient:
     """A patient with something of each kind: two series of images, a loop, a report, a document, what is not shown."""
     loop = (picture(20 + frame, number="1", frame=frame, frames=5) for frame in (1, 3, 5))
     return patient(
         series(1, *map(picture, range(1, 7)), description="Topogram"),
         series(2, *map(picture, range(7, 19)), Nothing("13", "CT Image Storage", Why.SYNTAX)),
         series(3, *loop, modality="US", description="Loop", instances=1),
-        series(4, Report("1", "Radiology Report", BODY), modality="SR", description="Reports", instances=1),
+        series(4, ShownReport("1", "Radiology Report", BODY), modality="SR", description="Reports", instances=1),
         series(5, Document("d0000001.pdf", "1", "Letter"), modality="DOC", description="", instances=1),
         series(6, *(Nothing(str(n), "ECG Storage", Why.NO_PIXELS) for n in (1, 2)), modality="ECG", instances=2),
     )
 
 
-def hostile(text: str) -> Patient:
+def hostile(text: str) -> ShownPatient:
     """A patient of whom every text is this one."""
     items = (
         picture(1, number=text),
         picture(2, number=text, frame=2, frames=3),
         Nothing(text, text, Why.BROKEN),
-        Report(text, text, BODY),
+        ShownReport(text, text, BODY),
         Document("d0000001.pdf", text, text),
     )
-    study = Study(text, text, text, (Series(text, text, text, 5, items),))
-    return Patient(text, text, text, text, (study,))
+    study = ShownStudy(text, text, text, (ShownSeries(text, text, text, 5, items),))
+    return ShownPatient(text, text, text, text, (study,))
 
 
 def hostile_about(text: str, **changes: Any) -> About:
@@ -96,7 +108,7 @@ def hostile_about(text: str, **changes: Any) -> About:
     return about(institution=text, contact=text, viewer=Viewer((name,), name), **changes)
 
 
-def put_files(patients: tuple[Patient, ...], stage: Path, content: bytes = b"\xff\xd8jpeg") -> None:
+def put_files(patients: tuple[ShownPatient, ...], stage: Path, content: bytes = b"\xff\xd8jpeg") -> None:
     """Put a file below the stage for each picture and document."""
     (stage / WEB).mkdir(parents=True, exist_ok=True)
     for patient_ in patients:

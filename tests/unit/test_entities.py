@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from mkiso.browse.contents import patients_of, series_of
-from mkiso.browse.shown import Patient, Series, Study
+from mkiso.browse.shown import ShownPatient, ShownSeries, ShownStudy
 from mkiso.dicom.instances import Instance
 
 
@@ -19,8 +19,8 @@ def test_instances_are_grouped_where_the_first_of_each_is() -> None:
 
 
 def test_headers_that_cannot_be_read_are_empty_texts() -> None:
-    nothing = Series("", "", "", 1, ())
+    nothing = ShownSeries("", "", "", 1, ())
     assert patients_of([([instance(*"A11", 1)], ()), ([instance(*"A21", 2)], ()), ([instance(*"B31", 3)], ())]) == (
-        Patient("", "A", "", "", (Study("", "", "", (nothing,)), Study("", "", "", (nothing,)))),
-        Patient("", "B", "", "", (Study("", "", "", (nothing,)),)),
+        ShownPatient("", "A", "", "", (ShownStudy("", "", "", (nothing,)), ShownStudy("", "", "", (nothing,)))),
+        ShownPatient("", "B", "", "", (ShownStudy("", "", "", (nothing,)),)),
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mkiso.browse.pages import body, readable_date, shown_text, write_pages
 from mkiso.browse.reports import NOT_XML
-from mkiso.browse.shown import About, Document, Nothing, NotIndexed, Patient, Report, Study, Viewer, Why
+from mkiso.browse.shown import About, Document, Nothing, NotIndexed, ShownPatient, ShownReport, ShownStudy, Viewer, Why
 from mkiso.texts import texts
 from tests.support.shown import (
     BODY,
@@ -38,7 +38,7 @@ def stage(tmp_path: Path) -> Path:
     return stage
 
 
-def written(stage: Path, patients: tuple[Patient, ...], told: About) -> dict[str, ElementTree.Element]:
+def written(stage: Path, patients: tuple[ShownPatient, ...], told: About) -> dict[str, ElementTree.Element]:
     """Every page below the stage, parsed as XML."""
     put_files(patients, stage)
     write_pages(patients, told, stage)
@@ -238,7 +238,7 @@ def test_what_is_too_large_to_be_shown_is_told_in_words(why: Why, language: str,
 
 def test_headings_never_skip_a_level(stage: Path) -> None:
     odd = "<h3>a</h3><h1>b</h1><h6>c</h6><p>d</p><h2>e</h2>"
-    reports = (Report(str(n), "t", text) for n, text in enumerate((BODY, odd)))
+    reports = (ShownReport(str(n), "t", text) for n, text in enumerate((BODY, odd)))
     for page in written(stage, (patient(series(1, *reports)), everything()), about()).values():
         levels = [int(one.tag[-1]) for one in page.iter() if re.fullmatch(rf"{XHTML}h[1-6]", one.tag)]
         assert levels[0] == 1
@@ -250,9 +250,9 @@ def test_a_disc_without_pictures_has_its_pages(stage: Path) -> None:
     empty = (
         patient(series(1), series(2, description="", modality="")),
         patient(studies=()),
-        Patient("", "", "", "", ()),
+        ShownPatient("", "", "", "", ()),
     )
-    nameless = Patient("", "", "", "", (Study("", "", "", (series(1, number="", instances=0),)),))
+    nameless = ShownPatient("", "", "", "", (ShownStudy("", "", "", (series(1, number="", instances=0),)),))
     pages = written(stage, (*empty, nameless), about(institution="", contact=""))
     assert [one for page in pages.values() for one in page.iter(f"{XHTML}img")] == []
     assert "no image" in text_of(pages["INDEX.HTM"])
@@ -289,7 +289,7 @@ def test_a_report_s_headings_begin_where_the_page_is() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_report_that_may_lack_parts_says_so_wherever_it_stands(stage: Path, language: str) -> None:
-    one = patient(series(1, Report("1", "t", BODY, whole=False), Report("2", "t", BODY)))
+    one = patient(series(1, ShownReport("1", "t", BODY, whole=False), ShownReport("2", "t", BODY)))
     pages = written(stage, (one,), about(language=language))
     warning = texts(language)["pages"]["report_not_whole"]
     told = {name: text_of(page).count(warning) for name, page in pages.items()}

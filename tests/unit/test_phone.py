@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mkiso.browse import pages
 from mkiso.browse.pages import LARGEST, evenly, write_pages
-from mkiso.browse.shown import WEB, Document, Patient, Report
+from mkiso.browse.shown import WEB, Document, ShownPatient, ShownReport
 from tests.support.shown import about, everything, patient, picture, put_files, series
 
 
@@ -16,7 +16,7 @@ def pictures_of(page: bytes) -> list[bytes]:
     return [base64.b64decode(one) for one in re.findall(rb'src="data:image/jpeg;base64,([^"]+)"', page)]
 
 
-def page_of(stage: Path, one: Patient, size: int = 6) -> bytes:
+def page_of(stage: Path, one: ShownPatient, size: int = 6) -> bytes:
     """PHONE.HTM of a disc of which each picture is its file's name, then nothing until it has this size."""
     stage.mkdir()
     put_files((one,), stage)
@@ -59,7 +59,7 @@ def test_a_picture_that_does_not_fit_makes_room_for_smaller_ones(tmp_path: Path)
 
 
 def test_reports_count_and_come_after_the_middle_pictures(tmp_path: Path) -> None:
-    reports = (Report(str(n), f"Report {n}", f"<p>{'word ' * 600_000}</p>") for n in range(3))
+    reports = (ShownReport(str(n), f"Report {n}", f"<p>{'word ' * 600_000}</p>") for n in range(3))
     page = page_of(tmp_path / "stage", patient(series(1, picture(1), picture(2), *reports)), 1_000_000)
     assert len(page) <= LARGEST
     assert names(page) == ["p0000002.jpg"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import mkiso
 from mkiso.browse.readme import ascii_name, initials, readme
-from mkiso.browse.shown import About, NotIndexed, Patient, Viewer
+from mkiso.browse.shown import About, NotIndexed, ShownPatient, Viewer
 from tests.support.shown import HOSTILE, about, hostile, hostile_about, patient
 
 LANGUAGES = ("en", "id")
@@ -85,7 +85,7 @@ def test_a_hostile_text_breaks_no_line(text: str, language: str) -> None:
     assert sum(line.startswith("File-set ID: ") for line in found) == 1
 
 
-def starts(told: About, whose: Patient) -> list[str]:
+def starts(told: About, whose: ShownPatient) -> list[str]:
     """The lines that are not what hangs below the one before."""
     content = readme(told, (whose,)).decode("ascii")
     return [line for line in content.split("\r\n") if not line.startswith("   ")]

@@ -1,11 +1,8 @@
-"""A ZIP archive as a tree (PKWARE APPNOTE 6.3.10). A stored member is read where it lies, another as it is unpacked.
+"""The files of a disc, wherever they lie: what every check looks at; and a directory or a ZIP archive as such a medium.
 
-Nothing is unpacked to a disk, and into memory no more than what is looked at. No byte belongs to two members, so that
-whatever an archive claims, to read it costs what its size allows.
-
-What lies where on a disc of the layout `pdi`.
-
-A disc's files, wherever they lie: what every check looks at, and a directory as such a tree.
+Of an archive (PKWARE APPNOTE 6.3.10) nothing is unpacked to a disk, and into memory no more than what is looked at: a
+stored member is read where it lies, another as it is unpacked. No byte belongs to two members, so that whatever an
+archive claims, to read it costs what its size allows.
 
 Names come from strangers: what could lead out of the disc, or lies there twice, is a fault and no file.
 """
@@ -17,7 +14,7 @@ import stat
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -27,19 +24,18 @@ from pathlib import Path
 from typing import IO, NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from mkiso.browse import shown
-from mkiso.disc import dicomdir, layout
-
-DICOMDIR, README, INDEX, PHONE = dicomdir.NAME, "README.TXT", "INDEX.HTM", "PHONE.HTM"
-IMAGES, OTHER, WEB = layout.IMAGES, layout.OTHER, shown.WEB.upper()
-ROOT_FILES = (DICOMDIR, README, INDEX, PHONE)
-FOLDERS = (IMAGES, OTHER, WEB)
+# A check yields what is wrong, as often as it is, and returns what it found otherwise.
+Findings = Generator[str, None, str]
+# What lies where on a disc of the layout `pdi`.
+ROOT_FILES = (DICOMDIR, README, INDEX, PHONE) = ("DICOMDIR", "README.TXT", "INDEX.HTM", "PHONE.HTM")
+FOLDERS = (IMAGES, OTHER, WEB) = ("IMAGES", "OTHER", "IHE_PDI")
+A_FOLDER = 1_000  # files and folders that may lie in one
 MOVED = "RR_MOVED"  # the folder that genisoimage makes for what lies too deep; its content is seen where it was
 DEEPEST = 64  # folders in folders
 MOST_FILES = 250_000  # each has its names in memory; a disc of 100 GB of CT images has fewer
 LOCAL_HEADER = struct.Struct("<4s2xHHxxxxLLLHH")  # 4.3.7
 LOCAL, CENTRAL = b"PK\3\4", b"PK\1\2"
-ENCRYPTED, TOLD_BEHIND, IN_UTF_8 = 1, 8, 1 << 11  # 4.4.4
+ENCRYPTED, SIZES_BEHIND, IN_UTF_8 = 1, 8, 1 << 11  # 4.4.4
 IN_ZIP64 = 0xFFFFFFFF
 LARGEST_DIRECTORY = 1 << 26
 PIECE = 1 << 18
@@ -55,7 +51,7 @@ def is_ours(name: str) -> bool:
     return root in FOLDERS if slash else root in ROOT_FILES
 
 
-class Unreadable(Exception):
+class UnreadableDisc(Exception):
     """It cannot be read as a disc, or as a file of one; the text says why."""
 
 
@@ -78,7 +74,7 @@ def lying(descriptor: int, begin: int, size: int, *place: int) -> Extent:
 
 
 @dataclass(frozen=True)
-class Tree:
+class Medium:
     """A disc's files with their sizes, by their names below its root, and what is wrong with the medium itself.
 
     `damages` are those of what it is made of, `strangers` names that a disc must not have. `packed` are the bytes of a
@@ -118,8 +114,8 @@ def is_plain(name: str) -> bool:
 
 
 @contextmanager
-def directory_tree(root: Path) -> Iterator[Tree]:
-    """A mounted or unpacked disc; no link is followed. Raises Unreadable, and OSError where a folder cannot be read."""
+def directory_medium(root: Path) -> Iterator[Medium]:
+    """A mounted or unpacked disc; no link is followed. Raises UnreadableDisc, and OSError of a folder."""
     files: dict[str, int] = {}
     folders: list[str] = []
     strangers: list[str] = []
@@ -129,7 +125,7 @@ def directory_tree(root: Path) -> Iterator[Tree]:
         with os.scandir(root / folder) as entries:
             found = sorted(islice(entries, MOST_FILES + 1), key=lambda one: one.name)
             if len(files) + len(folders) + len(strangers) + len(found) > MOST_FILES:
-                raise Unreadable(f"it has more than {MOST_FILES} files and folders")
+                raise UnreadableDisc(f"it has more than {MOST_FILES} files and folders")
             for entry in found:
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 mode = entry.stat(follow_symlinks=False)
@@ -142,7 +138,7 @@ def directory_tree(root: Path) -> Iterator[Tree]:
                     files[name] = mode.st_size
                 else:
                     strangers.append(f"{name} is neither a file nor a folder")
-    yield Tree("directory", files, frozenset(folders), lambda name: _opened(root / name), tuple(strangers))
+    yield Medium("directory", files, frozenset(folders), lambda name: _opened(root / name), tuple(strangers))
 
 
 @contextmanager
@@ -151,22 +147,22 @@ def _opened(path: Path) -> Iterator[Extent]:
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
-            raise Unreadable(f"{path.name} is no file any more")
+            raise UnreadableDisc(f"{path.name} is no file any more")
         yield lying(descriptor, 0, state.st_size, state.st_dev, state.st_ino)
     finally:
         os.close(descriptor)
 
 
-class _Modest(BufferedReader):
+class _BoundedArchive(BufferedReader):
     """A file of which no directory of members is read that has far too many."""
 
     def read(self, size: int | None = -1) -> bytes:
         size = LARGEST_DIRECTORY if size is None or size < 0 else size
         if size > LARGEST_DIRECTORY:
-            raise Unreadable("its directory of members is too large")
+            raise UnreadableDisc("its directory of members is too large")
         data = super().read(size)
         if len(data) > MOST_FILES and data.count(CENTRAL) > MOST_FILES:
-            raise Unreadable(f"it has more than {MOST_FILES} members")
+            raise UnreadableDisc(f"it has more than {MOST_FILES} members")
         return data
 
 
@@ -186,86 +182,86 @@ class _Header(NamedTuple):
 class _Member(NamedTuple):
     """A member, where its bytes begin, and what is wrong with it."""
 
-    told: ZipInfo
+    info: ZipInfo
     begin: int
     fault: str | None
 
 
 @contextmanager
-def archive_tree(path: Path) -> Iterator[Tree]:
-    """The members of an archive. Raises Unreadable where it has no directory of them, is a bomb, or members overlap."""
-    with _Modest(FileIO(path)) as file:
+def archive_medium(path: Path) -> Iterator[Medium]:
+    """An archive's members. Raises UnreadableDisc where it has no directory of them, is a bomb, or members overlap."""
+    with _BoundedArchive(FileIO(path)) as file:
         try:
             archive = ZipFile(file)
         except (*DAMAGES, OverflowError, IndexError) as error:
-            raise Unreadable(f"its directory of members cannot be read ({error})") from error
-        _require_modest(archive.infolist(), os.fstat(file.fileno()).st_size)
-        yield _archive_tree(archive, file, dict(_located(archive, file)))
+            raise UnreadableDisc(f"its directory of members cannot be read ({error})") from error
+        _refuse_bomb(archive.infolist(), os.fstat(file.fileno()).st_size)
+        yield _archive_medium(archive, file, dict(_located(archive, file)))
 
 
-def _require_modest(members: Iterable[ZipInfo], size: int) -> None:
+def _refuse_bomb(members: Iterable[ZipInfo], size: int) -> None:
     unpacked = sum(one.file_size for one in members if one.compress_type != ZIP_STORED)
     if unpacked > max(MOST_UNPACKED, MOST_RATIO * size):
-        raise Unreadable(f"it would unpack to {unpacked} bytes")
+        raise UnreadableDisc(f"it would unpack to {unpacked} bytes")
 
 
 def _located(archive: ZipFile, file: IO[bytes]) -> Iterator[tuple[int, _Member]]:
-    """The members by the places of their headers, in the order in which they lie; Unreadable where two overlap."""
+    """The members by the places of their headers, in the order in which they lie; UnreadableDisc where two overlap."""
     end, before = 0, "the archive's beginning"
-    for told in sorted(archive.infolist(), key=lambda one: one.header_offset):
-        if told.header_offset < end:
-            raise Unreadable(f"its members overlap: {told.filename} begins within {before}")
-        header, name = _header(file, told)
-        begin = told.header_offset + LOCAL_HEADER.size + header.name_length + header.extra_length
-        end, before = begin + told.compress_size, told.filename
-        yield told.header_offset, _Member(told, begin, _fault(told, header, name))
+    for info in sorted(archive.infolist(), key=lambda one: one.header_offset):
+        if info.header_offset < end:
+            raise UnreadableDisc(f"its members overlap: {info.filename} begins within {before}")
+        header, name = _header(file, info)
+        begin = info.header_offset + LOCAL_HEADER.size + header.name_length + header.extra_length
+        end, before = begin + info.compress_size, info.filename
+        yield info.header_offset, _Member(info, begin, _fault(info, header, name))
     if end > archive.start_dir:
-        raise Unreadable(f"its members overlap: {before} ends behind where the directory of members begins")
+        raise UnreadableDisc(f"its members overlap: {before} ends behind where the directory of members begins")
 
 
-def _header(file: IO[bytes], told: ZipInfo) -> tuple[_Header, bytes]:
-    head = os.pread(file.fileno(), LOCAL_HEADER.size, told.header_offset)
+def _header(file: IO[bytes], info: ZipInfo) -> tuple[_Header, bytes]:
+    head = os.pread(file.fileno(), LOCAL_HEADER.size, info.header_offset)
     if len(head) < LOCAL_HEADER.size:
-        raise Unreadable(f"{told.filename} does not begin where the archive's directory says")
+        raise UnreadableDisc(f"{info.filename} does not begin where the archive's directory says")
     header = _Header(*LOCAL_HEADER.unpack(head))
-    return header, os.pread(file.fileno(), header.name_length, told.header_offset + LOCAL_HEADER.size)
+    return header, os.pread(file.fileno(), header.name_length, info.header_offset + LOCAL_HEADER.size)
 
 
-def _fault(told: ZipInfo, header: _Header, name: bytes) -> str | None:
+def _fault(info: ZipInfo, header: _Header, name: bytes) -> str | None:
     """Why nobody can tell what a member is: two programs would unpack two files, or none."""
-    encoding = "utf-8" if told.flag_bits & IN_UTF_8 else "cp437"
+    encoding = "utf-8" if info.flag_bits & IN_UTF_8 else "cp437"
     same = (header.signature, name, header.method, header.flags & ENCRYPTED) == (
-        *(LOCAL, told.orig_filename.encode(encoding, "replace")),
-        *(told.compress_type, told.flag_bits & ENCRYPTED),
+        *(LOCAL, info.orig_filename.encode(encoding, "replace")),
+        *(info.compress_type, info.flag_bits & ENCRYPTED),
     )
-    sizes = ((header.compressed, told.compress_size), (header.size, told.file_size), (header.crc, told.CRC))
-    if not same or not (header.flags & TOLD_BEHIND or all(own in {one, IN_ZIP64} for own, one in sizes)):
+    sizes = ((header.compressed, info.compress_size), (header.size, info.file_size), (header.crc, info.CRC))
+    if not same or not (header.flags & SIZES_BEHIND or all(own in {one, IN_ZIP64} for own, one in sizes)):
         return "says another thing of itself than the archive's directory"
-    if told.flag_bits & ENCRYPTED:
+    if info.flag_bits & ENCRYPTED:
         return "is encrypted"
-    if told.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:
+    if info.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:
         return "is compressed in a way that not every system knows"
-    if told.compress_type == ZIP_STORED and told.compress_size != told.file_size:
+    if info.compress_type == ZIP_STORED and info.compress_size != info.file_size:
         return "is stored, and has two sizes"
     return None
 
 
-def _archive_tree(archive: ZipFile, file: IO[bytes], located: Mapping[int, _Member]) -> Tree:
+def _archive_medium(archive: ZipFile, file: IO[bytes], located: Mapping[int, _Member]) -> Medium:
     members: dict[str, _Member] = {}
     folders, strangers = set(), []
-    for told in archive.infolist():
-        name = told.filename
-        if strange := _strange(told, name in members):
+    for info in archive.infolist():
+        name = info.filename
+        if strange := _strange(info, name in members):
             strangers.append(f"{name} {strange}")
-        elif told.is_dir():
+        elif info.is_dir():
             folders.add(name.rstrip("/"))
         else:
-            members[name] = located[told.header_offset]
+            members[name] = located[info.header_offset]
     folders |= {name[:end] for name in members for end, letter in enumerate(name) if letter == "/"}
     strangers += [f"{name} is a file and a folder" for name in members if name in folders]
-    return Tree(
+    return Medium(
         "ZIP",
-        {name: member.told.file_size for name, member in members.items()},
+        {name: member.info.file_size for name, member in members.items()},
         frozenset(folders),
         lambda name: _member(archive, file, members[name]),
         tuple(strangers),
@@ -289,7 +285,7 @@ def _archive_damages(archive: ZipFile, members: Mapping[str, _Member]) -> Iterat
             yield f"{name} {member.fault}"
             continue
         try:
-            with archive.open(member.told) as content:
+            with archive.open(member.info) as content:
                 while content.read(PIECE):
                     pass
         except DAMAGES as error:
@@ -298,18 +294,18 @@ def _archive_damages(archive: ZipFile, members: Mapping[str, _Member]) -> Iterat
 
 @contextmanager
 def _member(archive: ZipFile, file: IO[bytes], member: _Member) -> Iterator[Extent]:
-    told = member.told
+    info = member.info
     if member.fault:
-        raise Unreadable(f"{told.filename} {member.fault}")
-    if told.compress_type == ZIP_STORED:
-        yield lying(file.fileno(), member.begin, told.file_size)
+        raise UnreadableDisc(f"{info.filename} {member.fault}")
+    if info.compress_type == ZIP_STORED:
+        yield lying(file.fileno(), member.begin, info.file_size)
         return
     try:
-        content = archive.open(told)
+        content = archive.open(info)
     except DAMAGES as error:
-        raise Unreadable(f"{told.filename}: {error}") from error
+        raise UnreadableDisc(f"{info.filename}: {error}") from error
     with content:
-        yield Extent(told.file_size, (member.begin, told.file_size), _pieces(content, told.filename))
+        yield Extent(info.file_size, (member.begin, info.file_size), _pieces(content, info.filename))
 
 
 def _pieces(content: IO[bytes], name: str) -> Callable[[int, int], bytes]:
@@ -320,6 +316,6 @@ def _pieces(content: IO[bytes], name: str) -> Callable[[int, int], bytes]:
             content.seek(at)
             return content.read(length)
         except DAMAGES as error:
-            raise Unreadable(f"{name}: {error}") from error
+            raise UnreadableDisc(f"{name}: {error}") from error
 
     return piece
