@@ -16,10 +16,10 @@ import yaml
 from pydicom import Dataset, FileDataset, dcmread
 
 from mkiso.config import Config, Retrieve, parse
-from tests.support import tools
-from tests.support.tools import LOCALHOST, ROOT
+from tests.support import preloaded, tools
+from tests.support.preloaded import MKISO
+from tests.support.tools import LOCALHOST
 
-MKISO = ROOT / "bin" / "mkiso"
 PATIENT = Retrieve().model_dump()  # `settings` gives up sooner than the configuration does where nothing is said
 
 
@@ -79,21 +79,20 @@ def running_service(
     directory: Path,
     port: int,
     configuration: dict[str, Any],
-    program: Sequence[Any] = (MKISO,),
+    program: Sequence[Any] = (),
     url: str | None = None,
 ) -> Iterator[Service]:
     """`mkiso serve` with this configuration, answering; told to stop at the end, where it still runs.
 
-    `url` is where it answers behind a proxy.
+    `url` is where it answers behind a proxy. A `program` is started as it is, where one is named.
     """
     directory.mkdir(exist_ok=True)
     file, log = directory / "mkiso.yaml", directory / "service.log"
     configuration = configuration | {"server": {"bind": f"{LOCALHOST}:{port}"} | configuration.get("server", {})}
     file.write_text(yaml.safe_dump(configuration))
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            (*program, "serve", "--config", file), stdout=output, stderr=output, env=tools.environment()
-        )
+        start, argv = (subprocess.Popen, program) if program else (preloaded.start, (MKISO,))
+        process = start((*argv, "serve", "--config", file), stdout=output, stderr=output, env=tools.environment())
     service = Service(url or f"http://{LOCALHOST}:{port}", file, process, log)
     try:
         tools.wait_until(lambda: _answers(service), 20, lambda: f"no answer; its log:\n{log.read_text()}")
@@ -114,8 +113,14 @@ def _answers(service: Service) -> bool:
 
 def mkiso(*arguments: Any) -> subprocess.CompletedProcess[bytes]:
     """A command of `mkiso`, run to its end."""
-    words = [str(one) for one in (MKISO, *arguments)]
-    return subprocess.run(words, capture_output=True, timeout=120, check=False, env=tools.environment())
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with preloaded.start((MKISO, *arguments), env=tools.environment(), **pipes) as process:
+        try:
+            output, log = process.communicate(timeout=120)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, output, log)
 
 
 def read_disc(iso: bytes | Path, directory: Path) -> dict[str, Path]:
