@@ -40,9 +40,9 @@ from tests.support.tools import run, wait_until
 
 # What takes seconds in earnest, so that a test waits less for it.
 HASTY = """
-from mkiso.ledger import database, ledger, pulse
-database.LIMIT = pulse.LIMIT = pulse.RETRY = 1
-ledger.BEAT = pulse.BEAT = pulse.PAUSE = 0.3
+from mkiso.ledger import database, ledger, record
+database.LIMIT = record.LIMIT = record.RETRY = 1
+ledger.BEAT = record.BEAT = record.PAUSE = 0.3
 from mkiso.commands.cli import main
 main()
 """
@@ -50,9 +50,11 @@ PROGRAM = (sys.executable, "-c", HASTY)
 # Forked, as a service's workers are, and let go at once.
 MANY = """
 import os, sys
+from sqlalchemy import create_engine
 from mkiso.ledger import database
 from mkiso.ledger.ledger import Ledger
 database.LIMIT = 60
+create_engine(sys.argv[1])  # imports the driver once, and not in each of them
 waiting, go = os.pipe()
 children = []
 for number in range(48):

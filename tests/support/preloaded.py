@@ -1,7 +1,7 @@
 """A parent that has imported what the tests start, so that a service or an archive starts in milliseconds.
 
-A program that it forks is what `python -m MODULE` starts, but for the imports that are done already: its arguments,
-environment, directory and streams are its own, and its parent is the process of the tests.
+What it forks is what `python -m MODULE` or `python -c CODE` starts, but for the imports that are done already: its
+arguments, environment, directory and streams are its own, and its parent is the process of the tests.
 """
 
 import ctypes
@@ -45,17 +45,16 @@ _one_at_a_time = threading.Lock()
 
 
 def start(argv: Sequence[object], **options: Any) -> "subprocess.Popen[Any]":
-    """Start a program; `bin/mkiso` and `python -m MODULE` from the parent, where there is one. Options are Popen's."""
-    words = [os.fspath(word) if isinstance(word, Path) else str(word) for word in argv]
-    if _requests and words[0] == str(MKISO):
-        return Forked(["mkiso.commands.cli", *words[1:]], **options)
-    if _requests and words[:2] == [sys.executable, "-m"]:
-        return Forked(words[2:], **options)
-    return subprocess.Popen(words, **options)
+    """Start a program; `bin/mkiso` and this Python from the parent, where there is one. Options are Popen's."""
+    words = [str(word) for word in argv]
+    if words[0] == str(MKISO):
+        words[:1] = [sys.executable, "-m", "mkiso.commands.cli"]
+    forked = _requests and words[0] == sys.executable and words[1] in ("-m", "-c")
+    return (Forked if forked else subprocess.Popen)(words, **options)
 
 
 class Forked(subprocess.Popen[Any]):
-    """A module and its arguments, run by a process that was forked from the parent, and all that a Popen does.
+    """A `python -m` or `python -c`, run by a process that was forked from the parent, and all that a Popen does.
 
     Where a Python calls its private method with other words than 3.11's does, no program starts.
     """
@@ -64,7 +63,6 @@ class Forked(subprocess.Popen[Any]):
         _executable, _preexec, _close, _pass, cwd, env, _info, _flags, _shell, *others = words
         ends, (*_rest, in_new_session, _group) = others[:6], others[6:]
         request = {
-            "module": args[0],
             "arguments": args[1:],
             "environment": dict(os.environ if env is None else env),
             "directory": os.fspath(cwd or Path.cwd()),
@@ -153,6 +151,10 @@ def _become(request: Mapping[str, Any], streams: Sequence[int]) -> None:
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.argv[1:] = request["arguments"]
-    sys.modules.pop(request["module"], None)  # or runpy warns that it was imported already
-    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    option, program, *words = request["arguments"]
+    sys.argv[:] = [option, *words]
+    if option == "-c":
+        exec(program, {"__name__": "__main__"})
+        return
+    sys.modules.pop(program, None)  # or runpy warns that it was imported already
+    runpy.run_module(program, run_name="__main__", alter_sys=True)

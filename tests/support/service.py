@@ -79,20 +79,21 @@ def running_service(
     directory: Path,
     port: int,
     configuration: dict[str, Any],
-    program: Sequence[Any] = (),
+    program: Sequence[Any] = (MKISO,),
     url: str | None = None,
 ) -> Iterator[Service]:
     """`mkiso serve` with this configuration, answering; told to stop at the end, where it still runs.
 
-    `url` is where it answers behind a proxy. A `program` is started as it is, where one is named.
+    `url` is where it answers behind a proxy.
     """
     directory.mkdir(exist_ok=True)
     file, log = directory / "mkiso.yaml", directory / "service.log"
     configuration = configuration | {"server": {"bind": f"{LOCALHOST}:{port}"} | configuration.get("server", {})}
     file.write_text(yaml.safe_dump(configuration))
     with log.open("ab") as output:
-        start, argv = (subprocess.Popen, program) if program else (preloaded.start, (MKISO,))
-        process = start((*argv, "serve", "--config", file), stdout=output, stderr=output, env=tools.environment())
+        process = preloaded.start(
+            (*program, "serve", "--config", file), stdout=output, stderr=output, env=tools.environment()
+        )
     service = Service(url or f"http://{LOCALHOST}:{port}", file, process, log)
     try:
         tools.wait_until(lambda: _answers(service), 20, lambda: f"no answer; its log:\n{log.read_text()}")
@@ -111,10 +112,10 @@ def _answers(service: Service) -> bool:
         return False
 
 
-def mkiso(*arguments: Any) -> subprocess.CompletedProcess[bytes]:
+def mkiso(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     """A command of `mkiso`, run to its end."""
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    with preloaded.start((MKISO, *arguments), env=tools.environment(), **pipes) as process:
+    with preloaded.start((MKISO, *arguments), cwd=cwd, env=tools.environment(), **pipes) as process:
         try:
             output, log = process.communicate(timeout=120)
         except BaseException:
