@@ -1,4 +1,4 @@
-"""A test PACS for the whole session, and the service in front of it."""
+"""A test PACS for the whole session, and the service in front of it; programs in Python start from a parent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,12 +9,19 @@ import pytest
 from playwright.sync_api import Browser
 
 from mkiso.config import Config, parse
+from tests.support import preloaded
 from tests.support.browser import chromium
 from tests.support.ports import free_ports
 from tests.support.service import Service, running_service, settings
 from tests.support.testpacs import RunningPacs, running_testpacs
 
 RECEIVERS = ("CDRECORD", "CDRECORD2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _preloaded() -> Iterator[None]:
+    with preloaded.parent():
+        yield
 
 
 @pytest.fixture(scope="session")

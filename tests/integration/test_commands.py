@@ -19,6 +19,7 @@ import yaml
 
 from mkiso.commands import cli
 from tests.integration.conftest import Site
+from tests.support import preloaded
 from tests.support.archive import running_archive
 from tests.support.destination import running_destination
 from tests.support.ports import free_ports
@@ -70,9 +71,8 @@ def test_iso_writes_a_disc_to_standard_output(config_file: Path, site: Site, tmp
 def test_a_command_that_fails_says_why_and_leaves_no_file(
     words: tuple[str, ...], status: int, said: str, config_file: Path, tmp_path: Path
 ) -> None:
-    argv = (MKISO, *words, *(("--config", config_file) if words[0] == "iso" else ()))
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, check=False, env=environment())
-    assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+    done = mkiso(*words, *(("--config", config_file) if words[0] == "iso" else ()), cwd=tmp_path)
+    assert (done.returncode, said in done.stderr.decode()) == (status, True), done.stderr
     assert list(tmp_path.glob("x.iso*")) == []
 
 
@@ -159,7 +159,7 @@ def test_jobs_cancel_stops_a_job_of_another_process(tmp_path: Path) -> None:
     file = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver}))
     with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "slow", delay=0.5):
         argv = (MKISO, "iso", "SLOW.001", "-o", tmp_path / "x.iso", "--config", file)
-        process = subprocess.Popen(argv, stderr=subprocess.PIPE, env=environment())
+        process = preloaded.start(argv, stderr=subprocess.PIPE, env=environment())
         wait_until(lambda: any(tmp_path.glob("work/dicomdir_*/received/*")), 20, str)
         (job,) = json.loads(mkiso("jobs", "--json", "--config", file).stdout)["jobs"]
         told = mkiso("jobs", "cancel", job["id"], "--config", file)
@@ -281,7 +281,7 @@ def test_two_commands_with_one_output_leave_one_whole_disc(config_file: Path, si
     iso = tmp_path / "same.iso"
     words = ("-o", iso, "--force", "--config", config_file)
     commands = [(MKISO, "iso", accession, *words) for accession in ("BENCH.200", "CT.001")]
-    running = [subprocess.Popen(command, env=environment()) for command in commands]
+    running = [preloaded.start(command, env=environment()) for command in commands]
     assert [one.wait(60) for one in running] == [0, 0]
     found = instances_on(read_disc(iso, tmp_path / "disc"))
     assert found in (instances_of(site.pacs.of("BENCH.200")), instances_of(site.pacs.of("CT.001")))

@@ -50,9 +50,11 @@ PROGRAM = (sys.executable, "-c", HASTY)
 # Forked, as a service's workers are, and let go at once.
 MANY = """
 import os, sys
+from sqlalchemy import create_engine
 from mkiso.ledger import database
 from mkiso.ledger.ledger import Ledger
 database.LIMIT = 60
+create_engine(sys.argv[1])  # imports the driver once, and not in each of them
 waiting, go = os.pipe()
 children = []
 for number in range(48):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.integration.conftest import Site
+from tests.support import preloaded
 from tests.support.ports import free_ports
 from tests.support.service import MKISO, mkiso
 from tests.support.tools import LOCALHOST, environment, wait_until
@@ -72,7 +73,7 @@ def start(configured: Path, bind: str) -> Callable[[], Any]:
         log = configured.with_suffix(".log")
         with log.open("ab") as output:
             command = (MKISO, "serve", "--config", configured)
-            process = subprocess.Popen(command, stdout=output, stderr=output, env=environment())
+            process = preloaded.start(command, stdout=output, stderr=output, env=environment())
         try:
             wait_until(lambda: answers(bind), 20, log.read_text)
             yield process
@@ -95,7 +96,7 @@ def test_a_second_service_at_an_address_ends_at_once_and_leaves_the_first_alone(
 
 def test_of_several_that_start_at_once_one_serves(configured: Path, bind: str) -> None:
     command = (MKISO, "serve", "--config", configured)
-    started = [subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment()) for _ in range(4)]
+    started = [preloaded.start(command, stderr=subprocess.DEVNULL, env=environment()) for _ in range(4)]
     try:
         wait_until(lambda: sorted(one.poll() or 0 for one in started) == [0, 2, 2, 2], 30, lambda: f"{started}")
         wait_until(lambda: answers(bind), 20, lambda: f"{started}")

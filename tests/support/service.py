@@ -16,10 +16,10 @@ import yaml
 from pydicom import Dataset, FileDataset, dcmread
 
 from mkiso.config import Config, Retrieve, parse
-from tests.support import tools
-from tests.support.tools import LOCALHOST, ROOT
+from tests.support import preloaded, tools
+from tests.support.preloaded import MKISO
+from tests.support.tools import LOCALHOST
 
-MKISO = ROOT / "bin" / "mkiso"
 PATIENT = Retrieve().model_dump()  # `settings` gives up sooner than the configuration does where nothing is said
 
 
@@ -91,7 +91,7 @@ def running_service(
     configuration = configuration | {"server": {"bind": f"{LOCALHOST}:{port}"} | configuration.get("server", {})}
     file.write_text(yaml.safe_dump(configuration))
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        process = preloaded.start(
             (*program, "serve", "--config", file), stdout=output, stderr=output, env=tools.environment()
         )
     service = Service(url or f"http://{LOCALHOST}:{port}", file, process, log)
@@ -112,10 +112,16 @@ def _answers(service: Service) -> bool:
         return False
 
 
-def mkiso(*arguments: Any) -> subprocess.CompletedProcess[bytes]:
+def mkiso(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     """A command of `mkiso`, run to its end."""
-    words = [str(one) for one in (MKISO, *arguments)]
-    return subprocess.run(words, capture_output=True, timeout=120, check=False, env=tools.environment())
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with preloaded.start((MKISO, *arguments), cwd=cwd, env=tools.environment(), **pipes) as process:
+        try:
+            output, log = process.communicate(timeout=120)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, output, log)
 
 
 def read_disc(iso: bytes | Path, directory: Path) -> dict[str, Path]:

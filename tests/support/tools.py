@@ -11,7 +11,9 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import preloaded
+from tests.support.preloaded import ROOT
+
 LOCALHOST = "127.0.0.1"
 LISTEN = "0A"
 _CLIENT = ("-S", "-to", "5", "-ta", "2")
@@ -57,8 +59,8 @@ def _sockets(pid: int, protocol: str) -> list[str]:
 def start_listener(argv: Sequence[str | Path], port: int, log: Path, seconds: float = 15) -> Listener:
     """Starts a program in its own session, returns once it listens; RuntimeError, with its log, if never."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(word) for word in argv],
+        process = preloaded.start(
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
