@@ -186,7 +186,7 @@ class Relay:
 
     def _stage(self, name: str, instances: Sequence[Instance]) -> Path:
         """A directory with the files of these instances, named by SOP Instance UID."""
-        directory = self.workspace.disc / name
+        directory = self.workspace.disc / f"round_{name}"
         directory.mkdir()
         for one in instances:
             uid = one.sop_instance_uid
