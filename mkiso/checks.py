@@ -137,10 +137,10 @@ def peer_answers(config: Config, peer: Peer, seconds: float | None = None) -> st
         if seconds is not None and waited.seconds() > seconds:
             raise Wrong(f"{peer}: no answer in {seconds:g} s")
 
-    asked = replace(peer, connect_timeout=min(seconds or peer.connect_timeout, peer.connect_timeout))
+    in_time = replace(peer, connect_timeout=min(seconds or peer.connect_timeout, peer.connect_timeout))
     why = ""
-    for _ in attempts(asked, checkpoint):
-        failure = echo(config.tools.dcmtk_dir, asked, checkpoint)
+    for _ in attempts(in_time, checkpoint):
+        failure = echo(config.tools.dcmtk_dir, in_time, checkpoint)
         if failure is None:
             return f"{peer} answers"
         if not failure.busy:

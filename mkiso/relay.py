@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,21 +16,10 @@ from pathlib import Path
 
 from mkiso.clock import Cancellation, Stopwatch
 from mkiso.config import Destination, Retrieve
+from mkiso.dcmtk import sending
 from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts, busy_text, echo, error_text
 from mkiso.dcmtk.converters import MEMORY_FOR_ALL
-from mkiso.dcmtk.sending import (
-    DcmsendProgress,
-    Outcome,
-    StoreProgress,
-    StoreResult,
-    StorescuProgress,
-    as_it_is_argv,
-    association_profile,
-    batches,
-    contexts_for,
-    dcmsend_argv,
-    storescu_argv,
-)
+from mkiso.dcmtk.sending import Context, DcmsendProgress, Outcome, StoreProgress, StoreResult, StorescuProgress
 from mkiso.dicom.instances import Instance
 from mkiso.errors import Cancelled, DestinationUnreachable, MkisoError, RelayFailed
 from mkiso.process import Child, GrowingLog, Limits, read_log, spawned
@@ -167,45 +156,41 @@ class Relay:
 
     def _rounds_as_it_is(self, instances: Sequence[Instance]) -> Iterator[Round]:
         """Byte for byte, in as many associations as their contexts need."""
-        contexts = {one: frozenset({(one.sop_class_uid, one.transfer_syntax)}) for one in instances}
-        for number, batch in enumerate(batches(contexts.values())):
-            files = {one.sop_instance_uid: one.path for one in instances if contexts[one] <= batch}
-            staged = {uid: self._staged.get(uid, file) for uid, file in files.items()}
-            directory = self._stage(f"_as_it_is{number}", staged)
-            yield Round(directory, as_it_is_argv(self.peer, directory, self._timeout), StorescuProgress)
+        own = {one: frozenset({(one.sop_class_uid, one.transfer_syntax)}) for one in instances}
+        for number, (_, going) in enumerate(_associations(own)):
+            directory = self._stage(f"as_it_is{number}", going)
+            yield Round(directory, sending.as_it_is_argv(self.peer, directory, self._timeout), StorescuProgress)
 
     def _storescu_rounds(self, instances: Sequence[Instance], _outcomes: Outcomes) -> Iterator[Round]:
         """As many associations as the presentation contexts of these instances need."""
-        waiting = {one: contexts_for(one.sop_class_uid, one.transfer_syntax) for one in instances}
-        for number, batch in enumerate(batches(waiting.values())):
-            going = [one for one, contexts in waiting.items() if contexts <= batch]
-            waiting = {one: contexts for one, contexts in waiting.items() if not contexts <= batch}
-            directory = self._stage(number, {one.sop_instance_uid: one.path for one in going})
+        contexts = {one: sending.contexts_for(one.sop_class_uid, one.transfer_syntax) for one in instances}
+        for number, (proposed, going) in enumerate(_associations(contexts)):
+            directory = self._stage(f"storescu{number}", going)
             profile = directory.with_suffix(".cfg")
-            profile.write_text(association_profile(batch))
-            argv = storescu_argv(self.dcmtk_dir, self.peer, profile, directory, self._timeout)
+            profile.write_text(sending.association_profile(proposed))
+            argv = sending.storescu_argv(self.dcmtk_dir, self.peer, profile, directory, self._timeout)
             yield Round(directory, argv, StorescuProgress)
 
     def _dcmsend_rounds(self, instances: Sequence[Instance], outcomes: Outcomes) -> Iterator[Round]:
         """Everything as it is; then what the peer did not take so, decompressed."""
-        directory = self._stage(0, {one.sop_instance_uid: one.path for one in instances})
-        yield self._dcmsend_round(directory, "-dn")
-        refused = [uid for uid, one in outcomes.items() if one.outcome is Outcome.NOT_NEGOTIATED]
+        yield self._dcmsend_round("-dn", instances)
+        refused = [one for one in instances if outcomes[one.sop_instance_uid].outcome is Outcome.NOT_NEGOTIATED]
         if refused:
-            directory = self._stage(1, {uid: directory / uid for uid in refused})
-            yield self._dcmsend_round(directory, "+dly")
+            yield self._dcmsend_round("+dly", refused)
 
-    def _dcmsend_round(self, directory: Path, decompress: str) -> Round:
+    def _dcmsend_round(self, decompress: str, instances: Sequence[Instance]) -> Round:
+        directory = self._stage(f"dcmsend{decompress}", instances)
         report = directory.with_suffix(".txt")
-        argv = dcmsend_argv(self.dcmtk_dir, self.peer, decompress, report, directory, self._timeout)
+        argv = sending.dcmsend_argv(self.dcmtk_dir, self.peer, decompress, report, directory, self._timeout)
         return Round(directory, argv, partial(DcmsendProgress, report_file=report))
 
-    def _stage(self, number: int | str, files: dict[str, Path]) -> Path:
-        """A directory with these files, named by SOP Instance UID."""
-        directory = self.workspace.disc / f"round{number}"
+    def _stage(self, name: str, instances: Sequence[Instance]) -> Path:
+        """A directory with the files of these instances, named by SOP Instance UID."""
+        directory = self.workspace.disc / f"round_{name}"
         directory.mkdir()
-        for uid, file in files.items():
-            os.rename(file, directory / uid)
+        for one in instances:
+            uid = one.sop_instance_uid
+            os.rename(self._staged.get(uid, one.path), directory / uid)
             self._staged[uid] = directory / uid
         return directory
 
@@ -255,6 +240,18 @@ class Relay:
         if Outcome.NOT_NEGOTIATED.value in counts and self.destination.tool == "storescu":
             why += f"A peer that takes only uncompressed data needs destinations.{self.name}.tool: dcmsend. "
         return why
+
+
+def _associations(
+    contexts: Mapping[Instance, frozenset[Context]],
+) -> Iterator[tuple[set[Context], list[Instance]]]:
+    """The presentation contexts that each association proposes, and the instances that go in it."""
+    waiting = dict(contexts)
+    for proposed in sending.batches(contexts.values()):
+        going = [one for one, needed in waiting.items() if needed <= proposed]
+        yield proposed, going
+        for one in going:
+            del waiting[one]
 
 
 def _taken(progress: StoreProgress, lines: GrowingLog) -> int:

@@ -1,8 +1,8 @@
 """C-STORE of files whose data sets are sent byte for byte: what no program of DCMTK does (PS3.7 9.1.1, PS3.8 9.3).
 
 They read a data set and write it anew, and cannot where it is malformed. So this is a program of its own, beside them:
-it proposes each instance's own transfer syntax and sends what the file holds. It speaks as storescu does, whose report
-reads it, and it knows nothing of mkiso: it is run by its file's name.
+it proposes each instance's own transfer syntax and sends what the file holds. Its output is like storescu's, so that it
+is read in the same way, and it knows nothing of mkiso: it is run by its file's name.
 """
 
 import socket
@@ -29,7 +29,7 @@ Context = tuple[str, str]
 
 
 class Refused(Exception):
-    """No association, or none any more: why, as storescu says it."""
+    """There is no association, or none any more; its text is what storescu writes then."""
 
 
 class Association:
@@ -52,7 +52,7 @@ class Association:
         if not self._accepted:
             raise Refused("F: No Acceptable Presentation Contexts")
 
-    def patience(self, seconds: float) -> None:
+    def set_timeout(self, seconds: float) -> None:
         self._socket.settimeout(seconds)
 
     def store(self, number: int, file: Path, meta: dict[int, str], begin: int) -> int | None:
@@ -177,7 +177,7 @@ def _meta(file: Path) -> tuple[dict[int, str], int]:
     return found, end
 
 
-def _say(text: str) -> None:
+def _write_line(text: str) -> None:
     print(text, flush=True)
 
 
@@ -189,12 +189,12 @@ def _outcome(status: int) -> str:
 
 def _deliver(association: Association, files: dict[Path, tuple[dict[int, str], int]]) -> None:
     for number, (file, (meta, begin)) in enumerate(files.items()):
-        _say(f"I: Sending file: {file}")
+        _write_line(f"I: Sending file: {file}")
         status = association.store(number, file, meta, begin)
         if status is None:
-            _say(f"E: No presentation context for: {meta[SOP_CLASS]} in {meta[SYNTAX]}")
+            _write_line(f"E: No presentation context for: {meta[SOP_CLASS]} in {meta[SYNTAX]}")
         else:
-            _say(f"I: Received Store Response ({_outcome(status)})")
+            _write_line(f"I: Received Store Response ({_outcome(status)})")
 
 
 def main(calling: str, called: str, host: str, port: str, connect: str, timeout: str, directory: str) -> int:
@@ -204,15 +204,15 @@ def main(calling: str, called: str, host: str, port: str, connect: str, timeout:
     try:
         association = Association((host, int(port)), (called, calling), contexts, float(connect))
     except (OSError, Refused, struct.error, LookupError) as error:
-        _say(str(error) if isinstance(error, Refused) else f"F: Association Request Failed: {error}")
+        _write_line(str(error) if isinstance(error, Refused) else f"F: Association Request Failed: {error}")
         return 1
-    _say("I: Association Accepted")
-    association.patience(float(timeout))
+    _write_line("I: Association Accepted")
+    association.set_timeout(float(timeout))
     try:
         _deliver(association, files)
         association.release()
     except (OSError, Refused, struct.error, LookupError) as error:
-        _say(str(error) if isinstance(error, Refused) else f"E: 0006:0317 {error}")
+        _write_line(str(error) if isinstance(error, Refused) else f"E: 0006:0317 {error}")
         return 1
     return 0
 

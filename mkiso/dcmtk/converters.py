@@ -175,16 +175,13 @@ def report_argv(dcmtk_dir: Path, instance: Path, page: Path, reading: Reading) -
     return (str(dcmtk_dir / DSR2HTML), "-q", "+X1", "+U8", *OPTIONS[reading], str(instance), str(page))
 
 
-def utf8_argv(instance: Path, encoded: Path) -> tuple[str, ...]:
-    return (sys.executable, "-I", str(datasets.__file__), str(instance), str(encoded))
-
-
 def write_in_utf8(converter: Converter, instance: Path, encoded: Path) -> bool:
     """The same report in UTF-8, for DCMTK knows not every character set; whether it could be read.
 
     It is read in a process of its own, as all that takes memory by what is in it. Raises as `make_report`.
     """
-    return converter.makes(utf8_argv(instance, encoded), encoded)
+    argv = (sys.executable, "-I", str(datasets.__file__), str(instance), str(encoded))
+    return converter.makes(argv, encoded)
 
 
 def make_report(converter: Converter, instance: Path, page: Path, reading: Reading) -> str | None:
@@ -213,19 +210,13 @@ def pdftoppm_installed() -> str | None:
     return shutil.which(PDFTOPPM)
 
 
-def pages_argv(program: str, document: Path, root: Path, count: int) -> tuple[str, ...]:
-    return (
-        *(program, "-q", "-jpeg", "-jpegopt", f"quality={PAGE_QUALITY}", "-scale-to", str(SIDE)),
-        *("-l", str(count), str(document), str(root)),
-    )
-
-
 def make_pages(converter: Converter, program: str, document: Path, root: Path, count: int) -> list[Path]:
     """The first pages, up to so many, each in a file whose name begins as `root`; raises what `Converter.run` raises.
 
     Of a document that it refuses there are none, or those that it made before.
     """
-    converter.run(pages_argv(program, document, root, count), LARGEST_PICTURE)
+    options = ("-q", "-jpeg", "-jpegopt", f"quality={PAGE_QUALITY}", "-scale-to", str(SIDE), "-l", str(count))
+    converter.run((program, *options, str(document), str(root)), LARGEST_PICTURE)
     return sorted(root.parent.glob(f"{root.name}-*.jpg"))
 
 

@@ -1,8 +1,8 @@
 """findscu: C-FIND in the Study Root model (PS3.4 C.4.1, C.6.2).
 
-Its exit status is 0 for failure statuses, timeouts and aborts too: only the final response counts. The
-answers to a query for names are read as data sets, which is right for every character set; lists
-of UIDs as one XML file, which is fast.
+Its exit status is 0 for failure statuses, timeouts and aborts too: only the final response counts. The answers to a
+query for names are read as data sets, which is right for every character set; lists of UIDs as one XML file, which is
+fast.
 """
 
 from __future__ import annotations

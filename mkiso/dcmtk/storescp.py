@@ -80,16 +80,15 @@ class _Unusable(Exception):
 
 def unusable(tls: Tls) -> dict[str, str]:
     """Which of the files no receiver can use, by the key in the configuration, and why."""
-    if unreadable := {key: why for key, file in tls if (why := _unreadable(file))}:
-        return unreadable
-    try:
-        _trusting("ca_file", tls.ca_file)
-        _trusting("cert_file", tls.cert_file)
-        _showing(tls)
-    except _Unusable as wrong:
-        key, why = wrong.args
-        return {key: why}
-    return {}
+    wrong = {key: why for key, file in tls if (why := _unreadable(file))}
+    if not wrong:
+        try:
+            _trusting("ca_file", tls.ca_file)
+            _trusting("cert_file", tls.cert_file)
+            _showing(tls)
+        except _Unusable as unusable:
+            wrong = dict([unusable.args])
+    return wrong
 
 
 def faults(tls: Tls) -> dict[str, str]:
