@@ -91,8 +91,10 @@ class Ledger:
 
     def update(self, job_id: str, **fields: Any) -> None:
         """Write columns of a job's row; it is alive."""
-        values = fitting(jobs, fields) | {"alive_at": self._database.now}
-        self._database.do(lambda connection: change(connection, jobs.c.id == job_id, values), alone=True)
+        row, values = jobs.c.id == job_id, fitting(jobs, fields) | {"alive_at": self._database.now}
+        goes_on = jobs.update().where(row, jobs.c.finished_at.is_(None)).values(values)
+        if fields.get("finished_at") or not self._database.do(lambda connection: connection.execute(goes_on).rowcount):
+            self._database.do(lambda connection: change(connection, row, values), alone=True)
 
     def hand_out(self, job_id: str, rows: Sequence[Mapping[str, str | int]]) -> None:
         """Remember instances that leave the house with this job: columns of `instances`, without the job's.
