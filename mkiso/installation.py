@@ -142,7 +142,7 @@ class Installation:
     def finder(
         self, workspace: Workspace, cancellation: Cancellation, meanwhile: Callable[[], None] = lambda: None
     ) -> Finder:
-        """The way to ask the archive; `meanwhile` is asked while it answers."""
+        """The way to ask the archive; `meanwhile` is called while it answers, and ends the query by raising."""
         tools, timeout, storage = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout, self.config.storage
 
         def checkpoint() -> None:

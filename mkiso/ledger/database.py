@@ -1,6 +1,6 @@
 """The ledger's database: SQLite in WAL mode, PostgreSQL, MariaDB; it may be away for a while, or hang.
 
-Whether a statement failed by itself, or with the database, is told by what its driver raised.
+What a driver raised says whether a statement failed by itself, or with the database.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class CommitLost(LedgerUnavailable):
 
 
 class Database:
-    """Its tables are made, or migrated, at the first use that succeeds; whoever asks meanwhile is told so.
+    """Its tables are made, or migrated, at the first use that succeeds; whoever asks meanwhile gets LedgerUnavailable.
 
     Raises ConfigurationError where the URL can never work. `now` is the database's clock, in seconds since 1970.
     """

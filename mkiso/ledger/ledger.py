@@ -1,4 +1,4 @@
-"""The ledger: what every worker and command, on every host that shares it, knows and tells of the jobs."""
+"""The ledger of jobs, which every worker and command writes and reads, on every host that shares it."""
 
 from __future__ import annotations
 
@@ -188,7 +188,11 @@ class Ledger:
         self._database.close()
 
     def _dead(self, connection: sa.Connection, among: sa.ColumnElement[bool]) -> list[str]:
-        """The rows are read before it is asked who lives: a job lives before it has a row, and until that has ended."""
+        """The ids of jobs whose process is gone.
+
+        The rows are read before the processes are looked for: a job has a process before it has a row, and until that
+        has ended.
+        """
         query = sa.select(jobs.c.id, jobs.c.work_dir, self._silent()).where(among, UNDER_WAY)
         rows, identity, judges = connection.execute(query).all(), self._identity(), self._judges()
         living = self._living() if any(work_dir == identity for _, work_dir, _ in rows) else set()

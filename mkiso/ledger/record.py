@@ -215,7 +215,7 @@ class JobRecord:
         self._writer.note(self._row, rows)
 
     def complete(self) -> None:
-        """All that was asked for has been done."""
+        """Say that the job has done all that it was to do."""
         self._complete = True
 
     def __enter__(self) -> Self:
@@ -273,7 +273,7 @@ class Unrecorded(JobRecord):
 
 
 def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
-    """The error that a caller is told, whatever was raised; an internal one names the job."""
+    """The error that a caller gets, whatever was raised; an internal one names the job."""
     if isinstance(error, Internal) and job_id not in error.detail:
         return error.with_detail(f"{error.detail} This was job {job_id}.")
     if isinstance(error, MkisoError) and not isinstance(error, ConfigurationError):
