@@ -19,7 +19,7 @@ from mkiso.workspace import PREFIX
 from tests.support.service import Service
 
 MB = 10**6
-READINGS, BETWEEN = 20, 0.1  # at rest, and seconds: the ledger's pulse needs a thread and a descriptor now and then
+READINGS, BETWEEN = 20, 0.1  # at rest, and seconds: the ledger's writer needs a thread and a descriptor now and then
 
 
 @dataclass(frozen=True)

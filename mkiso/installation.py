@@ -1,8 +1,6 @@
 """What every job of a service or a command shares: the configuration, the ledger, and the way to the archive.
 
-What a look found last: a thread looks, one at a time, whoever asks and however often.
-
-How the service is: the archive, the receivers, the queue and the disk, looked at beside whoever asks.
+And how the service is: the archive, the receivers, the queue and the disk, looked at beside whoever asks.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from mkiso.dcmtk.findscu import Finder
 from mkiso.exhaustion import lack
 from mkiso.ledger.history import Glance
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.record import Pulse
+from mkiso.ledger.record import Writer
 from mkiso.patients import patient_source
 from mkiso.retrieve.receiver import taken
 from mkiso.retrieve.studies import Study, find_studies, studies_of, with_instances, with_modalities
@@ -34,10 +32,11 @@ T = TypeVar("T")
 log = logging.getLogger("mkiso.installation")
 
 
-class Last(Generic[T]):
-    """Asking begins a look where the last one is more than `renewed` seconds old and none is under way.
+class Cached(Generic[T]):
+    """What a look found, at which a thread looks again, one at a time, whoever asks and however often.
 
-    What was found is as old as its look's beginning; it is told until it is `oldest` seconds old.
+    Asking begins a look where the last one is more than `renewed` seconds old and none is under way. What was found is
+    as old as its look's beginning, and given until it is `oldest` seconds old.
     """
 
     def __init__(self, look: Callable[[], T], renewed: float, oldest: float) -> None:
@@ -77,7 +76,7 @@ class Last(Generic[T]):
         began = time.monotonic()
         try:
             self._found = self._look(), began
-        except Exception as error:  # the boundary: what is not known is told as such
+        except Exception as error:  # the boundary: nothing is known then
             log.warning("the state of the service is not known", extra={"fields": {"error": type(error).__name__}})
 
     def _young(self, oldest: float) -> T | None:
@@ -131,10 +130,10 @@ class Installation:
         self.config = config
         self.patients = patient_source(config.patients)
         self.ledger = ledger_of(config.storage)
-        self.pulse = Pulse(self.ledger)
+        self.writer = Writer(self.ledger)
         self.glance = Glance(self.ledger.history)
-        self.status = Last(lambda: look(config, self.pacs, self.ledger), renewed=10, oldest=30)
-        self.readiness = Last(Readiness(config, self.pacs, self.ledger).look, renewed=5, oldest=10)
+        self.status = Cached(lambda: look(config, self.pacs, self.ledger), renewed=10, oldest=30)
+        self.readiness = Cached(Readiness(config, self.pacs, self.ledger).look, renewed=5, oldest=10)
 
     @property
     def pacs(self) -> Peer:
@@ -143,7 +142,7 @@ class Installation:
     def finder(
         self, workspace: Workspace, cancellation: Cancellation, meanwhile: Callable[[], None] = lambda: None
     ) -> Finder:
-        """The way to ask the archive; `meanwhile` is asked while it answers."""
+        """The way to ask the archive; `meanwhile` is called while it answers, and ends the query by raising."""
         tools, timeout, storage = self.config.tools.dcmtk_dir, self.config.retrieve.query_timeout, self.config.storage
 
         def checkpoint() -> None:
@@ -171,7 +170,7 @@ class Installation:
     def sweep(self) -> list[str]:
         """Clear away what jobs left behind whose process died; their ids. The ledger learns of it a little later."""
         if swept := sweep(self.config.storage.work_dir):
-            self.pulse.beat_now()
+            self.writer.beat_now()
         return swept
 
     def clear_away(self) -> list[str]:

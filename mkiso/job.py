@@ -72,7 +72,7 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
     """
     if why := unusable(installation.config.media, order.layout):
         raise NotConfigured(why)
-    record = JobRecord(installation.pulse, order.job_id, cancellation)
+    record = JobRecord(installation.writer, order.job_id, cancellation)
     with ExitStack() as held:
         job = held.enter_context(
             running_job(installation, order, cancellation, record, kind="iso", layout=order.layout, format=order.format)
@@ -99,7 +99,7 @@ def relay(
     """
     to = installation.config.destination(destination)
     address = f"{to.host}:{to.port}"
-    record = JobRecord(installation.pulse, order.job_id, cancellation)
+    record = JobRecord(installation.writer, order.job_id, cancellation)
     with running_job(installation, order, cancellation, record, kind="relay", destination=address) as job:
         opened()
         studies = job.look_up()

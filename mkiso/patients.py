@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import math
+import re
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import closing, suppress
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Protocol, TypeVar
@@ -29,16 +28,17 @@ from mkiso.exhaustion import start
 
 LARGEST_ANSWER = 1 << 20
 SLICE = 0.05
-Check = Callable[[], None]
+SURROGATE = re.compile("[\ud800-\udfff]")  # of JSON, which may hold half of a pair: that cannot be written down
+Checkpoint = Callable[[], None]
 T = TypeVar("T")
 log = logging.getLogger("mkiso.patients")
 
 
 class PatientSource(Protocol):
-    def name_of(self, accession: str, checkpoint: Check) -> str | None:
+    def name_of(self, accession: str, checkpoint: Checkpoint) -> str | None:
         """The name of the patient of an accession number; None where the archive's own answer is to be taken.
 
-        `checkpoint` is asked all the while. Raises what it raises, AccessionNotFound, PatientDbUnavailable or
+        `checkpoint` is called all the while, and ends it by raising. Raises AccessionNotFound, PatientDbUnavailable,
         PatientApiUnavailable.
         """
 
@@ -53,7 +53,7 @@ def patient_source(patients: Patients) -> PatientSource:
 
 
 class PacsNames:
-    def name_of(self, accession: str, checkpoint: Check) -> None:  # noqa: ARG002
+    def name_of(self, accession: str, checkpoint: Checkpoint) -> None:  # noqa: ARG002
         return None
 
 
@@ -65,7 +65,7 @@ class SqlNames:
         engines = {url: _engine(url, sql.timeout) for url in urls}
         self._steps = [(engines[step.url.get_secret_value()], sa.text(step.query)) for step in sql.steps]
 
-    def name_of(self, accession: str, checkpoint: Check) -> str:
+    def name_of(self, accession: str, checkpoint: Checkpoint) -> str:
         return watched(lambda: self._ask(accession), checkpoint)
 
     def _ask(self, accession: str) -> str:
@@ -103,7 +103,7 @@ class ApiNames:
         except OSError as error:
             raise _unavailable(f"patients.api.ca_file: no certificates can be read from it: {error}") from error
 
-    def name_of(self, accession: str, checkpoint: Check) -> str:
+    def name_of(self, accession: str, checkpoint: Checkpoint) -> str:
         url = (self._api.url or "").replace("{accession_number}", quote(accession, safe=""))
         try:
             status, body = self._get(url, checkpoint)
@@ -115,71 +115,69 @@ class ApiNames:
             raise _unavailable(f"it answered with status {status}")
         return _field(body, self._api.name_field)
 
-    def _get(self, url: str, checkpoint: Check) -> tuple[int, Any]:
+    def _get(self, url: str, checkpoint: Checkpoint) -> tuple[int, Any]:
         """Status and JSON body (None where it is none). A connection that fails is tried once more.
 
         Raises TimeoutError where both are not there within the timeout.
         """
-        began = time.monotonic()
-        try:
-            return self._get_once(urlsplit(url), checkpoint, self._api.timeout)
-        except ConnectionError:
-            return self._get_once(urlsplit(url), checkpoint, self._api.timeout - (time.monotonic() - began))
+        waited = Stopwatch()
 
-    def _get_once(self, url: SplitResult, checkpoint: Check, limit: float) -> tuple[int, Any]:
+        def within_the_timeout() -> None:
+            checkpoint()
+            if waited.seconds() > self._api.timeout:
+                raise TimeoutError
+
+        try:
+            return self._get_once(urlsplit(url), within_the_timeout)
+        except ConnectionError:
+            return self._get_once(urlsplit(url), within_the_timeout)
+
+    def _get_once(self, url: SplitResult, checkpoint: Checkpoint) -> tuple[int, Any]:
         host, timeout = url.hostname or "", self._api.timeout
         if url.scheme == "https":
-            call = Call(HTTPSConnection(host, url.port, timeout=timeout, context=self._tls))
+            connection: HTTPConnection = HTTPSConnection(host, url.port, timeout=timeout, context=self._tls)
         else:
-            call = Call(HTTPConnection(host, url.port, timeout=timeout))
+            connection = HTTPConnection(host, url.port, timeout=timeout)
+        connection.auto_open = 0  # once it is cut off
         target = url._replace(scheme="", netloc="", fragment="").geturl()
-        with closing(call):
-            return watched(lambda: call.get(target, self._headers), checkpoint, limit)
+        try:
+            watched(connection.connect, checkpoint)
+            return watched(lambda: _answer(connection, target, self._headers), checkpoint)
+        finally:
+            _cut_off(connection)
 
 
-class Call:
-    """One HTTP request; `close` ends it, although another thread waits for the answer."""
-
-    def __init__(self, connection: HTTPConnection) -> None:
-        self._connection = connection
-        self._closed = False
-
-    def get(self, target: str, headers: dict[str, str]) -> tuple[int, Any]:
-        """The answer's status and JSON body."""
-        self._connection.connect()
-        if self._closed:
-            self.close()
-        self._connection.request("GET", target, headers=headers)
-        answer = self._connection.getresponse()
-        return answer.status, _json(answer.read(LARGEST_ANSWER + 1))
-
-    def close(self) -> None:
-        self._closed, self._connection.auto_open = True, 0
-        with suppress(OSError):
-            if self._connection.sock is not None:  # of a TLS socket, too, without its own farewell
-                socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
-        self._connection.close()
+def _answer(connection: HTTPConnection, target: str, headers: dict[str, str]) -> tuple[int, Any]:
+    """The status and the JSON body that a request is answered with."""
+    connection.request("GET", target, headers=headers)
+    answer = connection.getresponse()
+    return answer.status, _json(answer.read(LARGEST_ANSWER + 1))
 
 
-def watched(ask: Callable[[], T], checkpoint: Check, limit: float = math.inf) -> T:
-    """What `ask` returns or raises in a thread of its own, while `checkpoint` is asked here.
+def _cut_off(connection: HTTPConnection) -> None:
+    """End a connection, although another thread may wait for its answer; one that is not there yet is never used."""
+    with suppress(OSError):
+        if connection.sock is not None:  # of a TLS socket, too, without its own farewell
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+    connection.close()
 
-    Raises TimeoutError after `limit` seconds, and whatever `checkpoint` raises; nobody waits for the thread then.
+
+def watched(ask: Callable[[], T], checkpoint: Checkpoint) -> T:
+    """What `ask` returns or raises in a thread of its own, while `checkpoint` is called here.
+
+    Raises whatever `checkpoint` raises, too; nobody waits for the thread then.
     """
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(ask())
-        except BaseException as error:  # told to whoever waits
+        except BaseException as error:  # raised to whoever waits
             future.set_exception(error)
 
     start(threading.Thread(target=run, daemon=True), checkpoint)
-    waited = Stopwatch()
     while not wait([future], SLICE).done:
         checkpoint()
-        if waited.seconds() > limit:
-            raise TimeoutError
     return future.result()
 
 
@@ -200,25 +198,17 @@ def _field(body: Any, path: str) -> str:
             found = found[int(part)]
         else:
             found = None
-    if not isinstance(found, str) or not _is_text(found):
+    if not isinstance(found, str) or SURROGATE.search(found):
         raise _unavailable(f"its answer is not JSON with the patient's name in {path}")
     return found
 
 
-def _is_text(value: str) -> bool:
-    """Whether it can be written down: JSON may hold half of a surrogate pair."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _engine(url: str, timeout: float) -> sa.Engine:
     """A pool that survives a restarted server; `timeout` seconds for connecting and for each statement."""
+    mariadb = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), timeout)
     arguments: dict[str, dict[str, Any]] = {
-        "mysql": {"connect_timeout": timeout, "read_timeout": timeout, "write_timeout": timeout},
-        "mariadb": {"connect_timeout": timeout, "read_timeout": timeout, "write_timeout": timeout},
+        "mysql": mariadb,
+        "mariadb": mariadb,
         "postgresql": {
             "connect_timeout": max(1, round(timeout)),
             "options": f"-c statement_timeout={round(timeout * 1000)}",

@@ -44,7 +44,7 @@ class _Steps:
 
     def begin(self) -> str:
         installation, cancellation = Installation(self._config), Cancellation()
-        record = Unrecorded(installation.pulse, self._order.job_id, cancellation)
+        record = Unrecorded(installation.writer, self._order.job_id, cancellation)
         self._job = self._held.enter_context(running_job(installation, self._order, cancellation, record))
         return f"accession number {self._order.accessions[0]}"
 

@@ -1,6 +1,6 @@
 """The ledger's database: SQLite in WAL mode, PostgreSQL, MariaDB; it may be away for a while, or hang.
 
-Whether a statement failed by itself, or with the database: what SQLite, PostgreSQL and MariaDB say of either.
+What a driver raised says whether a statement failed by itself, or with the database.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SQLITE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, 
 POSTGRESQL, NO_ACCESS = ("22", "54", "42"), {"42P01", "42703", "42501"}
 # MariaDB's: syntax, nesting, expressions, the packet's size, the stack.
 MARIADB = {1064, 1119, 1139, 1153, 1366, 1436, 1473, 4078}
-STOPPED = {"57014", 1969, 3024}
+STOPPED = {sqlite3.SQLITE_INTERRUPT, "57014", 1969, 3024}
 LIMIT = 5.0
 # Of LIMIT: what ends by then tells more than that nobody waits any more.
 SOONER, LOCKED_SOONER = 0.8, 0.9
@@ -49,35 +49,27 @@ log = logging.getLogger("mkiso.ledger")
 
 def is_at_fault(error: BaseException | None) -> bool:
     """Whether the database answers, and will take this statement from nobody, of what a driver raised."""
-    if isinstance(error, sqlite3.Error):
-        return _is_at_fault_in_sqlite(error)
     code = _code(error)
+    if isinstance(error, sqlite3.Error):
+        if code is None:  # the module's own errors, of values that it cannot bind
+            return isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError | sqlite3.DataError)
+        return code in SQLITE and not str(error).startswith(NO_TABLES)
     return code in MARIADB or (isinstance(code, str) and code.startswith(POSTGRESQL) and code not in NO_ACCESS)
 
 
 def was_stopped(error: BaseException | None) -> bool:
     """Whether the statement took longer than it may."""
-    if isinstance(error, sqlite3.Error):
-        return _code_in_sqlite(error) == sqlite3.SQLITE_INTERRUPT
     return _code(error) in STOPPED
 
 
-def _is_at_fault_in_sqlite(error: sqlite3.Error) -> bool:
-    """The module's own errors have no code: of values that it cannot bind."""
-    code = _code_in_sqlite(error)
-    if code is None:
-        return isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError | sqlite3.DataError)
-    return code in SQLITE and not str(error).startswith(NO_TABLES)
-
-
-def _code_in_sqlite(error: sqlite3.Error) -> int | None:
-    """Without what extends it."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
 def _code(error: BaseException | None) -> str | int | None:
-    """MariaDB's number by pymysql, PostgreSQL's SQLSTATE by psycopg; None where neither server said anything."""
+    """SQLite's code without what extends it, MariaDB's number by pymysql, PostgreSQL's SQLSTATE by psycopg.
+
+    None where the database itself said nothing.
+    """
+    if isinstance(error, sqlite3.Error):
+        code: int | None = getattr(error, "sqlite_errorcode", None)
+        return None if code is None else code & 0xFF
     number = error.args[0] if error is not None and error.args else None
     if isinstance(number, int):
         return number
@@ -86,17 +78,7 @@ def _code(error: BaseException | None) -> str | int | None:
 
 
 class Upgrading(LedgerUnavailable):
-    """This process is at it."""
-
-
-class TooSlow(LedgerUnavailable):
-    """It answers, and what was asked took too long, and was stopped."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            f"What was asked of the ledger (storage.ledger) takes longer than {LIMIT:g} seconds, and was stopped. Ask"
-            " for less: fewer words, or a few days."
-        )
+    """This process migrates the tables at this moment."""
 
 
 class CommitLost(LedgerUnavailable):
@@ -109,21 +91,25 @@ class CommitLost(LedgerUnavailable):
 
 
 class Database:
-    """Raises ConfigurationError where the URL can never work.
+    """Its tables are made, or migrated, at the first use that succeeds; whoever asks meanwhile gets LedgerUnavailable.
 
-    Its tables are made, or migrated, at the first use that succeeds; whoever asks meanwhile is told so.
+    Raises ConfigurationError where the URL can never work. `now` is the database's clock, in seconds since 1970.
     """
 
     def __init__(self, url: str) -> None:
+        limit, locked = round(SOONER * LIMIT * 1000), LOCKED_SOONER * LIMIT
         try:
-            self._engine, self._unlimited = _engine(url), _unlimited_engine(url)
+            # No limit to connections, so that nobody waits for one that hangs.
+            self._engine = _engine(url, limit, locked, pool_pre_ping=True, max_overflow=-1)
+            # For what takes as long as it takes; each connection is closed after its use.
+            unlimited = _engine(url, 0, LOCKED, poolclass=sa.NullPool)
             self.now = _clock(self._engine.dialect.name)
         except (SQLAlchemyError, ImportError, ValueError, TypeError, KeyError) as error:
             raise ConfigurationError(
                 f"The ledger (storage.ledger) cannot be opened: {_cause(error)}. It is a URL such as sqlite:////FILE,"
                 " postgresql+psycopg://… (needs mkiso[postgresql]) or mysql+pymysql://… (needs mkiso[mysql])."
             ) from None
-        self._schema = Schema(self._engine, self._unlimited)
+        self._schema = Schema(self._engine, unlimited)
         self._is_away = False
         self._failed_at: float | None = None
 
@@ -236,7 +222,10 @@ class Database:
     def _failure(self, error: Exception) -> MkisoError:
         if isinstance(error, DBAPIError) and was_stopped(error.orig):
             log.warning("the ledger took too long for what was asked, and was stopped")
-            return TooSlow()
+            return LedgerUnavailable(
+                f"What was asked of the ledger (storage.ledger) takes longer than {LIMIT:g} seconds, and was stopped."
+                " Ask for less: fewer words, or a few days."
+            )
         self._failed_at = time.monotonic()
         if self._schema.is_due and isinstance(error, TimeoutError):
             return Upgrading("The ledger (storage.ledger) is brought up to date at this moment. Ask again in a minute.")
@@ -299,17 +288,7 @@ def _commit(connection: sa.Connection) -> None:
         raise
 
 
-def _engine(text: str) -> sa.Engine:
-    # No limit to connections, so that nobody waits for one that hangs.
-    return _made(text, round(SOONER * LIMIT * 1000), LOCKED_SOONER * LIMIT, pool_pre_ping=True, max_overflow=-1)
-
-
-def _unlimited_engine(text: str) -> sa.Engine:
-    """For what takes as long as it takes: no statement is cut off, and each connection is closed after its use."""
-    return _made(text, 0, LOCKED, poolclass=sa.NullPool)
-
-
-def _made(text: str, limit: int, locked: float, **options: Any) -> sa.Engine:
+def _engine(text: str, limit: int, locked: float, **options: Any) -> sa.Engine:
     """An engine whose statements may take `limit` milliseconds (0: any time), and wait `locked` seconds in SQLite."""
     url = make_url(text)
     engine = sa.create_engine(url, hide_parameters=True, connect_args=_connect_args(url, limit, locked), **options)
@@ -344,18 +323,17 @@ def _connect_args(url: sa.URL, limit: int, locked: float) -> dict[str, Any]:
 
 def _clock(backend: str) -> sa.ColumnElement[int]:
     """Seconds since 1970 by the database's clock, which all hosts share."""
-    mariadb = sa.func.unix_timestamp()
     clocks: dict[str, sa.ColumnElement[Any]] = {
         "sqlite": sa.func.strftime("%s", "now"),
         "postgresql": sa.extract("epoch", sa.func.clock_timestamp()),
-        "mysql": mariadb,
-        "mariadb": mariadb,
+        "mysql": sa.func.unix_timestamp(),
+        "mariadb": sa.func.unix_timestamp(),
     }
     return sa.cast(clocks[backend], sa.BigInteger)
 
 
 def _make_private(file: Path) -> None:
-    """The ledger names patients. What fails here is told when the database is opened."""
+    """Make the file its user's alone, for the ledger names patients. What fails here fails again when it is opened."""
     with suppress(OSError):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.touch(mode=0o600)
@@ -378,6 +356,6 @@ def _concurrent(connection: Any, _record: object) -> None:
 
 
 def _cause(error: Exception) -> str:
-    """SQLite's own words, which name no more than the file; of another database only what kind of failure it is."""
+    """SQLite's own words, which name no more than the file; of another database the kind of failure alone."""
     original = getattr(error, "orig", None) or error
     return str(original) if isinstance(original, sqlite3.Error) else type(original).__name__

@@ -1,4 +1,4 @@
-"""The ledger: what every worker and command, on every host that shares it, knows and tells of the jobs."""
+"""The ledger of jobs, which every worker and command writes and reads, on every host that shares it."""
 
 from __future__ import annotations
 
@@ -91,8 +91,10 @@ class Ledger:
 
     def update(self, job_id: str, **fields: Any) -> None:
         """Write columns of a job's row; it is alive."""
-        values = fitting(jobs, fields) | {"alive_at": self._database.now}
-        self._database.do(lambda connection: change(connection, jobs.c.id == job_id, values), alone=True)
+        row, values = jobs.c.id == job_id, fitting(jobs, fields) | {"alive_at": self._database.now}
+        goes_on = jobs.update().where(row, jobs.c.finished_at.is_(None)).values(values)
+        if fields.get("finished_at") or not self._database.do(lambda connection: connection.execute(goes_on).rowcount):
+            self._database.do(lambda connection: change(connection, row, values), alone=True)
 
     def hand_out(self, job_id: str, rows: Sequence[Mapping[str, str | int]]) -> None:
         """Remember instances that leave the house with this job: columns of `instances`, without the job's.
@@ -186,7 +188,11 @@ class Ledger:
         self._database.close()
 
     def _dead(self, connection: sa.Connection, among: sa.ColumnElement[bool]) -> list[str]:
-        """The rows are read before it is asked who lives: a job lives before it has a row, and until that has ended."""
+        """The ids of jobs whose process is gone.
+
+        The rows are read before the processes are looked for: a job has a process before it has a row, and until that
+        has ended.
+        """
         query = sa.select(jobs.c.id, jobs.c.work_dir, self._silent()).where(among, UNDER_WAY)
         rows, identity, judges = connection.execute(query).all(), self._identity(), self._judges()
         living = self._living() if any(work_dir == identity for _, work_dir, _ in rows) else set()

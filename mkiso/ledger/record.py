@@ -1,10 +1,8 @@
-"""One job's row in the ledger while it runs: its phases and their seconds, its progress, and how it ended.
+"""A running job's row in the ledger: its phases and their seconds, its progress, how it ended; and who writes it.
 
-A thread that writes the rows of its process's running jobs, and hears of their cancels.
-
-Jobs tell it what is new and go on: a ledger that is away, or hangs, holds none of them. A row is
-always written whole, so that the newest write is right whatever was lost before it, and whoever
-took the job for dead meanwhile.
+Jobs tell a thread of the process what is new, and go on: a ledger that is away, or hangs, holds none of them. A row is
+always written whole, so that the newest write is right whatever was lost before it, and whoever took the job for dead
+meanwhile. By the same thread a job hears that somebody cancelled it.
 """
 
 from __future__ import annotations
@@ -50,33 +48,33 @@ class Row:
         return self.written == self.changes
 
 
-class Pulse:
-    """The thread starts with the first job (and so after a worker's fork), or with `keep_beating`."""
+class Writer:
+    """The ledger's writer thread. It starts with the first job (and so after a worker's fork), or with `start`."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._rows: dict[str, Row] = {}
         self._news = threading.Condition()
-        self._is_urgent = self._is_away = self._keeps_beating = False
+        self._is_urgent = self._is_away = self._runs_without_jobs = False
         self._beat_due = 0.0
         self._thread: threading.Thread | None = None
 
-    def keep_beating(self) -> None:
-        """Finish what the dead leave in the ledger, also while no job runs here."""
+    def start(self) -> None:
+        """Finish what the dead leave in the ledger, also while no job runs here. Raises Busy."""
         with self._news:
-            self._start()
-            self._keeps_beating = True
+            self._start_thread()
+            self._runs_without_jobs = True
             self._news.notify_all()
 
     def watch(self, row: Row) -> None:
-        """Write the row, and cancel its job on request, until it is finished."""
+        """Write the row, and cancel its job on request, until it is finished. Raises Busy."""
         with self._news:
-            self._start()
+            self._start_thread()
             self._rows[row.job_id] = row
             self._news.notify_all()
 
     def beat_now(self) -> None:
-        """Somebody died."""
+        """Look for jobs whose process died, and finish them, now."""
         with self._news:
             self._beat_due, self._is_urgent = 0.0, True
             self._news.notify_all()
@@ -107,14 +105,14 @@ class Pulse:
             while not (row.is_written or is_enough()) and time.monotonic() < deadline:
                 self._news.wait(TICK)
 
-    def _start(self) -> None:
+    def _start_thread(self) -> None:
         if self._thread is None:
-            self._thread = start(threading.Thread(target=self._run, name="pulse", daemon=True))
+            self._thread = start(threading.Thread(target=self._run, name="ledger writer", daemon=True))
 
     def _run(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._rows or self._keeps_beating)
+                self._news.wait_for(lambda: self._rows or self._runs_without_jobs)
                 self._is_urgent = False
             away = self._fails_to_look()
             with self._news:
@@ -127,9 +125,9 @@ class Pulse:
         try:
             self._look()
         except MkisoError:
-            return True  # the database has told it
-        except Exception:  # the boundary: the pulse goes on
-            log.exception("the pulse failed")
+            return True  # the database has logged it
+        except Exception:  # the boundary: the thread goes on
+            log.exception("the ledger's writer failed")
             return True
         return False
 
@@ -174,15 +172,15 @@ class JobRecord:
     """A context manager: whatever ends the block ends the row, if it was opened, as done only after `complete`.
 
     A block that is left before that, and without an error, was left by its client.
-    But for its opening, nothing of it fails or holds a job because the ledger is away (see `Pulse`).
+    But for its opening, nothing of it fails or holds a job because the ledger is away (see `Writer`).
     """
 
-    def __init__(self, pulse: Pulse, job_id: str, cancellation: Cancellation) -> None:
+    def __init__(self, writer: Writer, job_id: str, cancellation: Cancellation) -> None:
         self.job_id = job_id
-        self._pulse = pulse
+        self._writer = writer
         self._row = Row(job_id, cancellation)
         self._is_open = False
-        self._asked: dict[str, Any] = {}
+        self._opened: dict[str, Any] = {}
         self._seconds: dict[str, float] = {}
         self._phase = "queued"
         self._phase_began = self._began = time.monotonic()
@@ -191,20 +189,20 @@ class JobRecord:
 
     def open(self, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         """Open the row; JobExists, LedgerUnavailable or DiskFull where that cannot be done."""
-        self._pulse.ledger.open_job(self.job_id, kind, accessions, **fields)
-        self._asked = {"kind": kind, "accession": accessions, "requester": fields.get("requester")}
+        self._writer.ledger.open_job(self.job_id, kind, accessions, **fields)
+        self._opened = {"kind": kind, "accession": accessions, "requester": fields.get("requester")}
         self._is_open = True
-        self._pulse.watch(self._row)
+        self._writer.watch(self._row)
 
     def enter(self, state: str, **fields: Any) -> None:
         """Go on to the next state; `fields` are columns of the row."""
         self._close_phase()
         self._phase = state
-        self._pulse.write(self._row, state=state, seconds=dict(self._seconds), **fields)
+        self._writer.write(self._row, state=state, seconds=dict(self._seconds), **fields)
 
     def note(self, **fields: Any) -> None:
         """Columns of the row, to be written soon."""
-        self._pulse.note(self._row, **fields)
+        self._writer.note(self._row, **fields)
 
     def progress(self, received: int, size: int = 0) -> None:
         """Note how many expected instances are there, and their bytes: never fewer than before."""
@@ -214,10 +212,10 @@ class JobRecord:
 
     def hand_out(self, rows: Iterable[Mapping[str, str | int]]) -> None:
         """Note the instances that leave the house, and what became of each: `Instance.row`."""
-        self._pulse.note(self._row, rows)
+        self._writer.note(self._row, rows)
 
     def complete(self) -> None:
-        """All that was asked for has been done."""
+        """Say that the job has done all that it was to do."""
         self._complete = True
 
     def __enter__(self) -> Self:
@@ -231,8 +229,8 @@ class JobRecord:
         self._close_phase()
         ended = None if self._complete else as_mkiso_error(error or Cancelled(LEFT), self.job_id)
         state = "done" if ended is None else "cancelled" if isinstance(ended, Cancelled) else "failed"
-        told = {"code": ended.code, "detail": ended.detail} if ended else None
-        if not self._pulse.end(self._row, state=state, error=told, finished_at=now(), seconds=dict(self._seconds)):
+        why = {"code": ended.code, "detail": ended.detail} if ended else None
+        if not self._writer.end(self._row, state=state, error=why, finished_at=now(), seconds=dict(self._seconds)):
             fields = {"job": self.job_id, "state": state}
             log.error("the ledger has not taken a job's end yet; it is tried again", extra={"fields": fields})
         self._log_end(state, ended, error)
@@ -241,7 +239,7 @@ class JobRecord:
         """Who asked for what, and what it came to; nothing that the ledger knows of the patient."""
         fields = {
             "job": self.job_id,
-            **self._asked,
+            **self._opened,
             "state": state,
             "code": ended and ended.code,
             "received": self._received,
@@ -264,10 +262,10 @@ class JobRecord:
 class Unrecorded(JobRecord):
     """The record of what is no job: nothing of it comes into the ledger."""
 
-    def open(self, *_told: Any, **_fields: Any) -> None:
+    def open(self, *_words: Any, **_fields: Any) -> None:
         """Nothing is opened, and so nothing ended."""
 
-    def enter(self, *_told: Any, **_fields: Any) -> None:
+    def enter(self, *_words: Any, **_fields: Any) -> None:
         """No row has this state."""
 
     def note(self, **_fields: Any) -> None:
@@ -275,7 +273,7 @@ class Unrecorded(JobRecord):
 
 
 def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
-    """The error that a caller is told, whatever was raised; an internal one names the job."""
+    """The error that a caller gets, whatever was raised; an internal one names the job."""
     if isinstance(error, Internal) and job_id not in error.detail:
         return error.with_detail(f"{error.detail} This was job {job_id}.")
     if isinstance(error, MkisoError) and not isinstance(error, ConfigurationError):

@@ -118,7 +118,7 @@ def _add(connection: sa.Connection, key: tuple[str, ...], more: Sum) -> None:
 
 
 class Retention:
-    """Whoever forgets beside others forgets what is left."""
+    """Forgets what ended long ago; several may do so at once, and each forgets what the others have left."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -181,7 +181,7 @@ def _clock_and_last(connection: sa.Connection, now: sa.ColumnElement[int]) -> tu
 
 
 def _last_written(connection: sa.Connection, until: float) -> float | None:
-    """When the newest job was written, of those that were by then; a row of older versions tells only its begin."""
+    """When the newest job was written, of those that were by then; of a row of older versions, when it was begun."""
     begun = sa.and_(jobs.c.alive_at.is_(None), jobs.c.created_at <= ledger_time(_moment(until)))
     query = sa.select(jobs.c.alive_at, jobs.c.created_at).where(sa.or_(jobs.c.alive_at <= int(until), begun))
     row = connection.execute(query.order_by(jobs.c.created_at.desc()).limit(1)).first()

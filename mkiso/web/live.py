@@ -1,7 +1,7 @@
 """The jobs that this process runs, watched by one thread: for a client that left, a stopping service.
 
 A job's own thread may wait where it cannot ask, in a send to a client that does not read. The
-ledger's pulse hears of cancels: the ledger may hang, and this watch must not.
+ledger's writer hears of cancels: the ledger may hang, and this watch must not.
 
 The pages that follow jobs, asking again: answered from what was just read, without the rest of the application.
 """

@@ -297,7 +297,7 @@ def _post_worker_init(worker: Any) -> None:
     live.is_stopping = partial(_is_stopping, worker)
     live.must_stop = _drain_limit(live.is_stopping, installation.config.server.drain_timeout)
     live.keep_watch()
-    installation.pulse.keep_beating()
+    installation.writer.start()
     try:
         _prepare(installation)
     except Busy:
@@ -308,7 +308,7 @@ def _post_worker_init(worker: Any) -> None:
 
 
 def _prepare(installation: Installation) -> None:
-    """What is left to do in a ledger that is away its pulse does when it can."""
+    """What is left to do in a ledger that is away its writer does when it can."""
     for check in files(installation.config):
         if not check.ok:
             log.warning("away at the start", extra={"fields": {"check": check.name, "found": check.found}})

@@ -17,9 +17,9 @@ from mkiso import exhaustion
 from mkiso.clock import Cancellation
 from mkiso.errors import Busy, Cancelled, Internal
 from mkiso.exhaustion import awaited, pool_of
-from mkiso.installation import Last
+from mkiso.installation import Cached
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.record import Pulse, Row
+from mkiso.ledger.record import Row, Writer
 from mkiso.process import run
 from mkiso.web.live import LiveJobs
 from mkiso.web.server import Heartbeat, Worker, _Arbiter
@@ -131,25 +131,25 @@ def test_a_watch_that_could_not_begin_begins_with_the_next_job(
     live.stop("J")
 
 
-def test_a_pulse_that_could_not_begin_begins_with_the_next_job(
+def test_a_writer_that_could_not_begin_begins_with_the_next_job(
     tmp_path: Path,
 ) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/jobs.db", lambda: "W", lambda: {"J"})
-    pulse = Pulse(ledger)
+    writer = Writer(ledger)
     with threads(0), pytest.raises(Busy):
-        pulse.watch(Row("J", Cancellation()))
+        writer.watch(Row("J", Cancellation()))
     row = Row("J", Cancellation())
     ledger.open_job("J", "iso", ("MR.001",), requester="x")
-    pulse.watch(row)
-    assert pulse.end(row, state="done", finished_at="2026-01-01T00:00:00.000Z")
+    writer.watch(row)
+    assert writer.end(row, state="done", finished_at="2026-01-01T00:00:00.000Z")
     ledger.close()
 
 
 def test_a_look_that_could_not_begin_is_not_known_and_begins_with_the_next_question() -> None:
-    last = Last(lambda: "good", renewed=10, oldest=30)
+    cached = Cached(lambda: "good", renewed=10, oldest=30)
     with threads(0):
-        assert last.awaited(0.1) is None
-    assert last.awaited(10) == "good"
+        assert cached.awaited(0.1) is None
+    assert cached.awaited(10) == "good"
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from mkiso.clock import STOPPED, Cancellation
 from mkiso.dicom.instances import Instance
 from mkiso.errors import Cancelled, Incomplete, JobExists, LedgerUnavailable
 from mkiso.ledger import ledger as ledger_module
-from mkiso.ledger import record as pulse_module
+from mkiso.ledger import record as record_module
 from mkiso.ledger import schema
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.record import JobRecord, Pulse, as_mkiso_error
+from mkiso.ledger.record import JobRecord, Writer, as_mkiso_error
 
 Wait = Callable[[Callable[[], object]], None]
 
@@ -30,7 +30,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @contextmanager
 def recorded(ledger: Ledger, cancellation: Cancellation | None = None) -> Iterator[JobRecord]:
-    with JobRecord(Pulse(ledger), "J", cancellation or Cancellation()) as record:
+    with JobRecord(Writer(ledger), "J", cancellation or Cancellation()) as record:
         record.open("iso", ("MR.001",), requester="x")
         yield record
 
@@ -82,10 +82,10 @@ def test_an_internal_error_names_the_job() -> None:
 
 def test_received_never_goes_down(ledger: Ledger, eventually: Wait) -> None:
     with recorded(ledger) as record:
-        for count, told in ((0, 0), (3, 3), (2, 3), (5, 5), (4, 5)):
+        for count, known in ((0, 0), (3, 3), (2, 3), (5, 5), (4, 5)):
             record.progress(count)
             record.enter("retrieving")
-            assert ledger.job("J")["received"] == told
+            assert ledger.job("J")["received"] == known
         record.progress(6)
         eventually(lambda: ledger.job("J")["received"] == 6)
 
@@ -110,7 +110,7 @@ def test_a_cancel_that_somebody_asked_for_reaches_the_job(ledger: Ledger, eventu
 def test_more_instances_than_one_transaction_takes_are_all_remembered(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse_module, "CHUNK", 2)
+    monkeypatch.setattr(record_module, "CHUNK", 2)
     rows = [Instance(Path("/w/f"), f"1.{n}", "2", "3", "4", "5", 7, (7, 0)).row("on disc") for n in range(5)]
     with recorded(ledger) as record:
         record.hand_out(rows)
@@ -123,7 +123,7 @@ def test_more_instances_than_one_transaction_takes_are_all_remembered(
 def test_a_row_that_lives_is_touched_and_comes_back_where_it_was_taken_for_dead(
     ledger: Ledger, eventually: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse_module, "BEAT", 0.05)
+    monkeypatch.setattr(record_module, "BEAT", 0.05)
     other = Ledger(str(ledger._database._engine.url), lambda: "ELSEWHERE", set)
     with recorded(ledger) as record:
         record.enter("retrieving")
@@ -141,7 +141,7 @@ def test_a_row_that_lives_is_touched_and_comes_back_where_it_was_taken_for_dead(
 
 def test_progress_waits_for_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     with recorded(ledger) as record, monkeypatch.context() as patched:
-        patched.setattr(Pulse, "_wait", lambda *_: pytest.fail("it waits"))
+        patched.setattr(Writer, "_wait", lambda *_: pytest.fail("it waits"))
         record.progress(1)
         record.note(expected=2)
         record.hand_out([])
@@ -152,8 +152,8 @@ def hanging(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]
     """A ledger that takes nothing before the end of the test, and longer than anybody waits."""
     over = threading.Event()
     update = ledger.update
-    monkeypatch.setattr(pulse_module, "LIMIT", 600)
-    monkeypatch.setattr(pulse_module, "RETRY", 600)
+    monkeypatch.setattr(record_module, "LIMIT", 600)
+    monkeypatch.setattr(record_module, "RETRY", 600)
     monkeypatch.setattr(ledger, "update", lambda *words, **fields: over.wait(600) and update(*words, **fields))
     yield ledger
     over.set()
@@ -161,7 +161,7 @@ def hanging(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]
 
 def test_a_cancel_ends_the_wait_for_a_ledger_that_hangs(hanging: Ledger, eventually: Wait) -> None:
     cancellation = Cancellation()
-    record = JobRecord(Pulse(hanging), "J", cancellation)
+    record = JobRecord(Writer(hanging), "J", cancellation)
     record.open("iso", ("MR.001",), requester="x")
     entering = threading.Thread(target=record.enter, args=("querying",), daemon=True)
     entering.start()
@@ -173,8 +173,8 @@ def test_a_cancel_ends_the_wait_for_a_ledger_that_hangs(hanging: Ledger, eventua
 def test_a_state_is_written_though_the_ledger_was_away_when_it_changed(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, eventually: Wait
 ) -> None:
-    monkeypatch.setattr(pulse_module, "PAUSE", 0.01)
-    monkeypatch.setattr(pulse_module, "RETRY", 0.01)
+    monkeypatch.setattr(record_module, "PAUSE", 0.01)
+    monkeypatch.setattr(record_module, "RETRY", 0.01)
     away = threading.Event()
     away.set()
     update = ledger.update
@@ -197,16 +197,16 @@ def test_a_state_is_written_though_the_ledger_was_away_when_it_changed(
 
 def test_the_log_tells_the_end_without_the_patients_name(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with JobRecord(Pulse(ledger), "J", Cancellation()) as record:
+    with JobRecord(Writer(ledger), "J", Cancellation()) as record:
         record.open("iso", ("MR.001", "CT.001"), requester="anna@10.0.0.1")
         record.enter("querying", patient_name="JOHN DOE", patient_id="PAT008")
         record.note(expected=5)
         record.progress(3, 4096)
     (ended,) = caplog.records
-    told = dict(ended.fields)
-    phases, seconds = told.pop("phases"), told.pop("seconds")
+    known = dict(ended.fields)
+    phases, seconds = known.pop("phases"), known.pop("seconds")
     assert ended.getMessage() == "job ended"
-    assert told == {
+    assert known == {
         "job": "J",
         "kind": "iso",
         "accession": ("MR.001", "CT.001"),

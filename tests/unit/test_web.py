@@ -15,7 +15,7 @@ from mkiso.clock import Cancellation
 from mkiso.config import Config, parse
 from mkiso.dcmtk.sending import Outcome, StoreResult
 from mkiso.errors import AccessionNotFound, Busy, ConfigurationError, Incomplete, Internal, JobExists
-from mkiso.installation import Installation, Last, Status
+from mkiso.installation import Cached, Installation, Status
 from mkiso.job import Order, Relayed
 from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery
@@ -123,7 +123,7 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     monkeypatch.setattr(answers, "relay", jobs.relay)
     monkeypatch.setattr(Installation, "studies", lambda _self, *asked: jobs.studies(*asked))
     monkeypatch.setattr(Installation, "look_up", lambda _self, *asked: jobs.look_up(*asked))
-    monkeypatch.setattr(Last, "known", lambda _self: Status(True, 1, 2, 3, 40 * 10**9))
+    monkeypatch.setattr(Cached, "known", lambda _self: Status(True, 1, 2, 3, 40 * 10**9))
     return jobs
 
 
@@ -412,7 +412,7 @@ def test_an_internal_error_is_logged_once(
     def fail(installation: Installation, order: Order, *_more: object) -> None:
         if not recorded:
             raise kind("It broke.")
-        with JobRecord(installation.pulse, order.job_id, Cancellation()) as opened:
+        with JobRecord(installation.writer, order.job_id, Cancellation()) as opened:
             opened.open("iso", ("MR.001",), requester="x")
             raise kind("It broke.")
 
