@@ -6,7 +6,7 @@ in this case and what to do about it; `fields` are the further fields of the ans
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class MkisoError(Exception):
@@ -26,6 +26,10 @@ class MkisoError(Exception):
 
     def __str__(self) -> str:
         return f"{self.error}: {self.detail}"
+
+    def with_detail(self, detail: str) -> Self:
+        """The same error of the same place, with other words of what happened."""
+        return type(self)(detail, error=self.error, **self.fields).with_traceback(self.__traceback__)
 
     def told(self, job_id: str | None) -> dict[str, Any]:
         """The fields of an answer."""

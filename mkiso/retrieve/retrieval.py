@@ -82,7 +82,8 @@ class Retrieval:
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
             if self._inbox.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
-            error.detail = f"{error.detail} {self._receiver.failed_handshakes()}".rstrip()
+            if failed_handshakes := self._receiver.failed_handshakes():
+                raise error.with_detail(f"{error.detail} {failed_handshakes}") from error
             raise
         finally:
             if self.strangers.ended:
