@@ -1,8 +1,7 @@
 """The commands of `mkiso`.
 
-A command that is told to stop: by Ctrl-C, by SIGTERM, or because its terminal is gone.
-
-Where a command's disc goes: to a file that has its name only when it is whole, a device, or standard output.
+One that is told to stop, by Ctrl-C, by SIGTERM, or because its terminal is gone, cleans up first. A disc goes to a file
+that has its name only when it is whole, to a device, or to standard output.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from mkiso.clock import Cancellation
 from mkiso.commands.check import checks
 from mkiso.commands.jobs import (
     accessions_of,
+    check_line,
     config_option,
     installation_of,
     jobs,
@@ -42,7 +42,6 @@ from mkiso.job import Order, make_disc
 from mkiso.job import relay as run_relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import set_up
-from mkiso.verify.disc import as_line
 
 INTERRUPTED = 130
 INTERRUPTION = "The command was interrupted."
@@ -93,7 +92,7 @@ def written(output: str, force: bool) -> Iterator[Callable[[bytes], object]]:
     """
     if output == STANDARD_OUTPUT:
         _refuse_a_terminal(output, sys.stdout)
-        yield _telling(output, sys.stdout.buffer)
+        yield _writer(output, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
     path, special = _target(output, force)
@@ -102,7 +101,7 @@ def written(output: str, force: bool) -> Iterator[Callable[[bytes], object]]:
     try:
         with file:
             _refuse_a_terminal(output, file)
-            yield _telling(output, file)
+            yield _writer(output, file)
             if not special and not named.exists():
                 os.link(f"/proc/self/fd/{file.fileno()}", named, src_dir_fd=file.fileno())  # linkat(2) follows it so
         if not special:
@@ -147,7 +146,7 @@ def _opened(output: str, path: Path, named: Path | None) -> IO[bytes]:
         raise ConfigurationError(f"{output} cannot be written: {error.strerror}.", error="usage error") from error
 
 
-def _telling(output: str, file: Any) -> Callable[[bytes], object]:
+def _writer(output: str, file: Any) -> Callable[[bytes], object]:
     def write(chunk: bytes) -> None:
         try:
             file.write(chunk)
@@ -235,7 +234,7 @@ def check(config_file: str | None, accession: str | None) -> None:
     tried = [] if accession is None else trial(config, parse_one(accession))
     all_ok = True
     for one in chain(checks(config), tried):
-        click.echo(as_line(one))
+        click.echo(check_line(one))
         all_ok = all_ok and one.ok
     sys.exit(0 if all_ok else 1)
 

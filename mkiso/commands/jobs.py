@@ -1,10 +1,7 @@
-"""`mkiso jobs`: the ledger as a table, one job of it, and the way to stop one.
+"""`mkiso jobs` and `mkiso verify`, and what the commands have in common.
 
-What the commands have in common: the configuration, the installation, who asks for what.
-
-A job's progress on a terminal: what its row in the ledger tells, and then the bytes as they are written.
-
-`mkiso verify`: the checks of a finished disc as lines, or as JSON.
+That is the configuration, the installation and who asks for what; how jobs and checks look on a terminal; and a job's
+progress there: what its row in the ledger tells, and then the bytes as they are written.
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from mkiso.installation import Installation
 from mkiso.ledger.ledger import STATES, Ledger
 from mkiso.log import set_up
 from mkiso.verify.archive import Unreadable
-from mkiso.verify.disc import as_json, as_lines, printable
+from mkiso.verify.disc import printable
 from mkiso.verify.verify import verify as checks_of
 
 config_option = click.option(
@@ -81,7 +79,8 @@ def accessions_of(installation: Installation, words: tuple[str, ...]) -> tuple[s
 
 def requester(command: str) -> str:
     """`PERSON@mkiso-COMMAND`: by `sudo -u mkiso` the one who typed it, and not the service's user."""
-    return f"{_plain(os.environ.get('SUDO_USER', '')) or _user()}@mkiso-{command}"
+    person = "".join(filter(str.isprintable, os.environ.get("SUDO_USER", "")[:128]))
+    return f"{person or _user()}@mkiso-{command}"
 
 
 def _user() -> str:
@@ -89,10 +88,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
-
-
-def _plain(text: str) -> str:
-    return "".join(character for character in text[:128] if character.isprintable())
 
 
 tqdm.set_lock(threading.RLock())
@@ -134,10 +129,10 @@ class Progress:
         with self._lock:
             self._bar.close()
 
-    def _begin(self, doing: str, told: str, **style: Any) -> None:
+    def _begin(self, doing: str, label: str, **style: Any) -> None:
         self._bar.close()
         self._doing = doing
-        self._bar = tqdm(desc=told, leave=False, dynamic_ncols=True, **style)
+        self._bar = tqdm(desc=label, leave=False, dynamic_ncols=True, **style)
 
 
 def _shape() -> dict[str, str]:
@@ -181,8 +176,17 @@ def verify(file: Path, as_data: bool, _config: str | None) -> None:
         checks = checks_of(file)
     except Unreadable as error:
         checks = [Check("medium", ok=False, found=printable(f"it cannot be read as a disc: {error}"))]
-    click.echo(as_json(str(file), checks) if as_data else as_lines(checks))
-    sys.exit(0 if all(one.ok for one in checks) else 1)
+    ok = all(one.ok for one in checks)
+    if as_data:
+        click.echo(json.dumps({"file": str(file), "ok": ok, "checks": list(map(asdict, checks))}, indent=1))
+    else:
+        click.echo("\n".join(map(check_line, checks)))
+    sys.exit(0 if ok else 1)
+
+
+def check_line(check: Check) -> str:
+    """A check as a person reads it."""
+    return f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {printable(check.found)}"
 
 
 @click.command()
@@ -204,8 +208,8 @@ def jobs(
     ledger = installation_of(config_file).ledger
     match words:
         case ():
-            asked = None if accession is None else parse_one(accession)
-            found = ledger.list_jobs(accession=asked, state=state, limit=limit)
+            number = None if accession is None else parse_one(accession)
+            found = ledger.list_jobs(accession=number, state=state, limit=limit)
             click.echo(_json({"jobs": found}) if as_json else table(found))
         case (str(job_id),) if job_id != CANCEL:
             job = ledger.job(job_id.lower())
@@ -264,10 +268,10 @@ def _of_all(count: int, job: Job) -> str:
 def details(job: Job) -> str:
     """Every field of a JOB, a line each."""
     width = max(map(len, job))
-    return "\n".join(f"{name:<{width}}  {printable(_told(value))}" for name, value in job.items())
+    return "\n".join(f"{name:<{width}}  {printable(_as_text(value))}" for name, value in job.items())
 
 
-def _told(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {one}" for name, one in value.items()) or "-"
     if isinstance(value, list):

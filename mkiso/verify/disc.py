@@ -1,7 +1,5 @@
 """A disc under examination: what several checks look at is read once, when the first of them asks.
 
-What a check found, and how a person and a program are told.
-
 A page of a disc as two kinds of readers see it: XML by expat, and what of it a browser would take for more.
 
 Browsers read `.htm` by HTML's rules, where a comment, a CDATA section or a processing instruction may end
@@ -12,11 +10,10 @@ README.TXT, as far as a program reads it: identifiers, the viewer's entries at t
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from xml.parsers import expat
@@ -90,19 +87,6 @@ def _shortened(text: str) -> str:
 def printable(text: str) -> str:
     """Names come from strangers: nothing of them commands a terminal."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
-def as_lines(checks: Iterable[Check]) -> str:
-    return "\n".join(map(as_line, checks))
-
-
-def as_line(check: Check) -> str:
-    return f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {printable(check.found)}"
-
-
-def as_json(file: str, checks: Iterable[Check]) -> str:
-    told = [asdict(one) for one in checks]
-    return json.dumps({"file": file, "ok": all(one["ok"] for one in told), "checks": told}, indent=1)
 
 
 @dataclass
