@@ -22,7 +22,6 @@ from mkiso.config import Config, Storage
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.exhaustion import lack
-from mkiso.ledger.history import Glance
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import Pulse
 from mkiso.patients import patient_source
@@ -132,7 +131,6 @@ class Installation:
         self.patients = patient_source(config.patients)
         self.ledger = ledger_of(config.storage)
         self.pulse = Pulse(self.ledger)
-        self.glance = Glance(self.ledger.history)
         self.status = Last(lambda: look(config, self.pacs, self.ledger), renewed=10, oldest=30)
         self.readiness = Last(Readiness(config, self.pacs, self.ledger).look, renewed=5, oldest=10)
 
