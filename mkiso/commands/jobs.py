@@ -50,6 +50,7 @@ NARROW, IN_SHORT = 70, {"bar_format": "{desc} {percentage:.0f}% {remaining} {rat
 COUNTS = {"retrieving": "received", "sending": "files_sent"}
 # No thread that outlives a bar, and no lock that other processes would share.
 tqdm.monitor_interval = 0
+tqdm.set_lock(threading.RLock())
 COLUMNS = (
     *("CREATED", "ID", "STATE", "KIND", "RECEIVED", "SENT", "BYTES"),
     *("ACCESSIONS", "PATIENT", "DESTINATION", "REQUESTER", "ERROR"),
@@ -90,49 +91,40 @@ def _user() -> str:
         return "unknown"
 
 
-tqdm.set_lock(threading.RLock())
+class ProgressLine:
+    """One line on standard error that is drawn again and again, by one thread at a time, and gone at the end."""
 
-
-class Progress:
-    """One line on standard error that is drawn again, and gone at the end; nothing where that is no terminal."""
-
-    def __init__(self) -> None:
-        self.is_shown = sys.stderr.isatty()
-        self._lock = threading.Lock()
+    def __init__(self, ledger: Ledger, job_id: str) -> None:
+        self._ledger, self._job_id = ledger, job_id
+        self._written = self._size = 0
         self._bar: tqdm[Any] = tqdm(disable=True)
-        self._doing = ""
+        self._drawn: tuple[str, int | None] | None = None
 
     def wrote(self, count: int, size: int) -> None:
         """Note that `count` further of `size` bytes were written."""
-        if not self.is_shown:
-            return
-        with self._lock:
-            if self._doing != "writing":
-                self._begin("writing", "writing", total=size, **BYTES, **_shape())
-            self._bar.update(count)
+        self._written, self._size = self._written + count, size
 
-    def job(self, job: dict[str, Any]) -> None:
-        """Show what its row tells, until the first byte is written."""
-        total = job["expected"] if job["state"] in COUNTS else None
-        count = job[COUNTS[job["state"]]] if total else 0
-        doing = f"{job['state']} {total}"
-        with self._lock:
-            if self._doing == "writing":
-                return
-            if self._doing != doing:
-                style = INSTANCES | _shape() if total else UNCOUNTED
-                self._begin(doing, job["state"], total=total, initial=count, **style)
-            self._bar.update(count - self._bar.n)
-            self._bar.refresh()
+    def draw(self) -> None:
+        """Show what is written; until the first byte is, what the job's row tells, where it can be read."""
+        if self._size:
+            self._show("writing", self._written, self._size, BYTES)
+            return
+        with suppress(JobNotFound, LedgerUnavailable, DiskFull):
+            job = self._ledger.job(self._job_id)
+            total = job["expected"] if job["state"] in COUNTS else None
+            self._show(job["state"], job[COUNTS[job["state"]]] if total else 0, total, INSTANCES)
 
     def end(self) -> None:
-        with self._lock:
-            self._bar.close()
-
-    def _begin(self, doing: str, label: str, **style: Any) -> None:
         self._bar.close()
-        self._doing = doing
-        self._bar = tqdm(desc=label, leave=False, dynamic_ncols=True, **style)
+
+    def _show(self, doing: str, count: int, total: int | None, units: dict[str, Any]) -> None:
+        if self._drawn != (doing, total):
+            self._bar.close()
+            style = units | _shape() if total else UNCOUNTED
+            self._bar = tqdm(desc=doing, total=total, initial=count, leave=False, dynamic_ncols=True, **style)
+            self._drawn = doing, total
+        self._bar.update(count - self._bar.n)
+        self._bar.refresh()
 
 
 def _shape() -> dict[str, str]:
@@ -140,18 +132,17 @@ def _shape() -> dict[str, str]:
 
 
 @contextmanager
-def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
-    """Show how a job of this process goes on, until the block ends."""
-    progress = Progress()
-    if not progress.is_shown:
+def shown_progress(ledger: Ledger, job_id: str) -> Iterator[ProgressLine]:
+    """Show how a job of this process goes on, until the block ends; nothing where standard error is no terminal."""
+    progress = ProgressLine(ledger, job_id)
+    if not sys.stderr.isatty():
         yield progress
         return
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(TICK):
-            with suppress(JobNotFound, LedgerUnavailable, DiskFull):
-                progress.job(ledger.job(job_id))
+            progress.draw()
 
     watcher = start(threading.Thread(target=watch, daemon=True))
     try:
@@ -160,6 +151,7 @@ def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
     finally:
         ended.set()
         watcher.join()
+        progress.draw()
         progress.end()
 
 
