@@ -225,12 +225,12 @@ class Master(Arbiter):
         """Stop listening first, and then the workers."""
         if self.LISTENERS:  # it is called twice where it is to be quick
             log.info("stopping", extra={"fields": {"graceful": graceful}})
-        cast(Server, self.app).stop_listening()
+        cast(GunicornApplication, self.app).stop_listening()
         self.systemd = True  # gunicorn leaves the file of a socket alone that systemd made
         super().stop(graceful)
 
 
-class Server(BaseApplication):
+class GunicornApplication(BaseApplication):
     """gunicorn in the foreground; `stop_listening` is called before its workers are stopped.
 
     A setting that this version does not know ends the start: gunicorn tells it, and exits with 1.

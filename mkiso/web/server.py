@@ -21,14 +21,13 @@ from typing import Any
 from mkiso import heaps
 from mkiso.addresses import advice, bind_error, host_name, is_loopback
 from mkiso.checks import files
-from mkiso.config import Config
-from mkiso.config import Server as ServerSection
+from mkiso.config import Config, Server
 from mkiso.disc.layout import covering
 from mkiso.errors import Busy, ConfigurationError, DiskFull, LedgerUnavailable
 from mkiso.exhaustion import start
 from mkiso.installation import Installation
 from mkiso.log import log_the_uncaught, set_up
-from mkiso.web.gunicorn import Master, Server, Worker
+from mkiso.web.gunicorn import GunicornApplication, Master, Worker
 from mkiso.web.live import LiveJobs
 from mkiso.workspace import held
 
@@ -56,10 +55,10 @@ def serve(config: Config) -> None:
     if why := unnamed(config.server):
         log.warning("asked by nobody", extra={"fields": {"bind": config.server.bind, "found": why}})
     listener = Listener(config.server.bind)
-    Server(config, _settings(config.server, listener), listener.remove).run()
+    GunicornApplication(config, _settings(config.server, listener), listener.remove).run()
 
 
-def _settings(server: ServerSection, listener: Listener) -> dict[str, Any]:
+def _settings(server: Server, listener: Listener) -> dict[str, Any]:
     """gunicorn's settings, but for those that mkiso's own parts of it are."""
     return {
         "bind": f"fd://{listener.fileno}",
@@ -174,7 +173,7 @@ class Listener:
                     os.unlink(self._address)
 
 
-def unnamed(server: ServerSection) -> str | None:
+def unnamed(server: Server) -> str | None:
     """What to do where another host can reach the service, and has no name to ask for; None where it has."""
     address = _address(server.bind)
     if server.hosts or isinstance(address, str) or is_loopback(host_name(address[0])):

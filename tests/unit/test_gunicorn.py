@@ -34,7 +34,7 @@ INSIDES: dict[type, tuple[type, set[str]]] = {
     own.Heartbeat: (WorkerTmp, set()),
     own.Worker: (ThreadWorker, {"application", "is_stopping"}),
     own.Master: (Arbiter, {"_lacks", "_note_lack", "addresses"}),
-    own.Server: (BaseApplication, {"_config", "_settings", "stop_listening"}),
+    own.GunicornApplication: (BaseApplication, {"_config", "_settings", "stop_listening"}),
 }
 IMPLICIT = {"__annotations__", "__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"}
 SOURCE = Path(own.__file__).read_text()
@@ -104,9 +104,9 @@ def test_a_setting_that_gunicorn_does_not_know_is_an_error(capsys: pytest.Captur
     def listener() -> None:
         return
 
-    assert own.Server(parse({}), {"threads": 9}, listener).cfg.threads == 9
+    assert own.GunicornApplication(parse({}), {"threads": 9}, listener).cfg.threads == 9
     with pytest.raises(SystemExit) as ended:
-        own.Server(parse({}), {"no_such_setting": 1}, listener)
+        own.GunicornApplication(parse({}), {"no_such_setting": 1}, listener)
     assert (ended.value.code, "no_such_setting" in capsys.readouterr().err) == (1, True)
 
 
