@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from mkiso import heaps
 from mkiso.clock import LEFT, Cancellation
 from mkiso.errors import Busy, JobExists, Stopping
 from mkiso.exhaustion import start
@@ -173,8 +172,6 @@ class LiveJobs:
 
     def _watch(self) -> None:
         while True:
-            if not self._jobs:
-                heaps.trim()  # what many jobs needed at once is not kept
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
             try:

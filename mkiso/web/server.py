@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mkiso import heaps
 from mkiso.addresses import advice, bind_error, host_name, is_loopback
 from mkiso.checks import files
 from mkiso.config import Config, Server
@@ -43,7 +42,6 @@ Address = str | tuple[str, int]  # the path of a socket, or a host and a port
 def serve(config: Config) -> None:
     """Run the service until it is told to stop. Raises ConfigurationError before it listens."""
     set_up()
-    heaps.share()
     log_the_uncaught()
     installation = Installation(config)
     if why := covering(config.media, config.media.layout):
