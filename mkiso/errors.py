@@ -28,8 +28,8 @@ class MkisoError(Exception):
         return f"{self.error}: {self.detail}"
 
     def with_detail(self, detail: str) -> Self:
-        """The same error with another detail."""
-        return type(self)(detail, error=self.error, **self.fields)
+        """The same error of the same place, with another detail."""
+        return type(self)(detail, error=self.error, **self.fields).with_traceback(self.__traceback__)
 
     def answer(self, job_id: str | None) -> dict[str, Any]:
         """The fields of the answer that a caller gets."""

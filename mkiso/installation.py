@@ -20,7 +20,6 @@ from mkiso.config import Config, Storage
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.exhaustion import lack
-from mkiso.ledger.history import Glance
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import Writer
 from mkiso.patients import patient_source
@@ -131,7 +130,6 @@ class Installation:
         self.patients = patient_source(config.patients)
         self.ledger = ledger_of(config.storage)
         self.writer = Writer(self.ledger)
-        self.glance = Glance(self.ledger.history)
         self.status = Cached(lambda: look(config, self.pacs, self.ledger), renewed=10, oldest=30)
         self.readiness = Cached(Readiness(config, self.pacs, self.ledger).look, renewed=5, oldest=10)
 

@@ -75,7 +75,7 @@ def _port(config: Config, receiver: Receiver) -> str:
 
 
 def _bind(config: Config) -> str:
-    from mkiso.web.listening import occupant, unnamed  # noqa: PLC0415  (gunicorn is not for every command)
+    from mkiso.web.server import occupant, unnamed  # noqa: PLC0415  (gunicorn is not for every command)
 
     who = occupant(config.server.bind)
     found = f"{config.server.bind} is free" if who == "nobody" else f"{who} serves at {config.server.bind}"

@@ -1,8 +1,7 @@
 """The commands of `mkiso`.
 
-A command that is told to stop: by Ctrl-C, by SIGTERM, or because its terminal is gone.
-
-Where a command's disc goes: to a file that has its name only when it is whole, a device, or standard output.
+One that is told to stop, by Ctrl-C, by SIGTERM, or because its terminal is gone, cleans up first. A disc goes to a file
+that has its name only when it is whole, to a device, or to standard output.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from mkiso.clock import Cancellation
 from mkiso.commands.check import checks
 from mkiso.commands.jobs import (
     accessions_of,
-    as_line,
+    check_line,
     config_option,
     installation_of,
     jobs,
@@ -93,22 +92,25 @@ def written(output: str, force: bool) -> Iterator[Callable[[bytes], object]]:
     """
     if output == STANDARD_OUTPUT:
         _refuse_a_terminal(output, sys.stdout)
-        yield _telling(output, sys.stdout.buffer)
+        yield _writer(output, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
-    path, special = _target(output, force)
-    named = path.with_name(f".mkiso-{uuid.uuid4()}")
-    file = _opened(output, path, None if special else named)
+    path = Path(output).resolve()
+    if path.is_file() and not force:
+        raise click.UsageError(f"{output} exists. Give --force to replace it, or another name with -o.")
+    is_device = path.exists() and not path.is_file()
+    temporary = path.with_name(f".mkiso-{uuid.uuid4()}")
+    file = _opened(output, path, None if is_device else temporary)
     try:
         with file:
             _refuse_a_terminal(output, file)
-            yield _telling(output, file)
-            if not special and not named.exists():
-                os.link(f"/proc/self/fd/{file.fileno()}", named, src_dir_fd=file.fileno())  # linkat(2) follows it so
-        if not special:
-            named.replace(path)
+            yield _writer(output, file)
+            if not is_device and not temporary.exists():
+                os.link(f"/proc/self/fd/{file.fileno()}", temporary, src_dir_fd=file.fileno())  # linkat(2) follows it
+        if not is_device:
+            temporary.replace(path)
     finally:
-        named.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _refuse_a_terminal(output: str, file: IO[Any]) -> None:
@@ -119,35 +121,27 @@ def _refuse_a_terminal(output: str, file: IO[Any]) -> None:
         )
 
 
-def _target(output: str, force: bool) -> tuple[Path, bool]:
-    """What is written to, and whether that is something else than a file."""
-    path = Path(output).resolve()
-    if path.is_file() and not force:
-        raise click.UsageError(f"{output} exists. Give --force to replace it, or another name with -o.")
-    return path, path.exists() and not path.is_file()
-
-
-def _opened(output: str, path: Path, named: Path | None) -> IO[bytes]:
+def _opened(output: str, path: Path, temporary: Path | None) -> IO[bytes]:
     """What is at the path, or a new file that is to replace it.
 
-    That one has no name, so that nothing stays of it however this process ends; `named` where the file system has none
-    without (open(2), O_TMPFILE).
+    That one has no name, so that nothing stays of it however this process ends; it is `temporary` where the file system
+    has none without a name (open(2), O_TMPFILE). Raises ConfigurationError.
     """
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "It is a directory")
-        if named is None:
+        if temporary is None:
             return path.open("wb")
         try:
             descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
         except OSError:
-            descriptor = os.open(named, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         return os.fdopen(descriptor, "wb")
     except OSError as error:
         raise ConfigurationError(f"{output} cannot be written: {error.strerror}.", error="usage error") from error
 
 
-def _telling(output: str, file: Any) -> Callable[[bytes], object]:
+def _writer(output: str, file: Any) -> Callable[[bytes], object]:
     def write(chunk: bytes) -> None:
         try:
             file.write(chunk)
@@ -235,7 +229,7 @@ def check(config_file: str | None, accession: str | None) -> None:
     tried = [] if accession is None else trial(config, parse_one(accession))
     all_ok = True
     for one in chain(checks(config), tried):
-        click.echo(as_line(one))
+        click.echo(check_line(one))
         all_ok = all_ok and one.ok
     sys.exit(0 if all_ok else 1)
 

@@ -1,10 +1,7 @@
-"""`mkiso jobs`: the ledger as a table, one job of it, and the way to stop one.
+"""`mkiso jobs` and `mkiso verify`, and what the commands have in common.
 
-What the commands have in common: the configuration, the installation, who asks for what.
-
-A job's progress on a terminal: what its row in the ledger tells, and then the bytes as they are written.
-
-`mkiso verify`: the checks of a finished disc as lines, or as JSON.
+That is the configuration, the installation and who asks for what; how jobs and checks look on a terminal; and a job's
+progress there: what its row in the ledger tells, and then the bytes as they are written.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -52,6 +49,7 @@ NARROW, IN_SHORT = 70, {"bar_format": "{desc} {percentage:.0f}% {remaining} {rat
 COUNTS = {"retrieving": "received", "sending": "files_sent"}
 # No thread that outlives a bar, and no lock that other processes would share.
 tqdm.monitor_interval = 0
+tqdm.set_lock(threading.RLock())
 COLUMNS = (
     *("CREATED", "ID", "STATE", "KIND", "RECEIVED", "SENT", "BYTES"),
     *("ACCESSIONS", "PATIENT", "DESTINATION", "REQUESTER", "ERROR"),
@@ -81,7 +79,8 @@ def accessions_of(installation: Installation, words: tuple[str, ...]) -> tuple[s
 
 def requester(command: str) -> str:
     """`PERSON@mkiso-COMMAND`: by `sudo -u mkiso` the one who typed it, and not the service's user."""
-    return f"{_plain(os.environ.get('SUDO_USER', '')) or _user()}@mkiso-{command}"
+    person = "".join(filter(str.isprintable, os.environ.get("SUDO_USER", "")[:128]))
+    return f"{person or _user()}@mkiso-{command}"
 
 
 def _user() -> str:
@@ -91,53 +90,40 @@ def _user() -> str:
         return "unknown"
 
 
-def _plain(text: str) -> str:
-    return "".join(character for character in text[:128] if character.isprintable())
+class ProgressLine:
+    """One line on standard error that is drawn again and again, by one thread at a time, and gone at the end."""
 
-
-tqdm.set_lock(threading.RLock())
-
-
-class Progress:
-    """One line on standard error that is drawn again, and gone at the end; nothing where that is no terminal."""
-
-    def __init__(self) -> None:
-        self.is_shown = sys.stderr.isatty()
-        self._lock = threading.Lock()
+    def __init__(self, ledger: Ledger, job_id: str) -> None:
+        self._ledger, self._job_id = ledger, job_id
+        self._written = self._size = 0
         self._bar: tqdm[Any] = tqdm(disable=True)
-        self._doing = ""
+        self._drawn: tuple[str, int | None] | None = None
 
     def wrote(self, count: int, size: int) -> None:
         """Note that `count` further of `size` bytes were written."""
-        if not self.is_shown:
-            return
-        with self._lock:
-            if self._doing != "writing":
-                self._begin("writing", "writing", total=size, **BYTES, **_shape())
-            self._bar.update(count)
+        self._written, self._size = self._written + count, size
 
-    def job(self, job: dict[str, Any]) -> None:
-        """Show what its row tells, until the first byte is written."""
-        total = job["expected"] if job["state"] in COUNTS else None
-        count = job[COUNTS[job["state"]]] if total else 0
-        doing = f"{job['state']} {total}"
-        with self._lock:
-            if self._doing == "writing":
-                return
-            if self._doing != doing:
-                style = INSTANCES | _shape() if total else UNCOUNTED
-                self._begin(doing, job["state"], total=total, initial=count, **style)
-            self._bar.update(count - self._bar.n)
-            self._bar.refresh()
+    def draw(self) -> None:
+        """Show what is written; until the first byte is, what the job's row tells, where it can be read."""
+        if self._size:
+            self._show("writing", self._written, self._size, BYTES)
+            return
+        with suppress(JobNotFound, LedgerUnavailable, DiskFull):
+            job = self._ledger.job(self._job_id)
+            total = job["expected"] if job["state"] in COUNTS else None
+            self._show(job["state"], job[COUNTS[job["state"]]] if total else 0, total, INSTANCES)
 
     def end(self) -> None:
-        with self._lock:
-            self._bar.close()
-
-    def _begin(self, doing: str, told: str, **style: Any) -> None:
         self._bar.close()
-        self._doing = doing
-        self._bar = tqdm(desc=told, leave=False, dynamic_ncols=True, **style)
+
+    def _show(self, doing: str, count: int, total: int | None, units: dict[str, Any]) -> None:
+        if self._drawn != (doing, total):
+            self._bar.close()
+            style = units | _shape() if total else UNCOUNTED
+            self._bar = tqdm(desc=doing, total=total, initial=count, leave=False, dynamic_ncols=True, **style)
+            self._drawn = doing, total
+        self._bar.update(count - self._bar.n)
+        self._bar.refresh()
 
 
 def _shape() -> dict[str, str]:
@@ -145,18 +131,17 @@ def _shape() -> dict[str, str]:
 
 
 @contextmanager
-def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
-    """Show how a job of this process goes on, until the block ends."""
-    progress = Progress()
-    if not progress.is_shown:
+def shown_progress(ledger: Ledger, job_id: str) -> Iterator[ProgressLine]:
+    """Show how a job of this process goes on, until the block ends; nothing where standard error is no terminal."""
+    progress = ProgressLine(ledger, job_id)
+    if not sys.stderr.isatty():
         yield progress
         return
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(TICK):
-            with suppress(JobNotFound, LedgerUnavailable, DiskFull):
-                progress.job(ledger.job(job_id))
+            progress.draw()
 
     watcher = start(threading.Thread(target=watch, daemon=True))
     try:
@@ -165,6 +150,7 @@ def shown_progress(ledger: Ledger, job_id: str) -> Iterator[Progress]:
     finally:
         ended.set()
         watcher.join()
+        progress.draw()
         progress.end()
 
 
@@ -181,21 +167,17 @@ def verify(file: Path, as_data: bool, _config: str | None) -> None:
         checks = checks_of(file)
     except UnreadableDisc as error:
         checks = [Check("medium", ok=False, found=printable(f"it cannot be read as a disc: {error}"))]
-    click.echo(as_json(str(file), checks) if as_data else as_lines(checks))
-    sys.exit(0 if all(one.ok for one in checks) else 1)
+    ok = all(one.ok for one in checks)
+    if as_data:
+        click.echo(json.dumps({"file": str(file), "ok": ok, "checks": list(map(asdict, checks))}, indent=1))
+    else:
+        click.echo("\n".join(map(check_line, checks)))
+    sys.exit(0 if ok else 1)
 
 
-def as_lines(checks: Iterable[Check]) -> str:
-    return "\n".join(map(as_line, checks))
-
-
-def as_line(check: Check) -> str:
+def check_line(check: Check) -> str:
+    """A check as a person reads it."""
     return f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {printable(check.found)}"
-
-
-def as_json(file: str, checks: Iterable[Check]) -> str:
-    found = [asdict(one) for one in checks]
-    return json.dumps({"file": file, "ok": all(one["ok"] for one in found), "checks": found}, indent=1)
 
 
 @click.command()
@@ -217,8 +199,8 @@ def jobs(
     ledger = installation_of(config_file).ledger
     match words:
         case ():
-            asked = None if accession is None else parse_one(accession)
-            found = ledger.list_jobs(accession=asked, state=state, limit=limit)
+            number = None if accession is None else parse_one(accession)
+            found = ledger.list_jobs(accession=number, state=state, limit=limit)
             click.echo(_json({"jobs": found}) if as_json else table(found))
         case (str(job_id),) if job_id != CANCEL:
             job = ledger.job(job_id.lower())
@@ -277,10 +259,10 @@ def _of_all(count: int, job: Job) -> str:
 def details(job: Job) -> str:
     """Every field of a JOB, a line each."""
     width = max(map(len, job))
-    return "\n".join(f"{name:<{width}}  {printable(_told(value))}" for name, value in job.items())
+    return "\n".join(f"{name:<{width}}  {printable(_as_text(value))}" for name, value in job.items())
 
 
-def _told(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {one}" for name, one in value.items()) or "-"
     if isinstance(value, list):

@@ -227,13 +227,24 @@ class JobRecord:
         if not self._is_open:
             return
         self._close_phase()
-        ended = None if self._complete else as_mkiso_error(error or Cancelled(LEFT), self.job_id)
+        ended = self._ended_by(error)
         state = "done" if ended is None else "cancelled" if isinstance(ended, Cancelled) else "failed"
         why = {"code": ended.code, "detail": ended.detail} if ended else None
         if not self._writer.end(self._row, state=state, error=why, finished_at=now(), seconds=dict(self._seconds)):
             fields = {"job": self.job_id, "state": state}
             log.error("the ledger has not taken a job's end yet; it is tried again", extra={"fields": fields})
+        if isinstance(error, Internal) and ended not in (None, error):  # it names the job now
+            self._log_end(state, ended, ended)
+            raise ended from error
         self._log_end(state, ended, error)
+
+    def _ended_by(self, error: BaseException | None) -> MkisoError | None:
+        """What the row tells of the job's end; None where all was done."""
+        if self._complete:
+            return None
+        if error is None:  # the block was left before all was done: nobody waited for the rest of a disc
+            return Cancelled(LEFT)
+        return as_mkiso_error(error, self.job_id)
 
     def _log_end(self, state: str, ended: MkisoError | None, raised: BaseException | None) -> None:
         """Who asked for what, and what it came to; nothing that the ledger knows of the patient."""
@@ -274,10 +285,11 @@ class Unrecorded(JobRecord):
 
 def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
     """The error that a caller gets, whatever was raised; an internal one names the job."""
-    if isinstance(error, Internal) and job_id not in error.detail:
-        return error.with_detail(f"{error.detail} This was job {job_id}.")
     if isinstance(error, MkisoError) and not isinstance(error, ConfigurationError):
-        return error
+        is_nameless = isinstance(error, Internal) and job_id not in error.detail
+        return error.with_detail(f"{error.detail} This was job {job_id}.") if is_nameless else error
+    if isinstance(error, GeneratorExit):  # a disc that is closed before its end
+        return Cancelled(LEFT)
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("The command was interrupted.")
     if means_full_disk(error):

@@ -6,8 +6,9 @@ from flask import Flask
 
 from mkiso.config import Config
 from mkiso.installation import Installation
-from mkiso.web import answers, api, guards, history, monitor, orders, pages, words
-from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs, Polls
+from mkiso.web import answers, api, guards, orders, pages
+from mkiso.web.following import FollowedJobs, Polls
+from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs
 
 KEPT = 24 * 60 * 60
 LARGEST_BODY, MOST_FIELDS = 64 * 1024, 100
@@ -18,18 +19,15 @@ def create_app(config: Config) -> Flask:
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    installation = Installation(config)
-    app.extensions["mkiso"] = (installation, LiveJobs(config.server.threads - THREADS_KEPT_FREE))
+    installation, live = Installation(config), LiveJobs(config.server.threads - THREADS_KEPT_FREE)
+    followed = FollowedJobs(installation.ledger.history)
+    app.extensions["mkiso"] = (installation, live, followed)
     app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = KEPT
-    app.before_request(guards.refuse_foreign_names)
-    app.before_request(guards.refuse_odd_forwarding)
-    app.before_request(guards.require_token)
-    app.before_request(guards.require_text)
-    app.before_request(guards.refuse_foreign_posts)
-    for room in (orders, api, monitor, pages, history):
+    for guard in guards.BEFORE_EACH_REQUEST:
+        app.before_request(guard)
+    for room in (orders, api, pages):
         app.register_blueprint(room.blueprint)
     answers.register(app)
-    words.register(app)
-    app.wsgi_app = Polls(app.wsgi_app, installation.glance, config.server)  # type: ignore[method-assign]
+    app.wsgi_app = Polls(app.wsgi_app, followed, config.server)  # type: ignore[method-assign]
     return app

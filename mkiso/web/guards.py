@@ -1,9 +1,8 @@
-"""What another site's page may not do: it may open a window here, or download a disc, and nothing else.
+"""What every request must meet before it is answered: who asks, from where, and whether it is a request at all.
 
-A browser says whose page asks, and for what (Fetch Metadata, `Origin`); a program says nothing, and is let through.
-Where another site's own name leads here (DNS rebinding), to a browser its page is ours: the Host tells.
-
-Who asks, and whether it is a request at all: tokens, the requester, and what every URL refuses.
+Another site's page may open a window here, or download a disc, and nothing else. A browser says whose page asks, and
+for what (Fetch Metadata, `Origin`); a program says nothing, and is let through. Where another site's own name leads
+here (DNS rebinding), to a browser its page is ours: the Host tells.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from flask import current_app, request
-from gunicorn.http.errors import ParseException
 
 from mkiso.addresses import host_name, is_loopback
 from mkiso.config import Server
@@ -33,7 +31,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 FROM_HERE = ("same-origin", "none")
 WINDOW = ("document",)
 DOWNLOAD = ("document", "iframe", "frame")  # a hospital's page may have its disc in a frame that nobody sees
-ANY_NAME = ("monitor.healthz", "monitor.readyz", "monitor.metrics", "static", "pages.logo")  # no patient, no change
+ANY_NAME = ("api.healthz", "api.readyz", "api.metrics", "static", "pages.logo")  # no patient, no change
 AUTHORITY = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 DETAIL = "Another site's page asked for this. Open it in a window of its own, or from mkiso's own pages."
@@ -59,8 +57,7 @@ def require_token() -> None:
     """
     if not request.path.startswith("/api/"):
         return
-    installation: Installation = current_app.extensions["mkiso"][0]
-    tokens = installation.config.server.api_tokens
+    tokens = installation().config.server.api_tokens
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     is_bearer, at_socket = scheme.lower() == "bearer", not request.environ.get("REMOTE_ADDR")
     if not is_bearer and (not tokens or (at_socket and _forwarded(request.environ, "HTTP_X_FORWARDED_USER"))):
@@ -76,14 +73,11 @@ def require_token() -> None:
 
 
 def require_text() -> None:
-    """Before each request: read all of it, for which the client has a limit; BadRequest where it is no text in UTF-8.
+    """Before each request: read all of it, for which the client has a limit.
 
-    Where that is an accession number, it is InvalidAccession.
+    Raises BadRequest where it is no text in UTF-8, InvalidAccession where that is an accession number.
     """
-    try:
-        body = request.get_data()
-    except ParseException:
-        raise BadRequest("The request's body is not as HTTP has it.") from None
+    body = request.get_data()
     form = body if request.mimetype == "application/x-www-form-urlencoded" else b""
     parameters = map(unquote_to_bytes, (request.query_string + b"&" + form).split(b"&"))
     fields = (f"{name}={value}".encode() for name, value in request.form.items(multi=True))
@@ -107,10 +101,10 @@ def is_text(text: bytes) -> bool:
 
 def requester() -> str:
     """Who sent the request that is being answered."""
-    return asker(request.environ)
+    return requester_in(request.environ)
 
 
-def asker(environ: Mapping[str, Any]) -> str:
+def requester_in(environ: Mapping[str, Any]) -> str:
     """`USER@ADDRESS` or `ADDRESS`; what a proxy forwards counts only from loopback or the unix socket."""
     address, user = host_name(environ.get("REMOTE_ADDR") or ""), environ.get(USER)
     if not address or is_loopback(address):
@@ -122,8 +116,8 @@ def asker(environ: Mapping[str, Any]) -> str:
 
 def _forwarded(environ: Mapping[str, Any], key: str) -> str:
     """What a proxy's header says, where it has nothing odd."""
-    said: str = environ.get(key, "")
-    return said if FORWARDED[key].fullmatch(said) else ""
+    value: str = environ.get(key, "")
+    return value if FORWARDED[key].fullmatch(value) else ""
 
 
 def refuse_foreign_names() -> None:
@@ -131,7 +125,7 @@ def refuse_foreign_names() -> None:
 
     What shows no patient and changes nothing is let through.
     """
-    if None in _asked_names(request.environ):
+    if None in _hosts_of(request.environ):
         raise BadRequest("The header Host, or the URL, has no name of a host. Ask by the name that leads here.")
     if request.endpoint not in ANY_NAME and not is_for_us(request.environ, installation().config.server):
         raise Forbidden("mkiso is not known by this name. The administrator names it in server.hosts.")
@@ -140,7 +134,7 @@ def refuse_foreign_names() -> None:
 def is_for_us(environ: Mapping[str, Any], server: Server) -> bool:
     """Whether a request is for a name of loopback or of `server.hosts`; whom a proxy asks at a socket, it knows."""
     known = server.bind.startswith("unix:")
-    return all(name and (known or is_loopback(name) or name in server.hosts) for name in _asked_names(environ))
+    return all(name and (known or is_loopback(name) or name in server.hosts) for name in _hosts_of(environ))
 
 
 def refuse_foreign_posts() -> None:
@@ -164,8 +158,8 @@ def refuse_embedding(kinds: Collection[str] = WINDOW) -> None:
         raise Forbidden(DETAIL)
 
 
-def _asked_names(environ: Mapping[str, Any]) -> list[str | None]:
-    """Whom a request is for: its Host, which a program may leave out, and its absolute URL's (RFC 9112 3.2.2).
+def _hosts_of(environ: Mapping[str, Any]) -> list[str | None]:
+    """The hosts that a request is for: of its Host, which a program may leave out, and its URL (RFC 9112 3.2.2).
 
     None stands for what is no name.
     """
@@ -183,3 +177,6 @@ def _is_own_origin() -> bool:
 def _host(name: str) -> str:
     """Without the port that its scheme has anyway, of which a proxy in front may not tell."""
     return name.lower().removesuffix(":80").removesuffix(":443")
+
+
+BEFORE_EACH_REQUEST = (refuse_foreign_names, refuse_odd_forwarding, require_token, require_text, refuse_foreign_posts)

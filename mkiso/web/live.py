@@ -1,44 +1,108 @@
-"""The jobs that this process runs, watched by one thread: for a client that left, a stopping service.
+"""The jobs that this process runs, and the connections of those who wait for them.
 
-A job's own thread may wait where it cannot ask, in a send to a client that does not read. The
-ledger's writer hears of cancels: the ledger may hang, and this watch must not.
-
-The pages that follow jobs, asking again: answered from what was just read, without the rest of the application.
+One thread watches for clients that left and for a service that stops: a job's own thread may wait where it cannot
+ask, in a send to a client that does not read. The thread that writes the ledger hears of cancels: the ledger may
+hang, and this watch must not.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
+import math
+import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import unquote_to_bytes
 
-from mkiso import heaps
 from mkiso.clock import LEFT, Cancellation
-from mkiso.config import Server
 from mkiso.errors import Busy, JobExists, Stopping
 from mkiso.exhaustion import start
-from mkiso.ledger.history import Glance, Seen
-from mkiso.web.connection import has_left
-from mkiso.web.guards import is_for_us, is_text
 
 TICK = 0.25
 THREADS_KEPT_FREE = 4  # of each worker, for what is no job
 STOPPING = "The service is being stopped. Ask again when it is back."
+PATIENCE = 30.0
+LINGER = 1.0
 log = logging.getLogger("mkiso.web")
-Application = Any  # a WSGI application
-PREFIX = "/jobs/"
-COMMON = [
-    ("Content-Type", "application/json"),
-    ("Cache-Control", "no-store"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Vary", "Accept"),
-]
+
+
+class Client(socket.socket):
+    """The socket that gunicorn reads a request from and writes the answer to.
+
+    A request that is not there by `deadline` (monotonic), and an answer for which there was no room for `patience`
+    seconds, end as if the client had left; so no client holds a thread for good.
+    """
+
+    deadline = math.inf
+    patience = PATIENCE
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Raises ConnectionResetError at the deadline."""
+        if self.gettimeout() is not None or self.deadline == math.inf:
+            return super().recv(size, flags)
+        try:
+            if (left := self.deadline - time.monotonic()) <= 0:
+                raise TimeoutError
+            self.settimeout(left)
+            return super().recv(size, flags)
+        except TimeoutError:
+            raise ConnectionResetError(errno.ECONNRESET, "the request did not come in time") from None
+        finally:
+            self.setblocking(True)
+
+    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
+        """Each part has the whole patience, so that a slow reader is not cut off. Raises BrokenPipeError."""
+        rest = memoryview(data)
+        self.settimeout(self.patience)
+        try:
+            while rest:
+                rest = rest[self.send(rest, flags) :]
+        except TimeoutError:
+            break_connection(self)
+            raise BrokenPipeError(errno.EPIPE, "the client takes nothing") from None
+        finally:
+            self.setblocking(True)
+
+    def part(self) -> None:
+        """End the connection so that the answer arrives, also where the client is still sending (RFC 9112 9.6)."""
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_WR)
+            self.settimeout(LINGER)
+            until = time.monotonic() + LINGER
+            sending = has_sent(self)
+            while sending and time.monotonic() < until:
+                sending = bool(self.recv(1 << 16))
+        break_connection(self)
+
+
+def has_left(client: socket.socket) -> bool:
+    """Whether the client has closed its end, however much it had sent before."""
+    return _polled(client, select.POLLRDHUP)
+
+
+def has_sent(client: socket.socket, seconds: float = 0) -> bool:
+    """Whether a client sends something, or leaves, within so many seconds; it takes no file descriptor."""
+    return _polled(client, select.POLLIN, seconds)
+
+
+def _polled(client: socket.socket, event: int, seconds: float = 0) -> bool:
+    """Whether poll(2) tells that event, a hang-up or an error, within so many seconds."""
+    poll = select.poll()
+    try:
+        poll.register(client, event)
+    except ValueError:  # it is closed
+        return True
+    return bool(poll.poll(seconds * 1000))
+
+
+def break_connection(client: socket.socket) -> None:
+    """End a send that waits for its reader."""
+    with suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True)
@@ -58,7 +122,16 @@ class LiveJobs:
         self.is_stopping: Callable[[], bool] = lambda: False  # so that no job is begun
         self.must_stop: Callable[[], bool] = lambda: False  # so that none goes on
 
-    def start(self, job_id: str, client: socket.socket | None) -> Cancellation:
+    @contextmanager
+    def watching(self, job_id: str, client: socket.socket | None = None) -> Iterator[Cancellation]:
+        """Watch a job until the end of the block; raises as `start` does."""
+        cancellation = self.start(job_id, client)
+        try:
+            yield cancellation
+        finally:
+            self.stop(job_id)
+
+    def start(self, job_id: str, client: socket.socket | None = None) -> Cancellation:
         """Watch a job; `client` is the connection that waits for it, where its end is to end the job.
 
         Raises Stopping while the service stops, JobExists where a job of that id is watched already,
@@ -84,21 +157,21 @@ class LiveJobs:
                 self._watcher = start(threading.Thread(target=self._watch, name="watcher", daemon=True))
 
     def stop(self, job_id: str) -> None:
+        """Watch a job no longer, where it is watched."""
         with self._changed:
             self._jobs.pop(job_id, None)
 
-    def cancel_all(self, reason: str = STOPPING) -> None:
-        for job in self._snapshot().values():
-            job.cancellation.cancel(reason)
+    def cancel_all(self) -> None:
+        """Cancel every job because the service stops."""
+        for job in self._snapshot():
+            job.cancellation.cancel(STOPPING)
 
-    def _snapshot(self) -> dict[str, LiveJob]:
+    def _snapshot(self) -> list[LiveJob]:
         with self._changed:
-            return dict(self._jobs)
+            return list(self._jobs.values())
 
     def _watch(self) -> None:
         while True:
-            if not self._jobs:
-                heaps.trim()  # what many jobs needed at once is not kept
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
             try:
@@ -110,41 +183,6 @@ class LiveJobs:
     def _look(self) -> None:
         if self.must_stop():
             self.cancel_all()
-        for job in self._snapshot().values():
+        for job in self._snapshot():
             if job.client is not None and has_left(job.client):
                 job.cancellation.cancel(LEFT)
-
-
-class Polls:
-    """Before an application: a hundred open pages ask as often a second, for what few jobs have to tell.
-
-    What is not known already, and whatever is no poll of a page of ours, is the application's.
-    """
-
-    def __init__(self, application: Application, glance: Glance, server: Server) -> None:
-        self._application, self._glance, self._server = application, glance, server
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        query = unquote_to_bytes(environ["QUERY_STRING"])
-        is_ours = is_poll(environ) and is_for_us(environ, self._server) and is_text(query)
-        seen = self._glance.recent(environ["PATH_INFO"].removeprefix(PREFIX)) if is_ours else None
-        if seen is None:
-            return self._application(environ, start_response)  # type: ignore[no-any-return]
-        body = json.dumps(seen.job, ensure_ascii=False, separators=(",", ":")).encode()
-        start_response("200 OK", [*COMMON, *told_beside(seen).items(), ("Content-Length", str(len(body)))])
-        return [body]
-
-
-def told_beside(seen: Seen) -> dict[str, str]:
-    """What the page wants to know that is not the JOB's."""
-    return {"X-Job-Id": seen.job["id"], "X-Queue-Place": str(seen.place or "")}
-
-
-def is_poll(environ: Mapping[str, Any]) -> bool:
-    """Whether a page of ours asks how a job is."""
-    return (
-        environ["REQUEST_METHOD"] == "GET"
-        and environ["PATH_INFO"].startswith(PREFIX)
-        and environ.get("HTTP_ACCEPT") == "application/json"
-        and environ.get("HTTP_SEC_FETCH_SITE", "same-origin") == "same-origin"
-    )

@@ -76,7 +76,7 @@ def test_check_names_what_is_missing_and_goes_through_everything(
 # As another user, who cannot read what root's own Python has not imported by then.
 AS_NOBODY = f"""
 import os
-import mkiso.web.listening
+import mkiso.web.server
 from mkiso.commands.cli import main
 os.setgroups([])
 os.setresgid({NOBODY}, {NOBODY}, {NOBODY})

@@ -27,7 +27,7 @@ from tests.support.tools import LOCALHOST, wait_until
 LARGE = 1 << 26
 THREADS, JOBS = 8, 4  # one worker with few threads: each test takes them all, and more
 DISC = "/mkiso.php?accession_number=SR.001"
-PROGRAM = "import mkiso.web.server as worker; worker.READ_LIMIT = 1; from gunicorn.workers import gthread; "
+PROGRAM = "import mkiso.web.gunicorn as worker; worker.READ_LIMIT = 1; from gunicorn.workers import gthread; "
 PROGRAM += "gthread.DEFAULT_WORKER_DATA_TIMEOUT = 600; from mkiso.commands.cli import main; main()"
 
 

@@ -1,5 +1,6 @@
 """The systemd unit, as systemd itself judges it."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -28,3 +29,10 @@ def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
     there.write_text(text.replace("ExecStart=/usr/bin/mkiso ", f"ExecStart={ROOT / 'bin' / 'mkiso'} "))
     done = analyze("verify", "--man=no", there)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_checkout_and_the_unit_give_the_service_the_same_heaps() -> None:
+    unit = dict(re.findall(r"^Environment=(MALLOC_\w+)=(\w+)$", UNIT.read_text(), re.M))
+    checkout = dict(re.findall(r'(MALLOC_\w+)="\$\{MALLOC_\w+:-(\w+)\}"', (ROOT / "bin" / "mkiso").read_text()))
+    assert set(unit) == {"MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_"}
+    assert checkout == unit

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mkiso.web import connection
-from mkiso.web.connection import Client, break_connection, has_left
+from mkiso.web import live
+from mkiso.web.live import Client, break_connection, has_left
 
 PIECE = 16384
 DATA = bytes(range(256)) * 1024  # what a disc's chunk has
@@ -22,9 +22,8 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 @pytest.fixture(params=[tcp_pair, socket.socketpair], ids=["TCP", "unix"])
-def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
     """The service's and the client's end of a connection, with little room between them."""
-    monkeypatch.setattr(connection, "TICK", 0.01)
     ours, theirs = request.param()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
     with Client(fileno=ours.detach()) as client, theirs:
@@ -127,7 +126,7 @@ def test_the_last_answer_arrives_although_the_client_has_sent_more(ends: Ends) -
 
 def test_a_client_that_says_no_goodbye_is_not_waited_for(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     client, theirs = ends
-    monkeypatch.setattr(connection, "LINGER", 10**6)
+    monkeypatch.setattr(live, "LINGER", 10**6)
     client.part()
     assert theirs.recv(1) == b""
     client.part()

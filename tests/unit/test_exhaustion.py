@@ -21,8 +21,8 @@ from mkiso.installation import Cached
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import Row, Writer
 from mkiso.process import run
+from mkiso.web.gunicorn import Heartbeat, Master, Worker
 from mkiso.web.live import LiveJobs
-from mkiso.web.server import Heartbeat, Worker, _Arbiter
 
 NO_THREAD = RuntimeError("can't start new thread")
 LACKS = [
@@ -153,9 +153,9 @@ def test_a_look_that_could_not_begin_is_not_known_and_begins_with_the_next_quest
 
 
 @pytest.fixture
-def master() -> _Arbiter:
+def master() -> Master:
     """gunicorn's master, never started."""
-    made = _Arbiter.__new__(_Arbiter)
+    made = Master.__new__(Master)
     made.pid = os.getpid()
     return made
 
@@ -164,7 +164,7 @@ def master() -> _Arbiter:
     "error", [*(error for error, _ in LACKS if error is not NO_THREAD), OSError(errno.EROFS, "Read-only file system")]
 )
 def test_a_master_that_can_start_no_worker_tells_it_once_and_goes_on(
-    error: Exception, master: _Arbiter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: Exception, master: Master, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(Arbiter, "spawn_worker", failing(3, error, lambda _master: 4711))
@@ -172,7 +172,7 @@ def test_a_master_that_can_start_no_worker_tells_it_once_and_goes_on(
     assert [one.levelname for one in caplog.records] == ["ERROR", "INFO"]
 
 
-def test_a_worker_never_goes_on_as_a_second_master(master: _Arbiter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_never_goes_on_as_a_second_master(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     monkeypatch.setattr(Arbiter, "spawn_worker", failing(1, OSError(errno.EPIPE, "Broken pipe"), lambda _: 1))
     monkeypatch.setattr(os, "_exit", ended.append)
@@ -182,7 +182,7 @@ def test_a_worker_never_goes_on_as_a_second_master(master: _Arbiter, monkeypatch
 
 
 def test_no_exit_status_of_a_worker_ends_the_service() -> None:
-    assert not {_Arbiter.WORKER_BOOT_ERROR, _Arbiter.APP_LOAD_ERROR} & set(range(256))
+    assert not {Master.WORKER_BOOT_ERROR, Master.APP_LOAD_ERROR} & set(range(256))
 
 
 def test_a_workers_sign_of_life_needs_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from mkiso.errors import LedgerUnavailable
-from mkiso.ledger.history import BATCH, Glance, History
+from mkiso.ledger.history import BATCH, History
 from mkiso.ledger.ledger import Ledger
-from mkiso.web.history import COLUMNS, csv_lines, harmless
+from mkiso.web.following import FollowedJobs
+from mkiso.web.pages import COLUMNS, csv_lines, harmless
 from tests.unit.test_web import BROWSER, Jobs, client, installation, ledger, service
 
 __all__ = ("client", "installation", "service")  # fixtures
@@ -255,13 +256,13 @@ class Known:
 
 
 def test_no_ask_is_lost_while_another_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.ledger.history.AGE", 0)
-    glance, interval = Glance(Known()), sys.getswitchinterval()  # type: ignore[arg-type]
+    monkeypatch.setattr("mkiso.web.following.AGE", 0)
+    followed, interval = FollowedJobs(Known()), sys.getswitchinterval()  # type: ignore[arg-type]
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(16) as pool:
             ids = [f"job {number}" for number in range(1500)]
-            assert [seen.job["id"] for seen in pool.map(glance.job, ids)] == ids
+            assert [one.job["id"] for one in pool.map(followed.job, ids)] == ids
     finally:
         sys.setswitchinterval(interval)
 
@@ -272,13 +273,13 @@ def test_many_who_follow_are_one_reader(tmp_path: Path, monkeypatch: pytest.Monk
     reads: list[int] = []
     jobs = History.jobs
     monkeypatch.setattr(History, "jobs", lambda self, ids: reads.append(len(ids)) or jobs(self, ids))
-    glance = Glance(store.history)
+    followed = FollowedJobs(store.history)
     for job_id in ids:
-        assert glance.job(job_id).job["id"] == job_id
+        assert followed.job(job_id).job["id"] == job_id
     reads.clear()
     time.sleep(0.55)
     for _ in range(3):
         for job_id in ids:
-            glance.job(job_id)
+            followed.job(job_id)
     assert reads == [len(ids)]
     store.close()

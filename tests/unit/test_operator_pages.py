@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 
 from mkiso.errors import Busy, PacsUnreachable
 from mkiso.retrieve.studies import Patient, Study
-from mkiso.web.pages import Found
+from mkiso.web.pages import LookedUp
 from mkiso.workspace import job_directory
 from tests.unit.test_web import BROWSER, DOWNLOADS, ID, ISO, Jobs, client, installation, ledger, record, service
 
@@ -137,16 +137,16 @@ def test_several_patients_are_said_and_each_can_be_chosen(client: FlaskClient) -
 
 
 def test_a_number_of_two_patients_is_nobodys_alone(held: Jobs) -> None:
-    found = Found({"S": held.held["S"], "A": held.held["A"]})
+    found = LookedUp({"S": held.held["S"], "A": held.held["A"]})
     assert [(one.patient_id, one.own) for one in found.patients()] == [("P1", ("A",)), ("P2", ())]
     assert found.several_patients
-    assert not Found(found.studies, allow_mixed=True).several_patients
+    assert not LookedUp(found.studies, allow_mixed=True).several_patients
 
 
 def test_a_study_of_two_patients_names_both_and_is_nobodys_alone(held: Jobs) -> None:
     (one,) = held.held["A"]
     shared = replace(one, others=(Patient("P9", name="DOE^JANE"),))
-    found = Found({"A": [shared], "B": [one]})
+    found = LookedUp({"A": [shared], "B": [one]})
     assert found.several_patients
     assert [(one.patient_id, one.name, one.own) for one in found.patients()] == [
         ("P1", "JOHN DOE", ()),

@@ -11,12 +11,13 @@ import sqlalchemy as sa
 
 from mkiso.clock import STOPPED, Cancellation
 from mkiso.dicom.instances import Instance
-from mkiso.errors import Cancelled, Incomplete, JobExists, LedgerUnavailable
+from mkiso.errors import Cancelled, Incomplete, Internal, JobExists, LedgerUnavailable
 from mkiso.ledger import ledger as ledger_module
 from mkiso.ledger import record as record_module
 from mkiso.ledger import schema
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import JobRecord, Writer, as_mkiso_error
+from mkiso.log import log_once
 
 Wait = Callable[[Callable[[], object]], None]
 
@@ -78,6 +79,18 @@ def test_a_job_that_was_not_completed_is_not_done(ledger: Ledger) -> None:
 
 def test_an_internal_error_names_the_job() -> None:
     assert "J-17" in as_mkiso_error(ValueError("x"), "J-17").detail
+
+
+def test_an_internal_error_leaves_the_job_as_one_that_names_it(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    raised = Internal("genisoimage ended.")
+    with pytest.raises(Internal) as caught, recorded(ledger):
+        raise raised
+    assert (raised.detail, caught.value.detail) == ("genisoimage ended.", "genisoimage ended. This was job J.")
+    assert ledger.job("J")["error"]["detail"] == caught.value.detail
+    log_once(logging.getLogger("mkiso"), "the request failed", caught.value)
+    assert [one.getMessage() for one in caplog.records if one.exc_info] == ["job ended"]
 
 
 def test_received_never_goes_down(ledger: Ledger, eventually: Wait) -> None:

@@ -20,7 +20,7 @@ from mkiso.job import Order, Relayed
 from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery
 from mkiso.retrieve.studies import Study
-from mkiso.web import answers, create_app
+from mkiso.web import create_app, orders
 from mkiso.workspace import job_directory
 from tests.unit.test_errors import CLASSES, TABLE
 
@@ -118,9 +118,8 @@ class Jobs:
 @pytest.fixture
 def installation(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     jobs = Jobs()
-    monkeypatch.setattr(answers, "make_disc", jobs.make_disc)
-    monkeypatch.setattr(answers, "relay", jobs.relay)
-    monkeypatch.setattr(answers, "relay", jobs.relay)
+    monkeypatch.setattr(orders, "make_disc", jobs.make_disc)
+    monkeypatch.setattr(orders, "relay", jobs.relay)
     monkeypatch.setattr(Installation, "studies", lambda _self, *asked: jobs.studies(*asked))
     monkeypatch.setattr(Installation, "look_up", lambda _self, *asked: jobs.look_up(*asked))
     monkeypatch.setattr(Cached, "known", lambda _self: Status(True, 1, 2, 3, 40 * 10**9))
@@ -229,7 +228,7 @@ def test_what_keeps_a_relay_from_its_page_is_told_at_once(
     answer = client.get(next(iter(RELAYS)), headers=BROWSER)
     assert (answer.status_code, answer.mimetype) == (getattr(raised, "http_status", 500), "text/html")
     assert "/w/received" not in answer.text
-    assert client.application.extensions["mkiso"][1]._snapshot() == {}
+    assert client.application.extensions["mkiso"][1]._snapshot() == []
 
 
 @pytest.mark.parametrize("url", [*DOWNLOADS, *RELAYS, STUDIES])
@@ -277,7 +276,7 @@ def test_what_fails_before_the_first_bytes_has_a_status(client: FlaskClient, ins
     answer = client.get(f"{DOWNLOADS[0]}&job={ID}")
     assert (answer.status_code, answer.json["code"], answer.json["job_id"]) == (500, "internal", ID)
     assert "attachment" not in str(answer.headers)
-    assert client.application.extensions["mkiso"][1]._snapshot() == {}
+    assert client.application.extensions["mkiso"][1]._snapshot() == []
     assert installation.discs[0].closed
 
 
@@ -416,8 +415,8 @@ def test_an_internal_error_is_logged_once(
             opened.open("iso", ("MR.001",), requester="x")
             raise kind("It broke.")
 
-    monkeypatch.setattr(answers, "make_disc", fail)
-    monkeypatch.setattr(answers, "relay", fail)
+    monkeypatch.setattr(orders, "make_disc", fail)
+    monkeypatch.setattr(orders, "relay", fail)
     assert client.get(url).status_code == 500
     (logged,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
     assert logged.exc_info[0] is kind
@@ -484,7 +483,7 @@ def test_a_job_is_watched_no_longer_than_it_runs(client: FlaskClient, installati
     installation.fails = Busy("All are busy.")
     for url in (DOWNLOADS[0], *RELAYS):
         client.get(url)
-    assert live._snapshot() == {}
+    assert live._snapshot() == []
 
 
 def test_studies_are_answered_as_the_contract_says(client: FlaskClient, installation: Jobs) -> None:

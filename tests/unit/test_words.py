@@ -12,7 +12,7 @@ import mkiso.web
 from mkiso.ledger.ledger import STATES
 from mkiso.ledger.schema import UNFINISHED
 from mkiso.texts import texts
-from mkiso.web.words import LANGUAGES, date, duration, language, local_time, size
+from mkiso.web.answers import LANGUAGES, date, duration, language, local_time, size
 from tests.unit.test_errors import CLASSES, TABLE
 
 WEB = Path(mkiso.web.__file__).parent

@@ -1,0 +1,202 @@
+"""A job as its page follows it: how far it is, what it makes, how it could be started again.
+
+A hundred open pages ask as often a second, for what few jobs have to tell: the ledger is read once for all of them,
+and what was just read is answered without the rest of the application.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes, urlencode
+
+from mkiso.config import Destination, Server
+from mkiso.errors import JobNotFound
+from mkiso.job import Order
+from mkiso.ledger.history import History
+from mkiso.ledger.schema import PUBLIC, UNFINISHED
+from mkiso.web.guards import is_for_us, is_text
+
+AGE = 0.5
+WATCHED = 5.0
+PREFIX = "/jobs/"
+COMMON = [
+    ("Content-Type", "application/json"),
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Vary", "Accept"),
+]
+PHASES = {
+    "iso": ("querying", "queued", "retrieving", "verifying", "mastering"),
+    "relay": ("querying", "queued", "retrieving", "verifying", "sending"),
+}
+Application = Any  # a WSGI application
+
+
+class FollowedJob(NamedTuple):
+    """A JOB, and its place in the queue for a receiver, from 1, while it waits there."""
+
+    job: dict[str, Any]
+    place: int | None
+
+    def headers(self) -> dict[str, str]:
+        """What the page wants to know beside the JOB."""
+        return {"X-Job-Id": self.job["id"], "X-Queue-Place": str(self.place or "")}
+
+
+class FollowedJobs:
+    """JOBs as they were at most AGE seconds ago, of whatever was asked for in the last WATCHED seconds."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._jobs: dict[str, FollowedJob] = {}
+        self._asked_at: dict[str, float] = {}
+        self._asking = threading.Lock()
+        self._read_at = 0.0
+        self._reading = threading.Lock()
+
+    def job(self, job_id: str) -> FollowedJob:
+        """What was read last, if only for whoever else reads now; who has something to show does not wait.
+
+        Raises JobNotFound, LedgerUnavailable, DiskFull.
+        """
+        if recent := self.recent(job_id):
+            return recent
+        moment, known = self._ask(job_id), self._jobs.get(job_id)
+        if self._reading.acquire(blocking=known is None):
+            try:
+                self._read(moment, job_id)
+                known = self._jobs.get(job_id)
+            finally:
+                self._reading.release()
+        if known is None:
+            raise JobNotFound("The ledger has no job of that id.")
+        return known
+
+    def recent(self, job_id: str) -> FollowedJob | None:
+        """The JOB where it was read less than AGE seconds ago; it will be read again with the others."""
+        known = self._jobs.get(job_id)
+        if known is None:
+            return None
+        return known if self._ask(job_id) - self._read_at < AGE else None
+
+    def _ask(self, job_id: str) -> float:
+        with self._asking:
+            moment = self._asked_at[job_id] = time.monotonic()
+        return moment
+
+    def _read(self, moment: float, job_id: str) -> None:
+        if self._read_at > moment and job_id in self._jobs:
+            return
+        began = self._ask(job_id)  # who waited for a reading of others asks still
+        with self._asking:
+            self._asked_at = {one: asked for one, asked in self._asked_at.items() if began - asked < WATCHED}
+            wanted = list(self._asked_at)
+        found = self._history.jobs(wanted)
+        self._jobs, self._read_at = {one: FollowedJob(*pair) for one, pair in found.items()}, began
+
+
+class Polls:
+    """Before an application: answers the pages that ask again how their job is.
+
+    What is not known already, and whatever is no poll of a page of ours, is the application's.
+    """
+
+    def __init__(self, application: Application, jobs: FollowedJobs, server: Server) -> None:
+        self._application, self._jobs, self._server = application, jobs, server
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        query = unquote_to_bytes(environ["QUERY_STRING"])
+        is_ours = is_poll(environ) and is_for_us(environ, self._server) and is_text(query)
+        known = self._jobs.recent(environ["PATH_INFO"].removeprefix(PREFIX)) if is_ours else None
+        if known is None:
+            return self._application(environ, start_response)  # type: ignore[no-any-return]
+        body = json.dumps(known.job, ensure_ascii=False, separators=(",", ":")).encode()
+        start_response("200 OK", [*COMMON, *known.headers().items(), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+def is_poll(environ: Mapping[str, Any]) -> bool:
+    """Whether a page of ours asks how a job is."""
+    return (
+        environ["REQUEST_METHOD"] == "GET"
+        and environ["PATH_INFO"].startswith(PREFIX)
+        and environ.get("HTTP_ACCEPT") == "application/json"
+        and environ.get("HTTP_SEC_FETCH_SITE", "same-origin") == "same-origin"
+    )
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A JOB, and what its page shows of it beside that."""
+
+    job: Mapping[str, Any]
+    place: int | None
+    destinations: Mapping[str, Destination]
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.job["state"] in UNFINISHED
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        return PHASES[self.job["kind"]]
+
+    @property
+    def phase(self) -> str:
+        """The state as the page shows it: who is not looked up yet does not wait for a receiver."""
+        state: str = self.job["state"]
+        return "querying" if state == "queued" and self.job["patient_id"] is None else state
+
+    @property
+    def moved(self) -> int:
+        """How many instances are where the phase takes them."""
+        count: int = self.job["files_sent"] if self.job["state"] == "sending" else self.job["received"]
+        return count
+
+    @property
+    def seconds(self) -> float:
+        return float(sum(self.job["seconds"].values()))
+
+    def again(self) -> dict[str, str] | None:
+        """The fields of a form that starts the same once more; None where its destination is configured no more."""
+        fields = {"accession_numbers": ",".join(self.job["accessions"])}
+        if self.job["kind"] == "iso":
+            return fields | {"format": self.job["format"] or "iso", "layout": self.job["layout"] or "legacy"}
+        name = destination_at(self.destinations, self.job["destination"])
+        return None if name is None else fields | {"destination": name}
+
+
+def destination_at(destinations: Mapping[str, Destination], address: str | None) -> str | None:
+    """The first name of a destination at HOST:PORT; None where the configuration has none there any more."""
+    return next((name for name, to in destinations.items() if f"{to.host}:{to.port}" == address), None)
+
+
+def not_started(order: Order) -> dict[str, Any]:
+    """The JOB of a disc that is about to be started."""
+    return {column.name: None for column in PUBLIC} | {
+        "id": order.job_id,
+        "kind": "iso",
+        "state": "queued",
+        "accessions": list(order.accessions),
+        "requester": order.requester,
+        "layout": order.layout,
+        "format": order.format,
+        "studies": [],
+        "seconds": {},
+        "received": 0,
+        "bytes": 0,
+        "files_sent": 0,
+        "files_failed": 0,
+    }
+
+
+def download_url(job: Mapping[str, Any], parameters: Mapping[str, str]) -> str:
+    """The disc's own URL, with the id of the job that it is to be, for a frame of the job's page."""
+    path = "/mkiso.php" if "single" in parameters and len(job["accessions"]) == 1 else "/mkiso_multiple.php"
+    chosen = {"format": job["format"], "layout": job["layout"], "job": job["id"], "page": "frame"}
+    return f"{path}?{urlencode({'accession_number': ','.join(job['accessions'])} | chosen)}"
