@@ -18,19 +18,20 @@ inflates to: what is long is skipped.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import STR_VR
 from pydicom.values import convert_SQ
 
+from mkiso.clock import Checkpoint
 from mkiso.dicom import encoding
 from mkiso.dicom.encoding import (
     BEFORE_META,
@@ -41,21 +42,23 @@ from mkiso.dicom.encoding import (
     LONG_HEADER,
     LONG_VRS,
     OF_DATA_SET,
+    PREAMBLE,
     SEQUENCE_END,
     SHORT_VRS,
     Encoding,
     FileBytes,
-    Inflated,
     Source,
     Unwalkable,
     beginning,
+    data_set_of,
     element,
+    encoding_of,
     file_meta,
     item,
-    unasked,
+    no_checkpoint,
     value,
 )
-from mkiso.dicom.walker import ASKING, DEEPEST, ENCODINGS, UNDEFINED, walk_meta
+from mkiso.dicom.walker import ASKING, DEEPEST, UNDEFINED, walk_meta
 
 READ = 1 << 22  # bytes; identity is at the beginning, behind a few private groups at most
 MOST_STEPS = 1 << 17  # a second; where all lengths are wrong, each sequence would be walked for each that is around it
@@ -87,11 +90,11 @@ PADDING = b"\0 "
 NUMBERS = {"FD": 8, "FL": 4, "SL": 4, "SS": 2, "UL": 4, "US": 2}  # and the bytes of each
 
 
-def salvaged(data: bytes, written: Encoding, checkpoint: Callable[[], None] = unasked) -> dict[int, bytes | None]:
+def salvaged(data: bytes, written: Encoding, checkpoint: Checkpoint = no_checkpoint) -> dict[int, bytes | None]:
     """The values of OF_DATA_SET; None for one that cannot be told, and may be there all the same.
 
     So one is that is there twice, and differs: where an element's end is not found, the next may be one of a sequence.
-    `checkpoint` is asked as it goes.
+    `checkpoint` is called as it goes.
     """
     found: dict[int, bytes | None] = {}
     last = 0
@@ -102,7 +105,7 @@ def salvaged(data: bytes, written: Encoding, checkpoint: Callable[[], None] = un
     return found | {tag: None for tag in OF_DATA_SET if tag > last}
 
 
-def _steps(checkpoint: Callable[[], None] = unasked) -> Iterator[int]:
+def _steps(checkpoint: Checkpoint = no_checkpoint) -> Iterator[int]:
     for step in range(MOST_STEPS):
         if not step % ASKING:
             checkpoint()
@@ -234,20 +237,18 @@ class Keys:
         """A DICOM file (PS3.10 7.1) that has these keys and nothing else, in explicit little endian."""
         identity = (self.meta.get(tag, b"") for tag in (encoding.MEDIA_SOP_CLASS, encoding.MEDIA_SOP_INSTANCE))
         keys = b"".join(self.elements[tag] for tag in sorted(self.elements))
-        return bytes(BEFORE_META - 4) + b"DICM" + file_meta(*identity) + keys
+        return PREAMBLE + file_meta(*identity) + keys
 
 
 def read_keys(path: Path, wanted: Collection[int] = KEYS) -> Keys | None:
     """Those of the keys that an instance has; None where its file cannot be read, or has two of one."""
     try:
         with path.open("rb") as file:
-            content = FileBytes(file.fileno(), os.fstat(file.fileno()).st_size)
+            content = FileBytes(partial(os.pread, file.fileno()), os.fstat(file.fileno()).st_size)
             meta: dict[int, bytes] = {}
             start = walk_meta(content, BEFORE_META, meta)
             syntax = meta[encoding.TRANSFER_SYNTAX].strip(PADDING).decode("ascii")
-            deflated = syntax == DeflatedExplicitVRLittleEndian
-            source, at = (Inflated(content, start), 0) if deflated else (content, start)
-            return _keys(meta, source, at, ENCODINGS.get(syntax, encoding.EXPLICIT_LITTLE), wanted)
+            return _keys(meta, *data_set_of(content, start, syntax), encoding_of(syntax), wanted)
     except (OSError, Unwalkable, KeyError, UnicodeDecodeError, Unclear):
         return None
 

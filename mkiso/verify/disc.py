@@ -23,7 +23,7 @@ from xml.parsers import expat
 
 from mkiso.browse.readme import MALFORMED, ascii_name
 from mkiso.checks import Check
-from mkiso.dicom.encoding import ReadBytes
+from mkiso.dicom.encoding import FileBytes
 from mkiso.dicom.instances import Instance, instance_within
 from mkiso.dicom.records import Malformed
 from mkiso.disc.layout import A_FOLDER
@@ -314,7 +314,7 @@ class Disc:
         try:
             with self.tree.opened(name) as extent:
                 if extent.place not in self._walked:
-                    content = ReadBytes(extent.piece, extent.size)
+                    content = FileBytes(extent.piece, extent.size)
                     self._walked[extent.place] = instance_within(Path(name), content, (extent.size, 0))
                 return self._walked[extent.place]
         except (Unreadable, OSError):
