@@ -33,6 +33,7 @@ from markupsafe import Markup, escape
 import mkiso
 from mkiso.browse.reports import NOT_XML
 from mkiso.browse.shown import WEB, About, Document, Nothing, Patient, Picture, Report, Series, Study, Why
+from mkiso.dicom.datasets import readable_date
 from mkiso.texts import texts
 
 REPLACEMENT = "\ufffd"
@@ -94,14 +95,6 @@ def body(fragment: str, level: int) -> Markup:
         return f"<h{before}>{found[2]}</h{before}>"
 
     return Markup(HEADING.sub(heading, fragment))  # noqa: S704 (whitelisted where it was made)
-
-
-def readable_date(value: str) -> str:
-    """A DICOM date (VR DA, PS3.5 6.2) as `2024-03-01`; what is none as it is."""
-    try:
-        return datetime.strptime(value.strip(), "%Y%m%d").date().isoformat()
-    except ValueError:
-        return value
 
 
 def readable_time(value: datetime) -> str:

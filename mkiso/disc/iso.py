@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mkiso.clock import Checkpoint
 from mkiso.config import Media
 from mkiso.dicom.instances import Instance
 from mkiso.disc.layout import with_viewer
-from mkiso.disc.product import CHUNK, Check, Graft, Product, faulty, require_room
+from mkiso.disc.product import CHUNK, Graft, Product, faulty, require_max_size
 from mkiso.errors import DiscTooLarge, Internal
 from mkiso.process import Child, run, said, spawned
 
@@ -61,22 +62,22 @@ def require_small_files(instances: Sequence[Instance]) -> None:
             )
 
 
-def image_size(genisoimage: Path, media: Media, grafts: Sequence[Graft], checkpoint: Check = lambda: None) -> int:
+def image_size(genisoimage: Path, media: Media, grafts: Sequence[Graft], checkpoint: Checkpoint = lambda: None) -> int:
     """The exact number of bytes that the image will have.
 
     Raises DiscTooLarge above `media.max_size`, Internal where genisoimage found fault with a file, and
-    whatever `checkpoint` raises, which is asked all the while.
+    whatever `checkpoint` raises, which is called all the while.
     """
     result = run(master_argv(genisoimage, media, grafts, ("-print-size",)), timeout=SIZING_LIMIT, checkpoint=checkpoint)
     if result.rc != 0 or result.stderr.strip():
         raise _faulty(result.rc, result.stderr)
     size = int(result.stdout) * SECTOR
-    require_room(size, media)
+    require_max_size(size, media)
     return size
 
 
-def _written(child: Child, log: Path, checkpoint: Check) -> Iterator[bytes]:
-    """The image's bytes, asking `checkpoint`. Raises Internal where genisoimage left something out."""
+def _written(child: Child, log: Path, checkpoint: Checkpoint) -> Iterator[bytes]:
+    """The image's bytes, `checkpoint` called between them. Raises Internal where genisoimage left something out."""
     while chunk := child.read(CHUNK, checkpoint):
         yield chunk
     rc, complaints = child.wait(END_LIMIT, checkpoint), said(log)
@@ -86,7 +87,7 @@ def _written(child: Child, log: Path, checkpoint: Check) -> Iterator[bytes]:
 
 @contextmanager
 def mastering(
-    genisoimage: Path, media: Media, grafts: Sequence[Graft], directory: Path, checkpoint: Check
+    genisoimage: Path, media: Media, grafts: Sequence[Graft], directory: Path, checkpoint: Checkpoint
 ) -> Iterator[Product]:
     """genisoimage running, ended with the block; its size is asked for while it starts. Raises as image_size."""
     log = directory / "genisoimage.log"

@@ -1,23 +1,20 @@
-"""A disc as it is made, an ISO or a ZIP: as many bytes as were told, or an error; and the medium that it fits on.
-
-A disc's tree before it is an image or a ZIP: what a layout is given, and what it makes.
-"""
+"""A disc while it is made: what a layout is given and what it makes, and the bytes of the ISO or ZIP made of that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from mkiso.clock import Checkpoint
 from mkiso.config import Config, Media
 from mkiso.errors import DiscTooLarge, Internal
 from mkiso.workspace import Workspace
 
 Graft = tuple[str, Path]
 Format = Literal["iso", "zip"]
-Check = Callable[[], None]
 CHUNK = 1 << 18
 # A blank medium's bytes, of the smaller kind where there are two: CD-R of 80 minutes, with 75 sectors of 2048 bytes a
 # second (ECMA-394), DVD+R of 2,295,104 sectors, DVD-R DL of 4,171,712 and BD-R of 12,219,392.
@@ -26,7 +23,7 @@ CAPACITIES = {"CD": 737_280_000, "DVD": 4_700_372_992, "DVD DL": 8_543_666_176, 
 
 @dataclass(frozen=True)
 class Setting:
-    """Of one job, what a layout needs beside the instances; `checkpoint` is asked all the while.
+    """Of one job, what a layout needs beside the instances; `checkpoint` is called all the while.
 
     Where `media.uncompressed` is set, so many instances were decompressed, and so many could not be.
     """
@@ -34,7 +31,7 @@ class Setting:
     config: Config
     workspace: Workspace
     format: Format
-    checkpoint: Check
+    checkpoint: Checkpoint
     decompressed: int = 0
     left_compressed: int = 0
 
@@ -56,7 +53,7 @@ def medium(size: int) -> str | None:
     return next((name for name, capacity in CAPACITIES.items() if size <= capacity), None)
 
 
-def require_room(size: int, media: Media) -> None:
+def require_max_size(size: int, media: Media) -> None:
     """Raise DiscTooLarge above `media.max_size`."""
     if media.max_size is not None and size > media.max_size:
         raise DiscTooLarge(

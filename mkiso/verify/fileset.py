@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import date
 from functools import cache, partial
 
 from pydicom.tag import Tag
 from pydicom.uid import RE_VALID_UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from mkiso.dicom.datasets import is_date
 from mkiso.dicom.encoding import value
 from mkiso.dicom.records import IN_USE
 from mkiso.verify.archive import IMAGES, OTHER
@@ -69,7 +69,6 @@ KEYS = BRANCHES | IMAGE_KEYS | DOCUMENTS | OTHERS
 ABOVE = {"PATIENT": "", "STUDY": "PATIENT", "SERIES": "STUDY"}
 BELOW_SERIES = "SERIES"
 TIME = re.compile(r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?")
-DAY = re.compile(r"\d{8}")
 _tag = cache(Tag)
 VERSION, SOP_CLASS, SOP_INSTANCE, SYNTAX, IMPLEMENTATION = 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012
 USED = 0xFFFF
@@ -93,18 +92,10 @@ def faults(entry: Entry) -> Iterator[str]:
 
 def _faults_of_time(entry: Entry) -> Iterator[str]:
     day, time = (entry.record.text(_tag(one)) for one in ("StudyDate", "StudyTime"))
-    if day and not is_day(day):
+    if day and not is_date(day):
         yield f"{entry.label} has the date {day}"
     if time and not TIME.fullmatch(time):
         yield f"{entry.label} has the time {time}"
-
-
-def is_day(text: str) -> bool:
-    """Whether it is a day of VR DA (PS3.5 6.2)."""
-    try:
-        return bool(DAY.fullmatch(text) and date.fromisoformat(text))
-    except ValueError:
-        return False
 
 
 def directory(disc: Disc) -> Findings:

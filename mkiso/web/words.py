@@ -20,7 +20,7 @@ from flask import Flask, current_app, request, url_for
 
 import mkiso
 from mkiso.config import Destination
-from mkiso.dicom.datasets import page_name
+from mkiso.dicom.datasets import page_name, readable_date
 from mkiso.installation import Status
 from mkiso.job import Order
 from mkiso.ledger.schema import PUBLIC, UNFINISHED
@@ -50,12 +50,6 @@ def local_time(text: str | None) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else ""
 
 
-def date(text: str) -> str:
-    """A date of DICOM (VR DA, PS3.5 6.2) as ISO 8601 has it; what is none stays as it is."""
-    is_date = len(text) == len("YYYYMMDD") and text.isdecimal()
-    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if is_date else text
-
-
 def size(count: int) -> str:
     """Bytes, with one decimal where that says something."""
     name, unit = next((one for one in UNITS if count >= one[1]), UNITS[-1])
@@ -73,7 +67,7 @@ def _decimal(number: float) -> str:
     return text.replace(".", ",") if language() == "id" else text
 
 
-FILTERS: dict[str, Any] = {"local_time": local_time, "date": date, "size": size, "duration": duration}
+FILTERS: dict[str, Any] = {"local_time": local_time, "date": readable_date, "size": size, "duration": duration}
 
 
 @dataclass(frozen=True)

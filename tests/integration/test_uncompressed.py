@@ -240,7 +240,7 @@ def test_what_inflates_to_much_more_than_its_pixels_stays_as_it_is(job: Job, mon
 
 
 def test_jpeg_2000_stays_as_it_is_where_gdcmconv_is_not(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(converters, "installed", lambda: None)
+    monkeypatch.setattr(converters, "gdcmconv_installed", lambda: None)
     result = job.put(file("JPEG2000.dcm"), file("MR_small_jp2klossless.dcm"), file("MR_small_RLE.dcm")).decompressed()
     assert (result.decompressed, result.left_compressed) == (1, 2)
 
@@ -289,7 +289,7 @@ DONE = '/usr/bin/dcmdrle "$in" "$out"'
 def test_what_is_not_proven_to_be_the_same_instance_takes_no_place(
     script: str, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converters, "installed", lambda: None)
+    monkeypatch.setattr(converters, "gdcmconv_installed", lambda: None)
     job.put(file("MR_small_RLE.dcm"))
     content = job.instances[0].path.read_bytes()
     assert job.decompressed(dcmtk_dir=instead(job.directory, script)).left_compressed == 1
@@ -299,7 +299,7 @@ def test_what_is_not_proven_to_be_the_same_instance_takes_no_place(
 def test_a_lossy_instance_that_would_not_say_so_any_more_stays_as_it_is(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converters, "installed", lambda: None)
+    monkeypatch.setattr(converters, "gdcmconv_installed", lambda: None)
     forgets = '/usr/bin/dcmdjpeg "$in" "$out"; dcmodify -q -nb -ea "(0028,2110)" "$out"'
     job.put(file("JPEG-lossy.dcm"))
     assert job.decompressed(dcmtk_dir=instead(job.directory, forgets)).left_compressed == 1
@@ -313,7 +313,7 @@ def test_a_lossy_instance_that_did_not_say_so_does_afterwards(job: Job) -> None:
 
 
 def test_programs_that_are_not_there_or_hang_leave_it_as_it_is(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(converters, "installed", lambda: None)
+    monkeypatch.setattr(converters, "gdcmconv_installed", lambda: None)
     job.put(file("MR_small_RLE.dcm"))
     assert job.decompressed(dcmtk_dir=job.directory / "none").left_compressed == 1
     monkeypatch.setattr(module, "LIMIT", 0.2)

@@ -15,7 +15,7 @@ from mkiso.verify import disc
 from mkiso.verify.archive import Unreadable, is_plain
 from mkiso.verify.directory import parse
 from mkiso.verify.disc import Findings, Page, as_json, as_lines, judged, read_page
-from mkiso.verify.fileset import ABOVE, BRANCHES, KEYS, TIME, is_day
+from mkiso.verify.fileset import ABOVE, BRANCHES, KEYS, TIME
 
 HTML = '<html xmlns="http://www.w3.org/1999/xhtml"><body>%s</body></html>'
 
@@ -88,13 +88,6 @@ def test_no_offset_makes_the_directory_fail(tag: int, value: bytes) -> None:
 
 def test_records_stand_below_those_that_are_known() -> None:
     assert set(ABOVE) == set(BRANCHES) <= set(KEYS)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("20240229", True), ("20230229", False), ("2024-2-2", False), ("", False)]
-)
-def test_a_day_is_one_of_the_calendar(text: str, expected: bool) -> None:
-    assert is_day(text) is expected
 
 
 @pytest.mark.parametrize(
