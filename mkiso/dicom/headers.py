@@ -1,18 +1,16 @@
-"""What can be read of a data set whose elements do not fit: as much of its identity as other readers make of it.
+"""What can be read of an instance whose elements do not fit: its identity, its attributes for pages, its keys.
 
-The walk (`walker`) proves, and stops where something is wrong. Archives hold such files all the same, and hand
-them out; then this tells whose they are. Where an element may end in several places, it ends where one follows that
-may come after it (PS3.5 7.1: in the ascending order of their tags): that is how a VR that is none, a sequence whose
-length is wrong, and a delimiter too many are got over. Only the beginning is read, whatever follows.
+The walk (`walker`) proves, and stops where something is wrong. Archives hold such files all the same, and send them:
+scanners write what others read and DCMTK refuses, such as a sequence with a length and a delimiter, elements without a
+VR, pixels without an end. This reads as much of them as other readers do. Where an element may end in several places,
+it ends where one follows that may come after it (PS3.5 7.1: in the ascending order of their tags): that is how a VR
+that is none, a sequence whose length is wrong, and a delimiter too many are got over.
 
-Some attributes of an instance, read of whatever it is; and a file of nothing else.
+The keys are those of directory records (PS3.3 F.5). A file of nothing else is sound, and dcmmkdir makes of it what it
+makes of any instance. Values are the bytes that the instance has: nothing is decoded, whatever its character set says.
 
-The pages show them. They are the keys of directory records (PS3.3 F.5), too, where dcmmkdir cannot parse an instance:
-Scanners write what others read and DCMTK refuses: a sequence with a length and a delimiter, elements without a VR,
-pixels without an end. A copy of the keys alone is sound, and dcmmkdir makes of it what it makes of any instance.
-Values are the bytes that the instance has: nothing is decoded, whatever its character set says. What is read comes
-from strangers: no content of it raises anything, and a file costs a few megabytes of memory, however large it is or
-inflates to: what is long is skipped.
+What is read comes from strangers: no content of it raises anything, and a file costs a few megabytes of memory, however
+large it is or inflates to: what is long is skipped.
 """
 
 from __future__ import annotations
@@ -98,10 +96,13 @@ def salvaged(data: bytes, written: Encoding, checkpoint: Checkpoint = no_checkpo
     """
     found: dict[int, bytes | None] = {}
     last = 0
-    for tag, told in elements(data, written, LAST_OF_USE, _steps(checkpoint)):
+    for tag, start, end in _spans(data, written, LAST_OF_USE, _steps(checkpoint)):
+        if end > len(data):
+            break
         last = max(last, tag)
         if tag in OF_DATA_SET:
-            found[tag] = told if len(told) <= KEPT and found.get(tag, told) == told else None
+            content = data[start:end]
+            found[tag] = content if len(content) <= KEPT and found.get(tag, content) == content else None
     return found | {tag: None for tag in OF_DATA_SET if tag > last}
 
 
@@ -112,21 +113,12 @@ def _steps(checkpoint: Checkpoint = no_checkpoint) -> Iterator[int]:
         yield step
 
 
-def elements(
-    data: bytes, written: Encoding, last_group: int, steps: Iterator[int] | None = None
-) -> Iterator[tuple[int, bytes]]:
-    """The elements of the data set itself, as far as they are whole and of no group behind the last one."""
-    for tag, start, end in spans(data, written, last_group, steps):
-        if end > len(data):
-            return
-        yield tag, data[start:end]
+def _spans(data: bytes, written: Encoding, last_group: int, steps: Iterator[int]) -> Iterator[tuple[int, int, int]]:
+    """The tags of a data set's own elements up to this group, and where the value of each begins and ends.
 
-
-def spans(
-    data: bytes, written: Encoding, last_group: int, steps: Iterator[int] | None = None
-) -> Iterator[tuple[int, int, int]]:
-    """Their tags, and where the value of each begins and ends; the last one may end behind the data."""
-    reader, at = _Reader(data, written, steps or _steps()), 0
+    The last one may end behind the data.
+    """
+    reader, at = _Reader(data, written, steps), 0
     while at + HEADER <= len(data):
         try:
             tag, start, end = reader.element(at, 0)
@@ -269,7 +261,7 @@ def _elements(source: Source, at: int, written: Encoding, last_group: int) -> It
     """Those of the data set itself, up to this group; None for a value that is longer than READ, and skipped."""
     for _ in range(MOST_PIECES):
         data, whole, end = beginning(source, at, READ), 0, 0
-        for tag, start, end in spans(data, written, last_group):
+        for tag, start, end in _spans(data, written, last_group, _steps()):
             if end <= len(data):
                 yield tag, data[start:end]
                 whole = end

@@ -1,8 +1,7 @@
-"""A supervised storescp: started for one job alone, ready when its own process listens, ended with its group.
+"""The receivers: which is free, and a storescp on it that is started for one job alone and ended with its group.
 
-The receiver pool: one retrieval at a time on each receiver, whichever process asks.
-
-A slot is a lock on a file, so that the system itself frees it when its holder dies, however it dies.
+One retrieval at a time has a receiver, whichever process asks: its slot is a lock on a file, which the system itself
+frees when its holder dies, however it dies.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 from mkiso.addresses import bind_error
-from mkiso.clock import Stopwatch
+from mkiso.clock import Checkpoint, Stopwatch
 from mkiso.config import Receiver, Retrieve, Tools
 from mkiso.dcmtk.association import words
 from mkiso.dcmtk.storescp import Transfers, failed_handshakes, faults, receive_argv, unusable, without_speakers
@@ -39,11 +38,11 @@ def lock_file(work_dir: Path, receiver: Receiver) -> Path:
 
 @contextmanager
 def receiver_slot(
-    work_dir: Path, receivers: Sequence[Receiver], timeout: float, checkpoint: Callable[[], None]
+    work_dir: Path, receivers: Sequence[Receiver], timeout: float, checkpoint: Checkpoint
 ) -> Iterator[Receiver]:
     """The first receiver that is free, held until the end of the block.
 
-    Waits `timeout` seconds at most, asking `checkpoint` all the while; raises Busy after that.
+    Waits `timeout` seconds at most, and calls `checkpoint` all the while; raises Busy after that.
     """
     waited = Stopwatch()
     with ExitStack() as slot:
@@ -110,11 +109,11 @@ class RunningReceiver:
         if self.receiver.tls is None:
             return ""
         waited = Stopwatch()
-        while not (told := failed_handshakes(self._said())):
+        while not (why := failed_handshakes(self._said())):
             if waited.seconds() > TELL_LIMIT:
                 return ""
             time.sleep(POLL)
-        return " ".join([told, *_told(faults(self.receiver.tls))])
+        return " ".join([why, *_sentences(faults(self.receiver.tls))])
 
     def children(self) -> list[int]:
         """The processes of `storescp --fork` that live, one for each connection, the oldest first."""
@@ -179,11 +178,11 @@ def _require_usable_tls(receiver: Receiver) -> None:
     if receiver.tls and (wrong := unusable(receiver.tls)):
         raise ReceiverUnavailable(
             f"The receiver {receiver.ae_title} on port {receiver.port} cannot speak TLS."
-            f" {' '.join(_told(wrong))} Mend it; mkiso check looks again."
+            f" {' '.join(_sentences(wrong))} Mend it; mkiso check looks again."
         )
 
 
-def _told(wrong: dict[str, str]) -> list[str]:
+def _sentences(wrong: dict[str, str]) -> list[str]:
     return [f"Its tls.{key} {why}." for key, why in wrong.items()]
 
 
