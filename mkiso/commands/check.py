@@ -11,8 +11,8 @@ from mkiso.addresses import Wrong, advice, bind_error, whose
 from mkiso.checks import Check, checked, directories, ledger_answers, logo, peer_answers, readable, tools
 from mkiso.config import Config, Receiver, Tls
 from mkiso.dcmtk.storescp import faults, periods, too_open
-from mkiso.disc.iso import image_size
 from mkiso.disc.layout import unusable
+from mkiso.disc.product import image_size
 from mkiso.errors import AccessionNotFound
 from mkiso.installation import archive_of, ledger_of
 from mkiso.patients import patient_source

@@ -48,6 +48,8 @@ NAMED = {
     encoding.SOP_CLASS: "SOP Class UID",
     encoding.STUDY: "Study Instance UID",
 }
+# What the ledger remembers of an instance.
+COLUMNS = ("sop_instance_uid", "sop_class_uid", "series_uid", "study_uid", "transfer_syntax", "bytes", "malformed")
 COMPARED = 1 << 16
 HEAD = 1 << 18  # bytes of a file that grows, which tell what it will be
 HEAD_CHECKS = 10  # of its walk, which so many steps or pieces of what is deflated lie between
@@ -85,35 +87,26 @@ class Instance:
 
     def row(self, outcome: str) -> dict[str, str | int]:
         """The instance as the ledger remembers it, with what became of it."""
-        return {
-            "sop_instance_uid": self.sop_instance_uid,
-            "sop_class_uid": self.sop_class_uid,
-            "series_uid": self.series_uid,
-            "study_uid": self.study_uid,
-            "transfer_syntax": self.transfer_syntax,
-            "bytes": self.bytes,
-            "malformed": self.malformed,
-            "outcome": outcome,
-        }
+        return {column: getattr(self, column) for column in COLUMNS} | {"outcome": outcome}
 
 
+@dataclass(eq=False)
 class Unattributable(Exception):
     """Of what came whole it cannot be told what it is: which instance it was sent as, and why."""
 
-    def __init__(self, sop_instance_uid: str, why: str) -> None:
-        super().__init__(sop_instance_uid, why)
-        self.sop_instance_uid, self.why = sop_instance_uid, why
+    sop_instance_uid: str
+    why: str
 
 
+@dataclass(eq=False)
 class Foreign(Exception):
     """What came whole is of no study that is asked for: which instance it was sent as.
 
     Where `is_read` is false, there was no time left to look of which study it is.
     """
 
-    def __init__(self, sop_instance_uid: str, is_read: bool) -> None:
-        super().__init__(sop_instance_uid, is_read)
-        self.sop_instance_uid, self.is_read = sop_instance_uid, is_read
+    sop_instance_uid: str
+    is_read: bool
 
 
 class _OutOfTime(Exception):
@@ -271,13 +264,13 @@ def _expected(file: FileBytes, found: dict[int, bytes], expectation: Expectation
         with expectation.reading(found) as checkpoint:
             begin = _to_study(file, expectation, found, checkpoint, salvaging=True)
     except _OutOfTime:
-        raise Foreign(_found_uid(found, encoding.MEDIA_SOP_INSTANCE), is_read=False) from None
+        raise Foreign(_found_uid(found, encoding.MEDIA_SOP_INSTANCE), False) from None
     if expectation.is_met(found):
         return begin
     sop = _found_uid(found, encoding.MEDIA_SOP_INSTANCE)
     if not _found_uid(found, encoding.STUDY):
         raise Unattributable(sop, f"its {NAMED[encoding.STUDY]} cannot be read")
-    raise Foreign(sop, is_read=True)
+    raise Foreign(sop, True)
 
 
 def _to_study(

@@ -27,13 +27,15 @@ from mkiso.browse.contents import show
 from mkiso.browse.pages import write_pages
 from mkiso.browse.readme import readme, readme_of_malformed
 from mkiso.browse.shown import About, Maker, NotIndexed, Patient, Viewer
-from mkiso.config import LayoutName, Media
+from mkiso.clock import Checkpoint
+from mkiso.config import Config, LayoutName, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.dicom.instances import Instance
 from mkiso.disc.dicomdir import Dicomdir, make_dicomdir
-from mkiso.disc.product import Graft, Setting, Tree
+from mkiso.disc.product import Format, Graft
 from mkiso.errors import Cancelled
 from mkiso.exhaustion import pool_of
+from mkiso.workspace import Workspace
 
 IMAGES, OTHER, README = "IMAGES", "OTHER", "README.TXT"
 A_FOLDER = 1_000
@@ -49,7 +51,33 @@ AUTORUN = "autorun.inf"
 MOST_GRAFTS = 4_000  # of which each is two paths on a command line
 PROFILE = "STD-GEN-CD"  # PS3.11 D: every instance in explicit little endian
 log = logging.getLogger("mkiso.disc.layout")
-Layout = Callable[[Sequence[Instance], Setting], Tree]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of one job, what a layout needs beside the instances; `checkpoint` is called all the while.
+
+    Where `media.uncompressed` is set, so many instances were decompressed, and so many could not be.
+    """
+
+    config: Config
+    workspace: Workspace
+    format: Format
+    checkpoint: Checkpoint
+    decompressed: int = 0
+    left_compressed: int = 0
+
+    @property
+    def stage(self) -> Path:
+        return self.workspace.disc
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What lies where on the disc, beside the viewer's files; how many instances its DICOMDIR cannot name."""
+
+    grafts: list[Graft]
+    not_indexed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,11 +146,6 @@ def _moved(instance: Instance, directory: Path, file: str) -> Staged:
     path.parent.mkdir(parents=True, exist_ok=True)
     os.rename(instance.path, path)
     return Staged(file, replace(instance, path=path))
-
-
-def with_viewer(media: Media, grafts: Sequence[Graft]) -> list[Graft]:
-    """What a layout grafts, and the viewer's files at the root, taken in without a copy."""
-    return [*([("", media.viewer_dir.resolve())] if media.viewer_dir else []), *grafts]
 
 
 def found_viewer(media: Media) -> Viewer:
@@ -280,4 +303,4 @@ def legacy(instances: Sequence[Instance], setting: Setting) -> Tree:
     return Tree(grafts)
 
 
-LAYOUTS: dict[LayoutName, Layout] = {"legacy": legacy, "pdi": pdi}
+LAYOUTS: dict[LayoutName, Callable[[Sequence[Instance], Setting], Tree]] = {"legacy": legacy, "pdi": pdi}

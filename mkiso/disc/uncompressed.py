@@ -21,8 +21,7 @@ from mkiso.clock import Checkpoint
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import MEMORY_FOR_ALL, PROGRAMS, Converter, TooLarge, decompress
 from mkiso.dicom.instances import Instance, inflates_to, read_whole
-from mkiso.disc.layout import viewer_bytes
-from mkiso.disc.product import Setting
+from mkiso.disc.layout import Setting, viewer_bytes
 from mkiso.errors import Internal
 from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout

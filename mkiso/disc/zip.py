@@ -21,8 +21,7 @@ from stream_zip import NO_COMPRESSION_32, NO_COMPRESSION_64, MemberFile, stream_
 
 from mkiso.clock import Checkpoint
 from mkiso.config import Media
-from mkiso.disc.layout import with_viewer
-from mkiso.disc.product import CHUNK, Graft, Product, faulty, require_max_size
+from mkiso.disc.product import CHUNK, Graft, Product, faulty, require_max_size, with_viewer
 
 # In the old fields the largest values mean that the true ones are in ZIP64's (4.4.1.4).
 LARGEST_OFFSET = (1 << 32) - 1

@@ -25,7 +25,7 @@ from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsReje
 from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, said, spawned
 from mkiso.retrieve.inbox import Evidence, evidence_against, require_agreement, require_patient
-from mkiso.retrieve.strangers import Strangers
+from mkiso.retrieve.receiver import Strangers
 from mkiso.retrieve.studies import Study, keys_of, with_all_patients
 from mkiso.workspace import Workspace, require_space
 

@@ -14,8 +14,7 @@ from mkiso.dicom.instances import read_arrival
 from mkiso.dicom.records import SYNTAX, Record, flat, read
 from mkiso.disc import dicomdir
 from mkiso.disc.dicomdir import CHUNK, Completed, Dicomdir, make_dicomdir
-from mkiso.disc.layout import pdi
-from mkiso.disc.product import Setting, Tree
+from mkiso.disc.layout import Setting, Tree, pdi
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
 from mkiso.verify.verify import verify
 from mkiso.workspace import Workspace
