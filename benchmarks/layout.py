@@ -9,8 +9,7 @@ from pathlib import Path
 
 from mkiso.config import Config
 from mkiso.dicom.instances import Instance, read_whole
-from mkiso.disc.layout import pdi
-from mkiso.disc.product import Setting
+from mkiso.disc.layout import Setting, pdi
 from mkiso.workspace import Workspace
 from tests.support.stage import staged_series
 

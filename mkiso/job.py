@@ -13,9 +13,8 @@ from mkiso.config import LayoutName
 from mkiso.dcmtk.findscu import Finder
 from mkiso.dicom.datasets import disc_file_name, display_name, single_file_name
 from mkiso.dicom.instances import Instance
-from mkiso.disc.iso import mastering, require_small_files
-from mkiso.disc.layout import LAYOUTS, unusable
-from mkiso.disc.product import Format, Product, Setting, medium
+from mkiso.disc.layout import LAYOUTS, Setting, unusable
+from mkiso.disc.product import Format, Product, mastering, medium, require_small_files
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
 from mkiso.disc.zip import zipping
 from mkiso.errors import Cancelled, NotConfigured
@@ -23,9 +22,8 @@ from mkiso.installation import Installation
 from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery, Relay, peer_of
 from mkiso.retrieve.inbox import Inbox
-from mkiso.retrieve.receiver import RunningReceiver, receiver_slot, started_receiver
+from mkiso.retrieve.receiver import RunningReceiver, Strangers, receiver_slot, started_receiver
 from mkiso.retrieve.retrieval import LookUp, Retrieval
-from mkiso.retrieve.strangers import Strangers
 from mkiso.retrieve.studies import Study, find_studies, require_instances, require_one_patient, with_instances
 from mkiso.workspace import Workspace, claimed, job_directory, require_space
 

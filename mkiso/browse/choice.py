@@ -21,12 +21,11 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from mkiso.browse.shown import Checkpoint
-from mkiso.dicom.datasets import CHARACTER_SET, Unreadable, first_item, read, values
+from mkiso.dicom.datasets import CHARACTER_SET, Unreadable, first_item, plain_date, read, values
 from mkiso.dicom.headers import read_keys
 from mkiso.dicom.instances import Instance
 
 DIGITS = 9
-DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots before DICOM 3 (PS3.5 6.2)
 A_DISC, A_SERIES = 120, 120
 MOST_HEADERS = 500  # that are read of a series; what lies behind is taken to have one frame, and no pixels
 REPORT = "1.2.840.10008.5.1.4.1.1.88."
@@ -76,8 +75,7 @@ class Header:
 
     def date(self, keyword: str) -> str:
         """YYYYMMDD, or empty."""
-        found = DATE.fullmatch(self.text(keyword))
-        return "".join(found.groups()) if found else ""
+        return plain_date(self.text(keyword))
 
     def number(self, keyword: str) -> int:
         """The first value; 0 where it is no whole number above."""

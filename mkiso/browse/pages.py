@@ -37,6 +37,7 @@ from mkiso.browse.shown import (
     ShownStudy,
     Why,
 )
+from mkiso.dicom.datasets import readable_date
 from mkiso.texts import texts
 
 REPLACEMENT = "\ufffd"
@@ -99,14 +100,6 @@ def body(fragment: str, level: int) -> Markup:
         return f"<h{before}>{found[2]}</h{before}>"
 
     return Markup(HEADING.sub(heading, fragment))  # noqa: S704 (whitelisted where it was made)
-
-
-def readable_date(value: str) -> str:
-    """A DICOM date (VR DA, PS3.5 6.2) as `2024-03-01`; what is none as it is."""
-    try:
-        return datetime.strptime(value.strip(), "%Y%m%d").date().isoformat()
-    except ValueError:
-        return value
 
 
 def readable_time(value: datetime) -> str:

@@ -11,8 +11,8 @@ from mkiso.addresses import advice, bind_error
 from mkiso.checks import Check, Wrong, checked, directories, ledger_answers, logo, peer_answers, readable, tools
 from mkiso.config import Config, Receiver, Tls
 from mkiso.dcmtk.storescp import faults, periods, too_open
-from mkiso.disc.iso import image_size
 from mkiso.disc.layout import unusable
+from mkiso.disc.product import image_size
 from mkiso.errors import AccessionNotFound
 from mkiso.installation import archive_of, ledger_of
 from mkiso.patients import patient_source

@@ -3,7 +3,7 @@
 pydicom reads a value when it is asked for, and what it then raises is by the value: ValueError for a NUL in the name
 of a character set, LookupError, TypeError, AttributeError, struct.error, NotImplementedError, RecursionError, others.
 
-Patients' names: as people read them, and as a file is named after them.
+Dates and patients' names are here, too: as people read them, and as a file is named after a patient.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import date
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -31,6 +32,7 @@ CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 # The Specific Character Set, explicit or implicit, and the length of its value.
 NAMED = re.compile(rb"\x08\0\x05\0(?:CS(..)|(..)\0\0)", re.DOTALL)
 LONGEST_FILE_NAME = 120
+DIGITS, DATE = re.compile(r"[0-9]{8}"), re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
 
 
 class Unreadable(ValueError):
@@ -144,11 +146,23 @@ def _without_nul(content: BytesIO) -> BytesIO:
     return content
 
 
-if __name__ == "__main__":  # a child (dcmtk/dsr2html), which may take what no worker may
+def plain_date(text: str) -> str:
+    """The eight digits of a date (VR DA, PS3.5 6.2), also where ACR-NEMA had dots in it; empty without them."""
+    found = DATE.fullmatch(text.strip())
+    return "".join(found.groups()) if found else ""
+
+
+def is_date(text: str) -> bool:
+    """Whether these are the eight digits of a day of the calendar (VR DA, PS3.5 6.2)."""
     try:
-        write_in_utf8(Path(sys.argv[1]), Path(sys.argv[2]))
-    except Unreadable:
-        sys.exit(1)
+        return bool(DIGITS.fullmatch(text) and date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def readable_date(text: str) -> str:
+    """A date (VR DA, PS3.5 6.2) as `2024-03-01`; what is none as it is."""
+    return date.fromisoformat(text.strip()).isoformat() if is_date(text.strip()) else text
 
 
 def display_name(name: str) -> str:
@@ -206,3 +220,10 @@ def _letters_and_digits(text: str) -> str:
 
 def _spaced(text: str) -> str:
     return " ".join(readable(text).split())
+
+
+if __name__ == "__main__":  # a child (dcmtk/dsr2html), which may take what no worker may
+    try:
+        write_in_utf8(Path(sys.argv[1]), Path(sys.argv[2]))
+    except Unreadable:
+        sys.exit(1)

@@ -1,20 +1,20 @@
-"""How elements are written (PS3.5 7.1): byte order, and whether each tells its value representation (VR).
+"""Data sets as bytes (PS3.5 7.1): in which encoding their elements are written, and how a file's bytes are read.
 
-A file's bytes, or what they inflate to, as windows of bounded size: what is skipped is not kept, however large.
+A file, or what it inflates to, is read in windows of bounded size: what is skipped is not kept, however large.
 """
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
 from typing import Literal, Protocol
 
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from mkiso import __version__
+from mkiso.clock import Checkpoint
 
 KEPT = 1024  # bytes of a value that is kept; no UID and no Patient ID is longer
 AHEAD = KEPT + 16  # a window holds a header and such a value behind any place that is asked for
@@ -33,7 +33,9 @@ TRANSFER_SYNTAX, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE = 0x00020010, 0x00020002, 0
 CHARACTER_SET, SOP_CLASS, SOP_INSTANCE = 0x00080005, 0x00080016, 0x00080018
 PATIENT_ID, STUDY, SERIES = 0x00100020, 0x0020000D, 0x0020000E
 SERIES_NUMBER, INSTANCE_NUMBER = 0x00200011, 0x00200013
-BEFORE_META, META_LENGTH = 132, 0x00020000
+PREFIX = b"DICM"  # PS3.10 7.1, behind 128 bytes
+PREAMBLE = bytes(128) + PREFIX
+BEFORE_META, META_LENGTH = len(PREAMBLE), 0x00020000
 # 2.25 and a UUID of mkiso's own (PS3.5 B.2).
 IMPLEMENTATION = "2.25.140055411852988176683907551369266825300"
 _HEADER, _ITEM, _LONG = Struct("<HH2sH"), Struct("<HHL"), Struct("<L")
@@ -45,8 +47,8 @@ class Unwalkable(Exception):
     """This is no whole file: it ends too early, or makes no sense."""
 
 
-def unasked() -> None:
-    """What is asked while a file is walked that nobody waits for."""
+def no_checkpoint() -> None:
+    """The checkpoint of what nobody waits for."""
 
 
 class Source(Protocol):
@@ -82,10 +84,10 @@ def inflated(data: bytes, most: int) -> bytes:
 
 
 class FileBytes:
-    """An open file, as long as it was when it was opened, or a part of one."""
+    """So many bytes, of which `read` gives a number from a position on, or fewer where it was cut meanwhile."""
 
-    def __init__(self, descriptor: int, size: int, begin: int = 0) -> None:
-        self._descriptor, self._size, self._begin, self._base = descriptor, size, begin, 0
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._bytes, self._size, self._base = read, size, 0
         self._window = self._bytes(min(FIRST, size), 0)
 
     def at(self, position: int) -> tuple[bytes, int]:
@@ -104,32 +106,18 @@ class FileBytes:
             raise Unwalkable
         self._window = self._bytes(expected, position) if expected else b""
         self._base = position
-        if len(self._window) < expected:  # it was cut meanwhile
+        if len(self._window) < expected:
             raise Unwalkable
-
-    def _bytes(self, length: int, position: int) -> bytes:
-        return os.pread(self._descriptor, length, self._begin + position)
-
-
-class ReadBytes(FileBytes):
-    """So many bytes, which a function reads: that many from that position on."""
-
-    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
-        self._piece = read
-        super().__init__(-1, size)
-
-    def _bytes(self, length: int, position: int) -> bytes:
-        return self._piece(length, position)
 
 
 class Inflated:
     """What a deflated data set (PS3.5 A.5) inflates to, piece by piece and forwards only.
 
     Its end is reached only where the compression's own end is there; what follows that is not looked at.
-    `checkpoint` is asked for each piece.
+    `checkpoint` is called for each piece.
     """
 
-    def __init__(self, file: Source, begin: int, checkpoint: Callable[[], None] = unasked) -> None:
+    def __init__(self, file: Source, begin: int, checkpoint: Checkpoint = no_checkpoint) -> None:
         self._file, self._position, self._checkpoint = file, begin, checkpoint
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._compressed, self._window = b"", b""
@@ -216,6 +204,21 @@ class Encoding:
 
 EXPLICIT_LITTLE, EXPLICIT_BIG = Encoding("<", implicit=False), Encoding(">", implicit=False)
 IMPLICIT_LITTLE = EXPLICIT_LITTLE.implicit
+ENCODINGS = {"1.2.840.10008.1.2": IMPLICIT_LITTLE, "1.2.840.10008.1.2.2": EXPLICIT_BIG}
+
+
+def encoding_of(transfer_syntax: str) -> Encoding:
+    """That of the data set; all others are explicit little endian, private ones most likely too (PS3.5 A.4)."""
+    return ENCODINGS.get(transfer_syntax, EXPLICIT_LITTLE)
+
+
+def data_set_of(
+    file: Source, begin: int, transfer_syntax: str, checkpoint: Checkpoint = no_checkpoint
+) -> tuple[Source, int]:
+    """Where to read the data set that begins there in a file, and from which position on."""
+    if transfer_syntax == DeflatedExplicitVRLittleEndian:
+        return Inflated(file, begin, checkpoint), 0
+    return file, begin
 
 
 def value(element: bytes) -> bytes:

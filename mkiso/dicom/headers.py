@@ -1,36 +1,35 @@
-"""What can be read of a data set whose elements do not fit: as much of its identity as other readers make of it.
+"""What can be read of an instance whose elements do not fit: its identity, its attributes for pages, its keys.
 
-The walk (`walker`) proves, and stops where something is wrong. Archives hold such files all the same, and hand
-them out; then this tells whose they are. Where an element may end in several places, it ends where one follows that
-may come after it (PS3.5 7.1: in the ascending order of their tags): that is how a VR that is none, a sequence whose
-length is wrong, and a delimiter too many are got over. Only the beginning is read, whatever follows.
+The walk (`walker`) proves, and stops where something is wrong. Archives hold such files all the same, and send them:
+scanners write what others read and DCMTK refuses, such as a sequence with a length and a delimiter, elements without a
+VR, pixels without an end. This reads as much of them as other readers do. Where an element may end in several places,
+it ends where one follows that may come after it (PS3.5 7.1: in the ascending order of their tags): that is how a VR
+that is none, a sequence whose length is wrong, and a delimiter too many are got over.
 
-Some attributes of an instance, read of whatever it is; and a file of nothing else.
+The keys are those of directory records (PS3.3 F.5). A file of nothing else is sound, and dcmmkdir makes of it what it
+makes of any instance. Values are the bytes that the instance has: nothing is decoded, whatever its character set says.
 
-The pages show them. They are the keys of directory records (PS3.3 F.5), too, where dcmmkdir cannot parse an instance:
-Scanners write what others read and DCMTK refuses: a sequence with a length and a delimiter, elements without a VR,
-pixels without an end. A copy of the keys alone is sound, and dcmmkdir makes of it what it makes of any instance.
-Values are the bytes that the instance has: nothing is decoded, whatever its character set says. What is read comes
-from strangers: no content of it raises anything, and a file costs a few megabytes of memory, however large it is or
-inflates to: what is long is skipped.
+What is read comes from strangers: no content of it raises anything, and a file costs a few megabytes of memory, however
+large it is or inflates to: what is long is skipped.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import STR_VR
 from pydicom.values import convert_SQ
 
+from mkiso.clock import Checkpoint
 from mkiso.dicom import encoding
 from mkiso.dicom.encoding import (
     BEFORE_META,
@@ -41,21 +40,23 @@ from mkiso.dicom.encoding import (
     LONG_HEADER,
     LONG_VRS,
     OF_DATA_SET,
+    PREAMBLE,
     SEQUENCE_END,
     SHORT_VRS,
     Encoding,
     FileBytes,
-    Inflated,
     Source,
     Unwalkable,
     beginning,
+    data_set_of,
     element,
+    encoding_of,
     file_meta,
     item,
-    unasked,
+    no_checkpoint,
     value,
 )
-from mkiso.dicom.walker import ASKING, DEEPEST, ENCODINGS, UNDEFINED, walk_meta
+from mkiso.dicom.walker import ASKING, DEEPEST, UNDEFINED, walk_meta
 
 READ = 1 << 22  # bytes; identity is at the beginning, behind a few private groups at most
 MOST_STEPS = 1 << 17  # a second; where all lengths are wrong, each sequence would be walked for each that is around it
@@ -87,43 +88,37 @@ PADDING = b"\0 "
 NUMBERS = {"FD": 8, "FL": 4, "SL": 4, "SS": 2, "UL": 4, "US": 2}  # and the bytes of each
 
 
-def salvaged(data: bytes, written: Encoding, checkpoint: Callable[[], None] = unasked) -> dict[int, bytes | None]:
+def salvaged(data: bytes, written: Encoding, checkpoint: Checkpoint = no_checkpoint) -> dict[int, bytes | None]:
     """The values of OF_DATA_SET; None for one that cannot be told, and may be there all the same.
 
     So one is that is there twice, and differs: where an element's end is not found, the next may be one of a sequence.
-    `checkpoint` is asked as it goes.
+    `checkpoint` is called as it goes.
     """
     found: dict[int, bytes | None] = {}
     last = 0
-    for tag, told in elements(data, written, LAST_OF_USE, _steps(checkpoint)):
+    for tag, start, end in _spans(data, written, LAST_OF_USE, _steps(checkpoint)):
+        if end > len(data):
+            break
         last = max(last, tag)
         if tag in OF_DATA_SET:
-            found[tag] = told if len(told) <= KEPT and found.get(tag, told) == told else None
+            content = data[start:end]
+            found[tag] = content if len(content) <= KEPT and found.get(tag, content) == content else None
     return found | {tag: None for tag in OF_DATA_SET if tag > last}
 
 
-def _steps(checkpoint: Callable[[], None] = unasked) -> Iterator[int]:
+def _steps(checkpoint: Checkpoint = no_checkpoint) -> Iterator[int]:
     for step in range(MOST_STEPS):
         if not step % ASKING:
             checkpoint()
         yield step
 
 
-def elements(
-    data: bytes, written: Encoding, last_group: int, steps: Iterator[int] | None = None
-) -> Iterator[tuple[int, bytes]]:
-    """The elements of the data set itself, as far as they are whole and of no group behind the last one."""
-    for tag, start, end in spans(data, written, last_group, steps):
-        if end > len(data):
-            return
-        yield tag, data[start:end]
+def _spans(data: bytes, written: Encoding, last_group: int, steps: Iterator[int]) -> Iterator[tuple[int, int, int]]:
+    """The tags of a data set's own elements up to this group, and where the value of each begins and ends.
 
-
-def spans(
-    data: bytes, written: Encoding, last_group: int, steps: Iterator[int] | None = None
-) -> Iterator[tuple[int, int, int]]:
-    """Their tags, and where the value of each begins and ends; the last one may end behind the data."""
-    reader, at = _Reader(data, written, steps or _steps()), 0
+    The last one may end behind the data.
+    """
+    reader, at = _Reader(data, written, steps), 0
     while at + HEADER <= len(data):
         try:
             tag, start, end = reader.element(at, 0)
@@ -234,20 +229,18 @@ class Keys:
         """A DICOM file (PS3.10 7.1) that has these keys and nothing else, in explicit little endian."""
         identity = (self.meta.get(tag, b"") for tag in (encoding.MEDIA_SOP_CLASS, encoding.MEDIA_SOP_INSTANCE))
         keys = b"".join(self.elements[tag] for tag in sorted(self.elements))
-        return bytes(BEFORE_META - 4) + b"DICM" + file_meta(*identity) + keys
+        return PREAMBLE + file_meta(*identity) + keys
 
 
 def read_keys(path: Path, wanted: Collection[int] = KEYS) -> Keys | None:
     """Those of the keys that an instance has; None where its file cannot be read, or has two of one."""
     try:
         with path.open("rb") as file:
-            content = FileBytes(file.fileno(), os.fstat(file.fileno()).st_size)
+            content = FileBytes(partial(os.pread, file.fileno()), os.fstat(file.fileno()).st_size)
             meta: dict[int, bytes] = {}
             start = walk_meta(content, BEFORE_META, meta)
             syntax = meta[encoding.TRANSFER_SYNTAX].strip(PADDING).decode("ascii")
-            deflated = syntax == DeflatedExplicitVRLittleEndian
-            source, at = (Inflated(content, start), 0) if deflated else (content, start)
-            return _keys(meta, source, at, ENCODINGS.get(syntax, encoding.EXPLICIT_LITTLE), wanted)
+            return _keys(meta, *data_set_of(content, start, syntax), encoding_of(syntax), wanted)
     except (OSError, Unwalkable, KeyError, UnicodeDecodeError, Unclear):
         return None
 
@@ -268,7 +261,7 @@ def _elements(source: Source, at: int, written: Encoding, last_group: int) -> It
     """Those of the data set itself, up to this group; None for a value that is longer than READ, and skipped."""
     for _ in range(MOST_PIECES):
         data, whole, end = beginning(source, at, READ), 0, 0
-        for tag, start, end in spans(data, written, last_group):
+        for tag, start, end in _spans(data, written, last_group, _steps()):
             if end <= len(data):
                 yield tag, data[start:end]
                 whole = end

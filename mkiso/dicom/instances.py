@@ -1,8 +1,8 @@
-"""Received instances: their headers, and whether each file is well-formed.
+"""Received instances: what each file says of itself, and whether it is well-formed.
 
-It is where its data set, walked element by element, ends exactly where the file ends. That is no proof that the file
-came whole, which the receiver alone can give; and what came whole need not be well-formed, for archives hold such
-files, too: `malformed`.
+A file is well-formed where its data set, walked element by element, ends exactly where the file ends. That is no proof
+that it came whole, which the receiver alone can give; and what came whole need not be well-formed, for archives hold
+such files, too: these are `malformed`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,32 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from mkiso.clock import Stopwatch
+from mkiso.clock import Checkpoint, Stopwatch
 from mkiso.dicom import encoding
 from mkiso.dicom.datasets import decoded
-from mkiso.dicom.encoding import EXPLICIT_LITTLE, FileBytes, Inflated, Source, Unwalkable, beginning, inflated, unasked
+from mkiso.dicom.encoding import (
+    BEFORE_META,
+    PREFIX,
+    FileBytes,
+    Inflated,
+    Unwalkable,
+    beginning,
+    data_set_of,
+    encoding_of,
+    inflated,
+    no_checkpoint,
+)
 from mkiso.dicom.headers import READ, salvaged
-from mkiso.dicom.walker import ENCODINGS, Contradiction, walk_data_set, walk_meta
+from mkiso.dicom.walker import Contradiction, walk_data_set, walk_meta
 
-PREAMBLE = 128
-PREFIX = b"DICM"
-META = PREAMBLE + len(PREFIX)
-META_LENGTH = b"\x02\0\0\0UL\x04\0"
-LENGTH_AT = META + len(META_LENGTH)
+# What counts the file meta information behind it, as the receiver writes it.
+META_LENGTH = PREFIX + b"\x02\0\0\0UL\x04\0"
+LENGTH_AT = BEFORE_META + len(META_LENGTH) - len(PREFIX)
 UIDS = (encoding.SOP_INSTANCE, encoding.SOP_CLASS, encoding.SERIES, encoding.STUDY)
 # What an instance was sent as (PS3.10 7.1), where its data set does not say what it is.
 SENT_AS = {encoding.SOP_INSTANCE: encoding.MEDIA_SOP_INSTANCE, encoding.SOP_CLASS: encoding.MEDIA_SOP_CLASS}
@@ -38,13 +48,14 @@ NAMED = {
     encoding.SOP_CLASS: "SOP Class UID",
     encoding.STUDY: "Study Instance UID",
 }
+# What the ledger remembers of an instance.
+COLUMNS = ("sop_instance_uid", "sop_class_uid", "series_uid", "study_uid", "transfer_syntax", "bytes", "malformed")
 COMPARED = 1 << 16
 HEAD = 1 << 18  # bytes of a file that grows, which tell what it will be
 HEAD_CHECKS = 10  # of its walk, which so many steps or pieces of what is deflated lie between
 STRANGERS = 5.0  # seconds in which a job reads what it does not expect, all of it together
 Key = tuple[str, str]
 Values = Mapping[int, bytes | None]
-Check = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -76,35 +87,26 @@ class Instance:
 
     def row(self, outcome: str) -> dict[str, str | int]:
         """The instance as the ledger remembers it, with what became of it."""
-        return {
-            "sop_instance_uid": self.sop_instance_uid,
-            "sop_class_uid": self.sop_class_uid,
-            "series_uid": self.series_uid,
-            "study_uid": self.study_uid,
-            "transfer_syntax": self.transfer_syntax,
-            "bytes": self.bytes,
-            "malformed": self.malformed,
-            "outcome": outcome,
-        }
+        return {column: getattr(self, column) for column in COLUMNS} | {"outcome": outcome}
 
 
+@dataclass(eq=False)
 class Unattributable(Exception):
     """Of what came whole it cannot be told what it is: which instance it was sent as, and why."""
 
-    def __init__(self, sop_instance_uid: str, why: str) -> None:
-        super().__init__(sop_instance_uid, why)
-        self.sop_instance_uid, self.why = sop_instance_uid, why
+    sop_instance_uid: str
+    why: str
 
 
+@dataclass(eq=False)
 class Foreign(Exception):
     """What came whole is of no study that is asked for: which instance it was sent as.
 
     Where `is_read` is false, there was no time left to look of which study it is.
     """
 
-    def __init__(self, sop_instance_uid: str, is_read: bool) -> None:
-        super().__init__(sop_instance_uid, is_read)
-        self.sop_instance_uid, self.is_read = sop_instance_uid, is_read
+    sop_instance_uid: str
+    is_read: bool
 
 
 class _OutOfTime(Exception):
@@ -115,11 +117,11 @@ class _OutOfTime(Exception):
 class Expectation:
     """What a job expects: the UIDs of its instances and of their studies. Anybody may send something else.
 
-    `checkpoint` is asked while a file is walked. What is not known to be expected is so for `seconds` more, in all.
+    `checkpoint` is called while a file is walked. What is not known to be expected is so for `seconds` more, in all.
     """
 
     uids: set[str] = field(default_factory=set)
-    checkpoint: Check = unasked
+    checkpoint: Checkpoint = no_checkpoint
     seconds: float = field(default_factory=lambda: STRANGERS)
 
     def is_met(self, found: Values) -> bool:
@@ -127,8 +129,8 @@ class Expectation:
         return not self.uids.isdisjoint(_found_uid(found, tag) for tag in (encoding.MEDIA_SOP_INSTANCE, encoding.STUDY))
 
     @contextmanager
-    def reading(self, found: Values, most: float = math.inf) -> Iterator[Check]:
-        """What to ask while a walk fills `found`, `most` times. Raises _OutOfTime."""
+    def reading(self, found: Values, most: float = math.inf) -> Iterator[Checkpoint]:
+        """The checkpoint of a walk that fills `found`, at most so many times. It raises _OutOfTime."""
         watch, asked = Stopwatch(), itertools.count()
 
         def checkpoint() -> None:
@@ -230,7 +232,7 @@ def _opened(path: Path, most: int | None = None) -> Iterator[tuple[FileBytes, tu
     try:
         status = os.fstat(descriptor)
         size = status.st_size if most is None else min(most, status.st_size)
-        yield FileBytes(descriptor, size), (status.st_size, status.st_mtime_ns)
+        yield FileBytes(partial(os.pread, descriptor), size), (status.st_size, status.st_mtime_ns)
     finally:
         os.close(descriptor)
 
@@ -240,7 +242,7 @@ def _read(path: Path, file: FileBytes, version: tuple[int, int], expectation: Ex
     meta: dict[int, bytes] = {}
     data_set_at = _expected(file, meta, expectation) if expectation else _meta(file, meta)
     syntax = _uid(meta, encoding.TRANSFER_SYNTAX)
-    malformed, found = _identity(file, data_set_at, syntax, expectation.checkpoint if expectation else unasked)
+    malformed, found = _identity(file, data_set_at, syntax, expectation.checkpoint if expectation else no_checkpoint)
     uids = [_found_uid(found, tag) or _found_uid(meta, SENT_AS.get(tag, 0)) for tag in UIDS]
     if missing := [NAMED[tag] for tag, uid in zip(UIDS, uids, strict=True) if tag in NAMED and not uid]:
         raise Unattributable(uids[0], f"its {' and its '.join(missing)} cannot be read")
@@ -262,17 +264,17 @@ def _expected(file: FileBytes, found: dict[int, bytes], expectation: Expectation
         with expectation.reading(found) as checkpoint:
             begin = _to_study(file, expectation, found, checkpoint, salvaging=True)
     except _OutOfTime:
-        raise Foreign(_found_uid(found, encoding.MEDIA_SOP_INSTANCE), is_read=False) from None
+        raise Foreign(_found_uid(found, encoding.MEDIA_SOP_INSTANCE), False) from None
     if expectation.is_met(found):
         return begin
     sop = _found_uid(found, encoding.MEDIA_SOP_INSTANCE)
     if not _found_uid(found, encoding.STUDY):
         raise Unattributable(sop, f"its {NAMED[encoding.STUDY]} cannot be read")
-    raise Foreign(sop, is_read=True)
+    raise Foreign(sop, True)
 
 
 def _to_study(
-    file: FileBytes, expectation: Expectation, found: dict[int, bytes], checkpoint: Check, salvaging: bool = False
+    file: FileBytes, expectation: Expectation, found: dict[int, bytes], checkpoint: Checkpoint, salvaging: bool = False
 ) -> int:
     """Read a file until it is known whether it is expected: to its Study Instance UID, if need be.
 
@@ -284,19 +286,19 @@ def _to_study(
     checkpoint()
     syntax = _uid(found, encoding.TRANSFER_SYNTAX)
     try:
-        _walk(file, begin, syntax, found, checkpoint, encoding.STUDY)
+        walk_data_set(*data_set_of(file, begin, syntax, checkpoint), syntax, found, checkpoint, encoding.STUDY)
     except Unwalkable:
         if salvaging:
             found[encoding.STUDY] = _salvaged(file, begin, syntax, checkpoint).get(encoding.STUDY) or b""
     return begin
 
 
-def _identity(file: FileBytes, begin: int, syntax: str, checkpoint: Check) -> tuple[bool, Values]:
+def _identity(file: FileBytes, begin: int, syntax: str, checkpoint: Checkpoint) -> tuple[bool, Values]:
     """Whether a data set is malformed, and its values of OF_DATA_SET; None for one that cannot be read."""
     found: dict[int, bytes] = {}
     contradicted = None
     try:
-        _walk(file, begin, syntax, found, checkpoint)
+        walk_data_set(*data_set_of(file, begin, syntax, checkpoint), syntax, found, checkpoint)
         return False, found
     except Contradiction as error:
         contradicted = error.tag
@@ -306,27 +308,18 @@ def _identity(file: FileBytes, begin: int, syntax: str, checkpoint: Check) -> tu
     return True, values if contradicted is None else values | {contradicted: None}
 
 
-def _salvaged(file: FileBytes, begin: int, syntax: str, checkpoint: Check) -> dict[int, bytes | None]:
+def _salvaged(file: FileBytes, begin: int, syntax: str, checkpoint: Checkpoint) -> dict[int, bytes | None]:
     data = beginning(file, begin, READ)
     if syntax == DeflatedExplicitVRLittleEndian:
         data = inflated(data, READ)
-    return salvaged(data, ENCODINGS.get(syntax, EXPLICIT_LITTLE), checkpoint)
+    return salvaged(data, encoding_of(syntax), checkpoint)
 
 
-def _walk(
-    file: FileBytes, begin: int, syntax: str, found: dict[int, bytes], checkpoint: Check, until: int | None = None
-) -> None:
-    if syntax == DeflatedExplicitVRLittleEndian:
-        walk_data_set(Inflated(file, begin, checkpoint), 0, syntax, found, checkpoint, until)
-    else:
-        walk_data_set(file, begin, syntax, found, checkpoint, until)
-
-
-def _meta(file: Source, found: dict[int, bytes], checkpoint: Check = unasked) -> int:
+def _meta(file: FileBytes, found: dict[int, bytes], checkpoint: Checkpoint = no_checkpoint) -> int:
     head, at = file.at(0)
-    if not head.startswith(PREFIX, at + PREAMBLE):
+    if not head.startswith(PREFIX, at + BEFORE_META - len(PREFIX)):
         raise Unwalkable
-    return walk_meta(file, META, found, checkpoint)
+    return walk_meta(file, BEFORE_META, found, checkpoint)
 
 
 def _behind_meta(file: FileBytes) -> int:
@@ -335,7 +328,7 @@ def _behind_meta(file: FileBytes) -> int:
     What follows may look as if it belonged to it: archives hold data sets with elements of this group.
     """
     head, at = file.at(0)
-    begins = head.startswith(PREFIX + META_LENGTH, at + PREAMBLE)
+    begins = head.startswith(META_LENGTH, at + BEFORE_META - len(PREFIX))
     return LENGTH_AT + 4 + int.from_bytes(head[LENGTH_AT : LENGTH_AT + 4], "little") if begins else 1 << 64
 
 

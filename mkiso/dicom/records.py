@@ -16,12 +16,14 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from mkiso.dicom.encoding import (
     BEFORE_META,
-    ITEM,
-    LONG_VRS,
+    EXPLICIT_LITTLE,
+    HEADER,
     META_LENGTH,
     PATIENT_ID,
+    PREAMBLE,
     SERIES,
     STUDY,
+    Unwalkable,
     element,
     file_meta,
     item,
@@ -33,7 +35,7 @@ FILE_ID, SOP_INSTANCE, SYNTAX = 0x00041500, 0x00041511, 0x00041512
 FILE_SET_ID, FIRST, LAST, CONSISTENT, RECORDS = 0x00041130, 0x00041200, 0x00041202, 0x00041212, 0x00041220
 A_RECORD = 8  # takes as much memory as so many elements
 IDENTIFIERS = {"PATIENT": PATIENT_ID, "STUDY": STUDY, "SERIES": SERIES}
-_HEADER, _ITEM, _LONG = Struct("<HH2sH"), Struct("<HHL"), Struct("<L")
+_LONG = Struct("<L")
 
 
 class Malformed(ValueError):
@@ -109,7 +111,7 @@ def taken_apart(data: bytes, most: int = sys.maxsize) -> Content:
         head = _elements(data, start, len(data), most)
         end_of_head = start + sum(len(one) for one in head.values())
         records = dict(_items(data, end_of_head - len(head[RECORDS]) + 12, end_of_head, most))
-    except (KeyError, error) as wrong:
+    except (KeyError, Unwalkable, error) as wrong:
         raise Malformed from wrong
     return Content(meta, head, records)
 
@@ -117,26 +119,25 @@ def taken_apart(data: bytes, most: int = sys.maxsize) -> Content:
 def _elements(data: bytes, at: int, end: int, most: int) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     while at < end:
-        group, number, vr, length = _HEADER.unpack_from(data, at)
-        begin, at = at, at + 8 + length
-        if vr in LONG_VRS:
-            at = begin + 12 + _LONG.unpack_from(data, begin + 8)[0]
-        if at > end or len(found) > most:
+        tag, _vr, length, start = EXPLICIT_LITTLE.element(data, at)
+        if start + length > end or len(found) > most:
             raise Malformed
-        found[group << 16 | number] = data[begin:at]
+        found[EXPLICIT_LITTLE.tag(tag)] = data[at : start + length]
+        at = start + length
     return found
 
 
 def _items(data: bytes, at: int, end: int, most: int) -> Iterator[tuple[int, Record]]:
     """The records by their offsets."""
     while at < end:
-        group, number, length = _ITEM.unpack_from(data, at)
-        if most < 0 or group << 16 | number != ITEM or at + 8 + length > end:
+        tag, length = EXPLICIT_LITTLE.item_header(data, at)
+        begin, following = at + HEADER, at + HEADER + length
+        if most < 0 or tag != EXPLICIT_LITTLE.item or following > end:
             raise Malformed
-        record = Record(_elements(data, at + 8, at + 8 + length, most))
+        record = Record(_elements(data, begin, following, most))
         most -= A_RECORD + len(record.elements)
         yield at, record
-        at += 8 + length
+        at = following
 
 
 def _linked(records: dict[int, Record], first: int) -> list[Record]:
@@ -166,7 +167,7 @@ def written(root: Sequence[Record], file_set_id: str) -> bytes:
     _link(root, offsets)
     items = b"".join(item(b"".join(record.elements.values())) for record in flat(root))
     content = _head(file_set_id, root, offsets, len(items)) + items
-    return bytes(128) + b"DICM" + _meta(content) + content
+    return PREAMBLE + _meta(content) + content
 
 
 def flat(records: Sequence[Record]) -> Iterator[Record]:

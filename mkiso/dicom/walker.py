@@ -7,15 +7,14 @@ a length of its own, a sequence or an item too, is skipped by it. Tolerated is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Set
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
+from mkiso.clock import Checkpoint
 from mkiso.dicom.encoding import (
     AHEAD,
-    EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     HEADER,
-    IMPLICIT_LITTLE,
     ITEM_END,
     KEPT,
     LONG_HEADER,
@@ -24,7 +23,8 @@ from mkiso.dicom.encoding import (
     Encoding,
     Source,
     Unwalkable,
-    unasked,
+    encoding_of,
+    no_checkpoint,
 )
 
 DEEPEST = 64  # sequences in sequences; real data sets have fewer than 20
@@ -36,9 +36,6 @@ UNDEFINED = 0xFFFFFFFF
 META_GROUP = 0x0002
 ZEROS = bytes(1 << 16)
 SEQUENCE_VRS = frozenset({b"SQ", b"UN"})  # UN of undefined length is a sequence (PS3.5 6.2.2)
-# PS3.5 A.4: all others are explicit little endian, private ones most likely too.
-ENCODINGS = {"1.2.840.10008.1.2": IMPLICIT_LITTLE, "1.2.840.10008.1.2.2": EXPLICIT_BIG}
-Found = MutableMapping[int, bytes]
 
 
 class Contradiction(Unwalkable):
@@ -49,11 +46,11 @@ class Contradiction(Unwalkable):
         self.tag = tag
 
 
-def walk_meta(source: Source, position: int, found: Found, checkpoint: Callable[[], None] = unasked) -> int:
+def walk_meta(source: Source, position: int, found: dict[int, bytes], checkpoint: Checkpoint = no_checkpoint) -> int:
     """Walk the file meta information (PS3.10 7.1) from its first element; tell where the data set begins.
 
     The values of OF_META that are there go into `found`, also where it is cut off: Unwalkable.
-    `checkpoint` is asked as it goes on, but for what is as short as it should be.
+    `checkpoint` is called as it goes on, but for what is as short as it should be.
     """
     begin = position
     while position < MOST_META:
@@ -77,16 +74,16 @@ def walk_data_set(
     source: Source,
     position: int,
     transfer_syntax: str,
-    found: Found,
-    checkpoint: Callable[[], None] = unasked,
+    found: dict[int, bytes],
+    checkpoint: Checkpoint = no_checkpoint,
     until: int | None = None,
 ) -> None:
     """Walk a data set to the end of its source; raise Unwalkable where it does not end there.
 
     The values of OF_DATA_SET go into `found`, those of the data set itself and not of its sequences. Where one is that
-    of `until`, the walk ends there. `checkpoint` is asked as it goes.
+    of `until`, the walk ends there. `checkpoint` is called as it goes.
     """
-    _Walk(source, position, ENCODINGS.get(transfer_syntax, EXPLICIT_LITTLE), found, checkpoint, until).to_end()
+    _Walk(source, position, encoding_of(transfer_syntax), found, checkpoint, until).to_end()
 
 
 class _Sequence(NamedTuple):
@@ -105,8 +102,8 @@ class _Walk:
         source: Source,
         position: int,
         encoding: Encoding,
-        found: Found,
-        checkpoint: Callable[[], None],
+        found: dict[int, bytes],
+        checkpoint: Checkpoint,
         until: int | None,
     ) -> None:
         self._source, self._position, self._encoding, self._found = source, position, encoding, found
@@ -226,7 +223,12 @@ class _Walk:
 
 
 def _elements(
-    window: bytes, at: int, encoding: Encoding, wanted: Mapping[int, int], found: Found, stops: Set[int | None]
+    window: bytes,
+    at: int,
+    encoding: Encoding,
+    wanted: Mapping[int, int],
+    found: dict[int, bytes],
+    stops: Set[int | None],
 ) -> int:
     """Walk the plain elements that begin in a window, and take their values that are wanted, but for the `stops`.
 
@@ -251,7 +253,7 @@ def _elements(
     return at if length < UNDEFINED else at - HEADER - length
 
 
-def _meta_elements(window: bytes, at: int, found: Found) -> int:
+def _meta_elements(window: bytes, at: int, found: dict[int, bytes]) -> int:
     """As `_elements`, those of the file meta information that lie in the window whole."""
     header, length_of, wanted = EXPLICIT_LITTLE.header, EXPLICIT_LITTLE.length, EXPLICIT_LITTLE.of_meta
     last = len(window) - LONG_HEADER
@@ -284,7 +286,7 @@ def _items(window: bytes, at: int, encoding: Encoding) -> int:
     return at
 
 
-def _keep(found: Found, tag: int, value: bytes) -> None:
+def _keep(found: dict[int, bytes], tag: int, value: bytes) -> None:
     """Remember a value. Two that differ under one tag are two patients to two readers: that is no data set."""
     if len(value) > KEPT:
         raise Unwalkable
@@ -292,7 +294,9 @@ def _keep(found: Found, tag: int, value: bytes) -> None:
         raise Contradiction(tag)
 
 
-def _keep_wanted(found: Found, wanted: Mapping[int, int], tag: int, window: bytes, start: int, length: int) -> None:
+def _keep_wanted(
+    found: dict[int, bytes], wanted: Mapping[int, int], tag: int, window: bytes, start: int, length: int
+) -> None:
     if tag in wanted:
         value = window[start : start + min(length, KEPT + 1)]
         if len(value) < length:

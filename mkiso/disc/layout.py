@@ -1,13 +1,10 @@
-"""Where the instances lie on a `pdi` disc: generated names, a folder a series, in the order they are looked at.
+"""The layouts of a disc: each moves the received files into place, and names what is to be at the disc's root.
 
-Names are of `[A-Z0-9_]`, eight characters at most, without extension, at most three folders deep
-(PS3.10 8.2, PS3.12 F.3.2): a program that lists the folders by name reads the disc forward.
-
-The DICOM viewer's files: at the root of every disc, beside what mkiso puts there.
-
-The layout `pdi`: a disc that other hospitals import, and that any browser shows (PS3.10, PS3.12 F, IHE RAD PDI).
-
-Where everything lies on a disc: each layout moves the received files into place and names what is grafted.
+`pdi` is a disc that other hospitals import, and that any browser shows (PS3.10, PS3.12 F, IHE RAD PDI). Its instances
+have generated names of `[A-Z0-9_]`, eight characters at most, without extension, at most three folders deep
+(PS3.10 8.2, PS3.12 F.3.2), a folder a series, in the order they are looked at: a program that lists the folders by name
+reads the disc forward. `legacy` has all instances in one folder. The viewer's files are at the root of every disc,
+beside what mkiso puts there.
 """
 
 from __future__ import annotations
@@ -30,30 +27,57 @@ from mkiso.browse.contents import show
 from mkiso.browse.pages import write_pages
 from mkiso.browse.readme import readme, readme_of_malformed
 from mkiso.browse.shown import About, Maker, NotIndexed, ShownPatient, Viewer
-from mkiso.config import LayoutName, Media
+from mkiso.clock import Checkpoint
+from mkiso.config import Config, LayoutName, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.dicom.instances import Instance
 from mkiso.disc.dicomdir import Dicomdir, make_dicomdir
-from mkiso.disc.product import Graft, Setting, Tree
+from mkiso.disc.product import Format, Graft
 from mkiso.errors import Cancelled
 from mkiso.exhaustion import pool_of
+from mkiso.workspace import Workspace
 
-IMAGES, OTHER = "IMAGES", "OTHER"
+IMAGES, OTHER, README = "IMAGES", "OTHER", "README.TXT"
 A_FOLDER = 1_000
 NO_NUMBER = float("inf")
 T = TypeVar("T")
 # What a disc of each layout has at its root.
 ROOT: dict[LayoutName, frozenset[str]] = {
     "legacy": frozenset({"DICOMDIR"}),
-    "pdi": frozenset({"DICOMDIR", "README.TXT", "INDEX.HTM", "PHONE.HTM", "IHE_PDI", "IMAGES", "OTHER"}),
+    "pdi": frozenset({"DICOMDIR", README, "INDEX.HTM", "PHONE.HTM", "IHE_PDI", IMAGES, OTHER}),
 }
 STARTS = (".exe", ".app", ".htm", ".html")  # what a person opens, the likeliest first
 AUTORUN = "autorun.inf"
 MOST_GRAFTS = 4_000  # of which each is two paths on a command line
 PROFILE = "STD-GEN-CD"  # PS3.11 D: every instance in explicit little endian
 log = logging.getLogger("mkiso.disc.layout")
-README = "README.TXT"
-Layout = Callable[[Sequence[Instance], Setting], Tree]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of one job, what a layout needs beside the instances; `checkpoint` is called all the while.
+
+    Where `media.uncompressed` is set, so many instances were decompressed, and so many could not be.
+    """
+
+    config: Config
+    workspace: Workspace
+    format: Format
+    checkpoint: Checkpoint
+    decompressed: int = 0
+    left_compressed: int = 0
+
+    @property
+    def stage(self) -> Path:
+        return self.workspace.disc
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What lies where on the disc, beside the viewer's files; how many instances its DICOMDIR cannot name."""
+
+    grafts: list[Graft]
+    not_indexed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,11 +148,6 @@ def _moved(instance: Instance, directory: Path, file: str) -> Staged:
     return Staged(file, replace(instance, path=path))
 
 
-def with_viewer(media: Media, grafts: Sequence[Graft]) -> list[Graft]:
-    """What a layout grafts, and the viewer's files at the root, taken in without a copy."""
-    return [*([("", media.viewer_dir.resolve())] if media.viewer_dir else []), *grafts]
-
-
 def found_viewer(media: Media) -> Viewer:
     """The viewer's entries at the root, and what to open: what autorun.inf says, else the only likely one."""
     entries = _entries(media)
@@ -145,23 +164,23 @@ def viewer_bytes(media: Media) -> int:
 
 
 def unusable(media: Media, layout: LayoutName) -> str | None:
-    """Why no disc of this layout can have the viewer now, and what to do; None where it can."""
-    return away(media) or covering(media, layout)
+    """Why no disc of this layout can have the viewer now, and what to do; None where it can.
 
-
-def away(media: Media) -> str | None:
-    """Why the viewer cannot be read now, which may be of a share that is not mounted, and what to do."""
+    It may be of a share that is not mounted.
+    """
     try:
         why = "it is empty" if media.viewer_dir and not _entries(media) else ""
     except OSError as error:
         why = error.strerror or type(error).__name__
-    return f"media.viewer_dir: {media.viewer_dir}: {why}. Put the viewer there, or take the key away." if why else None
+    if why:
+        return f"media.viewer_dir: {media.viewer_dir}: {why}. Put the viewer there, or take the key away."
+    return covering(media, layout)
 
 
 def covering(media: Media, layout: LayoutName) -> str | None:
     """Why the viewer's files would cover others on a disc of this layout, whatever their capitals, and what to do."""
     entries: list[str] = []
-    with suppress(OSError):  # then it is away
+    with suppress(OSError):  # then it is not there now
         entries = [entry for entry in _entries(media) if entry.upper() in ROOT[layout]]
     if not entries:
         return None
@@ -196,7 +215,7 @@ def pdi(instances: Sequence[Instance], setting: Setting) -> Tree:
     _report(dicomdir, setting)
     about = _about(staged, aside, setting)
     write_pages(patients, about, setting.stage)
-    (setting.stage / "README.TXT").write_bytes(readme(about, patients))
+    (setting.stage / README).write_bytes(readme(about, patients))
     return Tree(_grafts(staged, setting.stage), len(aside))
 
 
@@ -284,4 +303,4 @@ def legacy(instances: Sequence[Instance], setting: Setting) -> Tree:
     return Tree(grafts)
 
 
-LAYOUTS: dict[LayoutName, Layout] = {"legacy": legacy, "pdi": pdi}
+LAYOUTS: dict[LayoutName, Callable[[Sequence[Instance], Setting], Tree]] = {"legacy": legacy, "pdi": pdi}

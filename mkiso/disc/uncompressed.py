@@ -17,11 +17,11 @@ from pydicom.uid import UID
 
 from mkiso.browse.choice import Header
 from mkiso.browse.pictures import GDCM_DECODES, LOSSLESS, RAW, SIZES, pixel_bytes
+from mkiso.clock import Checkpoint
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import DECOMPRESSORS, MEMORY_FOR_ALL, Converter, TooLarge, decompress
 from mkiso.dicom.instances import Instance, inflates_to, read_whole
-from mkiso.disc.layout import viewer_bytes
-from mkiso.disc.product import Check, Setting
+from mkiso.disc.layout import Setting, viewer_bytes
 from mkiso.errors import Internal
 from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout
@@ -52,7 +52,7 @@ class Uncompressed:
 def uncompressed(instances: Sequence[Instance], setting: Setting) -> Uncompressed:
     """Decompress what is compressed, in its place; lossy ones only as far as `media.max_size` has room for them.
 
-    The job's `checkpoint` is asked from two threads. Raises what it raises, and DiskFull.
+    The job's checkpoint is called from two threads. Raises DiskFull, and what the checkpoint raises.
     """
     media, checkpoint = setting.config.media, setting.checkpoint
     limit = None if media.max_size is None else media.max_size - viewer_bytes(media) - FOR_THE_REST
@@ -67,7 +67,9 @@ def uncompressed(instances: Sequence[Instance], setting: Setting) -> Uncompresse
     return Uncompressed(result, sum(one is not other for one, other in zip(instances, result, strict=True)), left)
 
 
-def _fitting(instances: Sequence[Instance], limit: int | None, checkpoint: Check) -> Iterator[tuple[Instance, int]]:
+def _fitting(
+    instances: Sequence[Instance], limit: int | None, checkpoint: Checkpoint
+) -> Iterator[tuple[Instance, int]]:
     """The lossy ones for which there is room, and the bytes that each has at most."""
     total = sum(one.bytes for one in instances)
     for one in instances:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from stream_zip import NO_COMPRESSION_32, NO_COMPRESSION_64, MemberFile, stream_zip
 
+from mkiso.clock import Checkpoint
 from mkiso.config import Media
-from mkiso.disc.layout import with_viewer
-from mkiso.disc.product import CHUNK, Check, Graft, Product, faulty, require_room
+from mkiso.disc.product import CHUNK, Graft, Product, faulty, require_max_size, with_viewer
 
 # In the old fields the largest values mean that the true ones are in ZIP64's (4.4.1.4).
 LARGEST_OFFSET = (1 << 32) - 1
@@ -46,8 +46,8 @@ Content = tuple[int, int, Iterable[bytes]]
 
 
 @contextmanager
-def zipping(media: Media, grafts: Sequence[Graft], checkpoint: Check) -> Iterator[Product]:
-    """The archive of the viewer's files and what a layout grafts; `checkpoint` is asked while its files are read.
+def zipping(media: Media, grafts: Sequence[Graft], checkpoint: Checkpoint) -> Iterator[Product]:
+    """The archive of the viewer's files and what a layout grafts; `checkpoint` is called while its files are read.
 
     Raises DiscTooLarge above `media.max_size`, Internal where a file cannot be read, has changed since it was
     found, or would lie where another does.
@@ -58,7 +58,7 @@ def zipping(media: Media, grafts: Sequence[Graft], checkpoint: Check) -> Iterato
         size = archive_size(members, now)
     except (OSError, ValueError) as error:
         raise faulty(f"{error} {error.args}") from error
-    require_room(size, media)
+    require_max_size(size, media)
     with closing(_archive(members, now, checkpoint)) as chunks:
         yield Product(size, chunks)
 
@@ -96,7 +96,7 @@ def archive_size(members: Sequence[Member], now: datetime) -> int:
     return sum(map(len, hollow)) + sum(member.size for member in members)
 
 
-def _archive(members: Sequence[Member], now: datetime, checkpoint: Check) -> Generator[bytes]:
+def _archive(members: Sequence[Member], now: datetime, checkpoint: Checkpoint) -> Generator[bytes]:
     """The archive's bytes; the library raises ValueErrors where a member is not what its header tells."""
     at: Member | None = None
 
@@ -121,7 +121,7 @@ def _entries(members: Sequence[Member], now: datetime, content: Callable[[Member
         yield member.name, now, member.mode, kind(size, crc), chunks
 
 
-def _crc(member: Member, checkpoint: Check) -> int:
+def _crc(member: Member, checkpoint: Checkpoint) -> int:
     crc = 0
     for chunk in _chunks(member):
         checkpoint()

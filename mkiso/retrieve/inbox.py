@@ -1,25 +1,21 @@
-"""The directory that a receiver writes to: what has arrived whole.
+"""The directory that a receiver writes to: what has come whole, and whether that may go out.
 
 A file is there under its final name from its first byte (storescp +B), so presence proves nothing, nor does what is in
-it: the receiver tells what it has received to its end. Anybody who reaches the receiver's port may
-send: only what is expected counts as progress, and is waited for; the rest is removed, and counted.
-
-What must hold of the instances that go out, beside that all of them are there: whose they are, and which.
-
-Whoever reaches the receiver's port while a job runs can send an instance under an expected UID.
+it: the receiver's log tells what it has received to its end. And anybody who reaches the receiver's port may send, also
+under an expected UID. So only what is expected counts as progress and is waited for, the rest is removed and counted,
+and of what goes out it must hold that it is the right patient's, and that no instance came in two versions.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mkiso.clock import Stopwatch
+from mkiso.clock import Checkpoint, Stopwatch
 from mkiso.dcmtk.movescu import MoveResult
 from mkiso.dcmtk.storescp import Transfers, file_number, out_of_space, why_cut
 from mkiso.dicom.instances import (
@@ -35,35 +31,37 @@ from mkiso.dicom.instances import (
     version_of,
 )
 from mkiso.errors import ConflictingInstances, WrongPatient
-from mkiso.ledger.record import JobRecord
 from mkiso.retrieve.studies import Study, keys_of, require_one_patient
 from mkiso.workspace import is_full
 
 NAMED = 5
 UNENDED = "its transfer did not end, or the receiver's process died"
+UNWRITTEN = "it could not be written to its end"
 Arrivals = Mapping[Key, Sequence[Instance]]
-LOGGED = 10
-log = logging.getLogger("mkiso.retrieve.inbox")
 
 
 class Inbox:
-    """Each file of the directory is read once it has come whole, as `transfers` tell; none is expected at first."""
+    """Reads each file of a directory once it has come whole, as `transfers` tell; no instance is expected at first.
+
+    `received` and `bytes` count the expected instances that are there, `foreign` the whole ones of other studies, and
+    `unread` those that there was no time to read; `foreign_uids` are some of these. `senders` are the receiver's
+    processes that have received what is expected; `quiet` runs since the last instance of an expected study.
+    """
 
     def __init__(self, directory: Path, transfers: Transfers) -> None:
         self._directory, self._transfers = directory, transfers
         self._wanted: set[Key] = set()
         self.expectation = Expectation()
         self._files: dict[str, Instance] = {}
-        self._unattributable: list[str] = []  # the first of them
-        self._nobodys = 0
-        self.torn: set[str] = set()  # not whole when it was looked last: torn, or still to grow
-        self._heads: dict[str, tuple[int, bool | None]] = {}  # of torn ones: size, and what it told
-        self.senders: set[int] = set()  # the receiver's processes that have received what is expected
-        self.foreign = self.unread = 0  # whole instances of other studies; and those that nobody had time to read
-        self.foreign_uids: set[str] = set()  # some of these
+        self._unattributable: list[str] = []  # the first few of so many
+        self._unattributable_count = 0
+        self._heads: dict[str, tuple[int, bool | None]] = {}  # of torn files: the size, and whether it is expected
+        self.torn: set[str] = set()  # not whole at the last look: torn, or still to grow
+        self.senders: set[int] = set()
         self.keys: set[Key] = set()
-        self.received = self.bytes = 0  # how many of the expected ones are there, and how much
-        self.quiet = Stopwatch()  # since the last instance of an expected study
+        self.foreign = self.unread = self.received = self.bytes = 0
+        self.foreign_uids: set[str] = set()
+        self.quiet = Stopwatch()
 
     @property
     def arrivals(self) -> dict[Key, list[Instance]]:
@@ -76,19 +74,26 @@ class Inbox:
     @property
     def damaged(self) -> int:
         """How many files are there that cannot be handed out."""
-        return len(self.torn) + self._nobodys
+        return len(self.torn) + self._unattributable_count
 
     def damage(self) -> str:
         """Which these are, and why, as sentences; empty where there are none."""
-        return " ".join([*self._torn_in_transfer(), *self._without_identity()])
+        whys = [why_cut(failure) for failure in self._transfers.failed]
+        whys += [UNWRITTEN if self._transfers.may_be_whole(name) else UNENDED for name in sorted(self.torn)]
+        sentences = []
+        if whys:
+            counted = "; ".join(f"{why} ({count})" for why, count in Counter(whys).items())
+            sentences.append(f"{len(whys)} were torn in transfer: {counted}.")
+        if count := self._unattributable_count:
+            further = f" and {count - NAMED} more" if count > NAMED else ""
+            named = ", ".join(self._unattributable) + further
+            sentences.append(f"{count} came whole, and it cannot be told whose they are: {named}.")
+        return " ".join(sentences)
 
     def ran_out_of_space(self) -> bool:
         """Whether the receiver's disk was too full for one: it says so, or has not written a file's end, or waits."""
-        return (
-            is_full(self._directory)
-            or any(map(out_of_space, self._transfers.failed))
-            or any(map(self._is_short, self.torn))
-        )
+        is_cut = any(map(self._transfers.may_be_whole, self.torn))
+        return is_full(self._directory) or is_cut or any(map(out_of_space, self._transfers.failed))
 
     def look(self) -> None:
         """Read what has come whole since."""
@@ -100,7 +105,7 @@ class Inbox:
                 if self._is_read(name):
                     torn.discard(name)
         self.torn = torn
-        self._heads = {name: told for name, told in self._heads.items() if name in torn}
+        self._heads = {name: head for name, head in self._heads.items() if name in torn}
 
     def unended(self) -> set[str]:
         """The files that have not been found whole: torn, or still to grow."""
@@ -113,10 +118,11 @@ class Inbox:
         """
         if name in self._files:
             return not self.expectation.uids.isdisjoint(self._files[name].key)
-        size, told = self._heads.get(name, (-1, None))
-        if told is None and size != (now := self.size(name)):
-            self._heads[name] = now, self._told(name, now)
-        return self._heads[name][1]
+        size, is_expected = self._heads.get(name, (-1, None))
+        if is_expected is None and size != (now := self.size(name)):
+            is_expected = self._claims_to_be_expected(name, now)
+            self._heads[name] = now, is_expected
+        return is_expected
 
     def size(self, name: str) -> int:
         """In bytes; none where the file is gone."""
@@ -158,7 +164,7 @@ class Inbox:
         self.forget_changed()
         self.look()
 
-    def _told(self, name: str, size: int) -> bool | None:
+    def _claims_to_be_expected(self, name: str, size: int) -> bool | None:
         claimed = claimed_key(self._directory / name, self.expectation)
         if claimed is None:
             return False
@@ -166,32 +172,14 @@ class Inbox:
             return True
         return False if claimed[0] or size >= HEAD else None
 
-    def _is_short(self, name: str) -> bool:
-        return self._transfers.may_be_whole(name)
-
-    def _torn_in_transfer(self) -> Iterator[str]:
-        whys = [why_cut(said) for said in self._transfers.failed]
-        whys += [
-            "it could not be written to its end" if self._is_short(name) else UNENDED for name in sorted(self.torn)
-        ]
-        if whys:
-            told = "; ".join(f"{why} ({count})" for why, count in Counter(whys).items())
-            yield f"{len(whys)} were torn in transfer: {told}."
-
-    def _without_identity(self) -> Iterator[str]:
-        if count := self._nobodys:
-            further = f" and {count - NAMED} more" if count > NAMED else ""
-            told = ", ".join(self._unattributable)
-            yield f"{count} came whole, and it cannot be told whose they are: {told}{further}."
-
     def _is_read(self, name: str) -> bool:
-        """Whether a file has come whole; one that is nobody's, or of another study, is then gone."""
+        """Whether a file has come whole; one of another study, or of which that cannot be told, is then gone."""
         try:
             instance = read_arrival(self._directory / name, partial(self._transfers.is_whole, name), self.expectation)
-        except Unattributable as nobodys:
-            self._nobodys += 1
-            self._unattributable += [f"{nobodys.sop_instance_uid or name} ({nobodys.why})"]
-            del self._unattributable[NAMED:]
+        except Unattributable as error:
+            self._unattributable_count += 1
+            if len(self._unattributable) < NAMED:
+                self._unattributable.append(f"{error.sop_instance_uid or name} ({error.why})")
         except Foreign as foreign:
             self._count_foreign(foreign)
         else:
@@ -205,22 +193,20 @@ class Inbox:
     def _take(self, name: str, instance: Instance) -> None:
         self._files[name] = instance
         self.senders.add(file_number(name)[0])
-        if instance.key not in self.keys:
-            self._count(instance)
+        if instance.key in self.keys:
+            return
         self.keys.add(instance.key)
+        if instance.study_uid in self.expectation.uids:
+            self.quiet = Stopwatch()
+        if instance.key in self._wanted:
+            self.received += 1
+            self.bytes += instance.bytes
 
     def _count_foreign(self, foreign: Foreign) -> None:
         self.foreign += foreign.is_read
         self.unread += not foreign.is_read
         if len(self.foreign_uids) < NAMED:
             self.foreign_uids.add(foreign.sop_instance_uid)
-
-    def _count(self, instance: Instance) -> None:
-        if instance.study_uid in self.expectation.uids:
-            self.quiet = Stopwatch()
-        if instance.key in self._wanted:
-            self.received += 1
-            self.bytes += instance.bytes
 
 
 @dataclass(frozen=True)
@@ -289,10 +275,10 @@ def _of_another_patient(studies: Sequence[Study], arrivals: Arrivals) -> tuple[S
     return None
 
 
-def require_agreement(studies: Sequence[Study], arrivals: Arrivals, checkpoint: Callable[[], None]) -> None:
+def require_agreement(studies: Sequence[Study], arrivals: Arrivals, checkpoint: Checkpoint) -> None:
     """Raise ConflictingInstances where an instance came more than once, and not the same, or is of two studies.
 
-    `checkpoint` is asked before each comparison, which reads both files.
+    `checkpoint` is called before each comparison, which reads both files.
     """
     studies_of: dict[str, str] = {}
     for study in studies:
@@ -304,15 +290,6 @@ def require_agreement(studies: Sequence[Study], arrivals: Arrivals, checkpoint: 
                 checkpoint()
                 if not same_data_set(first, other):
                     raise _conflict(study, first)
-
-
-def report_malformed(record: JobRecord, instances: Sequence[Instance]) -> None:
-    """Tell the ledger how many came whole and are not well-formed, and the log which."""
-    malformed = [one.sop_instance_uid for one in instances if one.malformed]
-    record.note(malformed=len(malformed))
-    if malformed:
-        fields = {"job": record.job_id, "count": len(malformed), "instances": malformed[:LOGGED]}
-        log.warning("instances came whole and are not well-formed", extra={"fields": fields})
 
 
 def _wrong_patient(study: Study, instance: Instance) -> WrongPatient:

@@ -24,8 +24,8 @@ from mkiso.dicom.instances import Instance, Key
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, read_log, spawned
-from mkiso.retrieve.inbox import Evidence, evidence_against, report_malformed, require_agreement, require_patient
-from mkiso.retrieve.strangers import Strangers
+from mkiso.retrieve.inbox import Evidence, evidence_against, require_agreement, require_patient
+from mkiso.retrieve.receiver import Strangers
 from mkiso.retrieve.studies import Study, keys_of, with_all_patients
 from mkiso.workspace import Workspace, require_space
 
@@ -118,7 +118,9 @@ class Retrieval:
         self.record.note(expected=len(wanted))
         self.record.progress(len(wanted), self._inbox.bytes)
         proven = [arrivals[key][0] for key in sorted(wanted)]
-        report_malformed(self.record, proven)
+        malformed = [one.sop_instance_uid for one in proven if one.malformed]
+        self.record.note(malformed=len(malformed))
+        self._tell("instances came whole and are not well-formed", len(malformed), malformed)
         return proven
 
     def _wanted(self) -> set[Key]:
@@ -145,7 +147,7 @@ class Retrieval:
         self._tell("instances that the PACS sends and does not list are left out", len(unlisted), unlisted)
         self._tell("the receiver got instances that were not asked for", foreign, others | self._inbox.foreign_uids)
 
-    def _tell(self, what: str, count: int, instances: Set[str]) -> None:
+    def _tell(self, what: str, count: int, instances: Collection[str]) -> None:
         if count:
             self._warn(what, {"count": count, "instances": sorted(instances)[:NAMED]})
 

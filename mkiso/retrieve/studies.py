@@ -84,7 +84,7 @@ def keys_of(study: Study) -> set[Key]:
 def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
     """Every study of every accession number, its instances not yet looked up.
 
-    Raises AccessionNotFound for the first number that the archive does not know; as Finder otherwise.
+    Raises AccessionNotFound for the first number that the archive does not know, and what the finder raises.
     """
     studies: dict[str, Study] = {}
     for accession in accessions:
@@ -104,7 +104,7 @@ def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Stu
     That count is no proof: some archives count what they neither list nor send.
     """
     instances = finder.instances(study.study_uid, by_series)
-    if not by_series and study.counted is not None and study.counted > len(instances):
+    if not by_series and (study.counted or 0) > len(instances):
         instances = finder.instances(study.study_uid, by_series=True) | instances
     return replace(study, instances=instances)
 
@@ -143,13 +143,13 @@ def by_patient(studies: Iterable[Study]) -> list[tuple[Patient, list[Study]]]:
 
     Each Patient ID is one, and of one ID each issuer; where an answer gives none, it is the first that another gives.
     """
-    told = [(patient, study) for study in studies for patient in study.patients]
+    named_for = [(patient, study) for study in studies for patient in study.patients]
     issuers: dict[tuple[str, ...], str] = {}
-    for patient, _ in told:
+    for patient, _ in named_for:
         if patient.patient_id and patient.issuer:
             issuers.setdefault(patient.identity, patient.issuer)
     found: dict[tuple[str, ...], tuple[Patient, list[Study]]] = {}
-    for patient, study in told:
+    for patient, study in named_for:
         issuer = patient.issuer if patient.patient_id and patient.issuer else issuers.get(patient.identity, "")
         found.setdefault((*patient.identity, issuer), (patient, []))[1].append(study)
     return list(found.values())

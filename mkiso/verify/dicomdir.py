@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
 from functools import cache, cached_property, partial
 from io import BytesIO
 from struct import Struct
@@ -21,6 +20,7 @@ from pydicom.filereader import data_element_generator
 from pydicom.tag import Tag
 from pydicom.uid import RE_VALID_UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from mkiso.dicom.datasets import is_date
 from mkiso.verify.medium import Findings, UnreadableDisc
 
 META, PREAMBLE, PREFIX = 132, 128, b"DICM"  # PS3.10 7.1
@@ -37,7 +37,6 @@ USED = b"\xff\xff"
 LONGEST_UID = 64
 COMPONENT, LEVELS = re.compile(r"[A-Z0-9_]{1,8}"), 8  # PS3.10 8.2
 TIME = re.compile(r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?")
-DAY = re.compile(r"\d{8}")
 # The keys of each type of record (PS3.3 F.4, F.5): those of type 1 have a value; those of type 2 are there.
 Keys = tuple[tuple[str, ...], tuple[str, ...]]
 CONTENT = ("ContentDate", "ContentTime")
@@ -320,20 +319,12 @@ def _lacking(entry: Entry) -> Iterator[str]:
     yield from (f"{entry.label} lacks {tag_of(keyword)}" for keyword in there if not entry.has(keyword))
     if entry.type == "STUDY":
         day, time = entry.text("StudyDate"), entry.text("StudyTime")
-        if day and not is_day(day):
+        if day and not is_date(day):
             yield f"{entry.label} has the date {day}"
         if time and not TIME.fullmatch(time):
             yield f"{entry.label} has the time {time}"
     if entry.text("VerificationFlag") == VERIFIED and not entry.value("VerificationDateTime"):
         yield f"{entry.label} is verified, and does not say when"
-
-
-def is_day(text: str) -> bool:
-    """Whether it is a day of VR DA (PS3.5 6.2)."""
-    try:
-        return bool(DAY.fullmatch(text) and date.fromisoformat(text))
-    except ValueError:
-        return False
 
 
 def unique(directory: Directory) -> Findings:

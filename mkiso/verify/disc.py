@@ -17,7 +17,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from mkiso.browse.readme import MALFORMED, ascii_name
-from mkiso.dicom.encoding import ReadBytes
+from mkiso.dicom.encoding import FileBytes
 from mkiso.dicom.instances import Instance, instance_within
 from mkiso.verify.dicomdir import Directory, read_dicomdir
 from mkiso.verify.medium import A_FOLDER, DICOMDIR, IMAGES, INDEX, OTHER, PHONE, README, WEB, Medium, UnreadableDisc
@@ -255,7 +255,7 @@ class DiscRead:
         try:
             with self.medium.opened(name) as extent:
                 if extent.place not in self._walked:
-                    content = ReadBytes(extent.piece, extent.size)
+                    content = FileBytes(extent.piece, extent.size)
                     self._walked[extent.place] = instance_within(Path(name), content, (extent.size, 0))
                 return self._walked[extent.place]
         except (UnreadableDisc, OSError):

@@ -19,7 +19,7 @@ from flask import Flask, Response, current_app, g, jsonify, make_response, redir
 from werkzeug.exceptions import HTTPException
 
 from mkiso.accession import parse_list
-from mkiso.dicom.datasets import page_name
+from mkiso.dicom.datasets import page_name, readable_date
 from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, JobNotFound, MkisoError, Stopping, Unauthorized
 from mkiso.ledger.ledger import STATES
 from mkiso.ledger.record import as_mkiso_error
@@ -52,8 +52,8 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http_error)
     app.after_request(_mark)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    filters = (local_time, date, size, duration, page_name, destination_name)
-    app.jinja_env.filters.update({one.__name__: one for one in filters})
+    filters = (local_time, size, duration, page_name, destination_name)
+    app.jinja_env.filters.update({one.__name__: one for one in filters}, date=readable_date)
     app.jinja_env.globals["static_url"] = _static_url
     app.context_processor(_known_to_every_page)
 
@@ -183,12 +183,6 @@ def page_texts() -> Texts:
 def local_time(text: str | None) -> str:
     """A time of the ledger, which has UTC, as a clock on the wall shows it here."""
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else ""
-
-
-def date(text: str) -> str:
-    """A date of DICOM (VR DA, PS3.5 6.2) as ISO 8601 has it; what is none stays as it is."""
-    is_date = len(text) == len("YYYYMMDD") and text.isdecimal()
-    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if is_date else text
 
 
 def size(count: int) -> str:

@@ -16,7 +16,7 @@ from mkiso.config import Config, Media, Tools
 from mkiso.dcmtk import converters
 from mkiso.dicom.instances import Instance, read_whole
 from mkiso.disc import uncompressed as module
-from mkiso.disc.product import Setting
+from mkiso.disc.layout import Setting
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
 from mkiso.errors import Cancelled, DiskFull
 from mkiso.workspace import Workspace

@@ -11,7 +11,7 @@ import requests
 
 from mkiso.clock import Cancellation
 from mkiso.config import Media
-from mkiso.disc import iso
+from mkiso.disc import product
 from mkiso.disc.product import CHUNK
 from mkiso.disc.zip import zipping
 from mkiso.errors import DiscTooLarge
@@ -159,7 +159,7 @@ def test_zip64_begins_with_the_file_that_crosses_4_gib(large: Path) -> None:
 
 
 def test_no_instance_is_too_large_for_a_zip(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iso, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(product, "LARGEST_FILE", 1000)
     installation = Installation(site.config())
     disc = make_disc(installation, Order(("CT.001",), "test", format="zip"), Cancellation())
     assert sum(map(len, disc)) == disc.size

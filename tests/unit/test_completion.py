@@ -11,7 +11,7 @@ from mkiso.disc.dicomdir import (
     STUDY_ID,
     STUDY_TIME,
     Completed,
-    Own,
+    OwnValues,
     complete,
     own_values,
     put_in,
@@ -46,7 +46,7 @@ def study(values: dict[int, bytes], *below: Record) -> Record:
     return record("STUDY", whole | values, *below)
 
 
-def completed(study: Record, owns: dict[str, Own] | None = None) -> list[Completed]:
+def completed(study: Record, owns: dict[str, OwnValues] | None = None) -> list[Completed]:
     return list(complete([record("PATIENT", {PATIENT_ID: b"1"}, study)], owns or {}))
 
 
@@ -69,7 +69,7 @@ def test_a_record_that_has_its_keys_stays_as_it_is() -> None:
     ],
 )
 def test_a_study_without_a_day_has_that_of_its_instances_and_else_one_that_nobody_takes_for_true(
-    own: Own, day: str, time: str
+    own: OwnValues, day: str, time: str
 ) -> None:
     one = study({STUDY_DATE: b"", STUDY_TIME: b""}, series(b"1", leaf("A"), leaf("B", b"2")))
     told = completed(one, {"B": own})

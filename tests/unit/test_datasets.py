@@ -19,9 +19,12 @@ from mkiso.dicom.datasets import (
     decoded,
     disc_file_name,
     first_item,
+    is_date,
     page_name,
+    plain_date,
     read,
     readable,
+    readable_date,
     texts,
     values,
     write_in_utf8,
@@ -228,3 +231,42 @@ def test_headers_and_reports_of_which_bytes_are_others_raise_nothing_else(conten
         return
     assert all(isinstance(one, str) for keyword in STUDY_KEYS for one in values(dataset, keyword))
     assert isinstance(first_item(dataset, "ContentSequence"), Dataset)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("20240229", True),
+        ("20230229", False),
+        ("2024-2-2", False),
+        ("", False),
+        ("2024.02.29", False),
+        ("2024W011", False),
+    ],
+)
+def test_a_date_is_one_of_the_calendar(text: str, expected: bool) -> None:
+    assert is_date(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("20240301", "2024-03-01"),
+        (" 20240301 ", "2024-03-01"),
+        ("19620817", "1962-08-17"),
+        ("20240230", "20240230"),
+        ("1962.08.17", "1962.08.17"),
+        ("ABCDEFGH", "ABCDEFGH"),
+        ("2024", "2024"),
+        ("", ""),
+    ],
+)
+def test_a_date_is_readable_and_what_is_none_stays(text: str, shown: str) -> None:
+    assert readable_date(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"), [("2024.03.01", "20240301"), ("20240301", "20240301"), ("20240230", "20240230"), ("2024", "")]
+)
+def test_a_date_has_eight_digits_also_where_it_has_dots(text: str, plain: str) -> None:
+    assert plain_date(text) == plain

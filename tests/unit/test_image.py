@@ -6,7 +6,7 @@ from pytest_subprocess import FakeProcess
 
 from mkiso.config import Media
 from mkiso.dicom.instances import Instance
-from mkiso.disc.iso import image_size, master_argv, mastering, require_small_files
+from mkiso.disc.product import image_size, master_argv, mastering, require_small_files
 from mkiso.errors import DiscTooLarge, Internal
 
 TOOL = Path("/opt/genisoimage")

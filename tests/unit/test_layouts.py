@@ -2,8 +2,7 @@ from pathlib import Path
 
 from mkiso.config import Config
 from mkiso.dicom.instances import Instance
-from mkiso.disc.layout import legacy
-from mkiso.disc.product import Setting, Tree
+from mkiso.disc.layout import Setting, Tree, legacy
 from mkiso.workspace import Workspace
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mkiso.browse.pages import body, readable_date, shown_text, write_pages
+from mkiso.browse.pages import body, shown_text, write_pages
 from mkiso.browse.reports import NOT_XML
 from mkiso.browse.shown import About, Document, Nothing, NotIndexed, ShownPatient, ShownReport, ShownStudy, Viewer, Why
 from mkiso.texts import texts
@@ -267,14 +267,6 @@ def test_the_series_of_several_patients_are_numbered_through(stage: Path) -> Non
     assert "MARY MOE" in text_of(pages["ihe_pdi/s0000007.htm"])
     assert "JOHN DOE" not in text_of(pages["ihe_pdi/s0000007.htm"])
     assert {"JOHN DOE", "MARY MOE"} <= set(re.findall("JOHN DOE|MARY MOE", text_of(pages["INDEX.HTM"])))
-
-
-@pytest.mark.parametrize(
-    ("date", "shown"),
-    [("20240301", "2024-03-01"), (" 20240301 ", "2024-03-01"), ("20240230", "20240230"), ("2024", "2024"), ("", "")],
-)
-def test_a_date_is_readable_and_what_is_none_stays(date: str, shown: str) -> None:
-    assert readable_date(date) == shown
 
 
 def test_a_long_word_may_break_and_an_endless_text_ends() -> None:

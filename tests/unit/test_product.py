@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from mkiso.config import Media
-from mkiso.disc.product import Product, medium, require_room
+from mkiso.disc.product import Product, medium, require_max_size
 from mkiso.errors import DiscTooLarge, Internal
 
 
@@ -22,10 +22,10 @@ def test_the_medium_is_the_smallest_that_holds_the_disc(largest: int, name: str,
 
 
 def test_a_disc_of_the_largest_size_that_is_allowed_is_not_refused() -> None:
-    require_room(10**12, Media())
-    require_room(1000, Media(max_size=1000))
+    require_max_size(10**12, Media())
+    require_max_size(1000, Media(max_size=1000))
     with pytest.raises(DiscTooLarge) as raised:
-        require_room(1001, Media(max_size=1000))
+        require_max_size(1001, Media(max_size=1000))
     assert raised.value.fields == {"size": 1001, "limit": 1000}
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from mkiso.config import Config, Receiver, Storage
 from mkiso.dcmtk.storescp import Transfers
-from mkiso.retrieve import strangers
-from mkiso.retrieve.strangers import MOST, MOST_LOG, MOST_SMALL, MOST_YOUNG, UNASSOCIATED, YOUNG, Strangers
+from mkiso.retrieve import receiver
+from mkiso.retrieve.receiver import MOST, MOST_LOG, MOST_SMALL, MOST_YOUNG, UNASSOCIATED, YOUNG, Strangers
 
 MIN_FREE, RECEIVERS = 1000, 2
 NAME = "CT.X.1.2.{}.9.1"
@@ -63,7 +63,7 @@ class Moments:
 @pytest.fixture(autouse=True)
 def time(monkeypatch: pytest.MonkeyPatch) -> Moments:
     moments = Moments()
-    monkeypatch.setattr(strangers, "Stopwatch", lambda: moments)
+    monkeypatch.setattr(receiver, "Stopwatch", lambda: moments)
     return moments
 
 
@@ -79,7 +79,7 @@ def keep(it: Receiving, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Strang
     made = Strangers(it, it, config)  # type: ignore[arg-type]
 
     def kept(free: int = 1 << 40) -> Strangers:
-        monkeypatch.setattr(strangers, "free_space", lambda _directory: free)
+        monkeypatch.setattr(receiver, "free_space", lambda _directory: free)
         made.keep_in_bounds(it.unended())
         return made
 

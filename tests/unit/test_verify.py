@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pycdlib import PyCdlib
 
 from mkiso.checks import Check
-from mkiso.commands.jobs import as_json, as_lines
+from mkiso.commands.jobs import check_line
 from mkiso.dicom.records import FIRST, IN_USE, LAST, LOWER, NEXT, TYPE, Record, element, written
-from mkiso.verify.dicomdir import ABOVE, BRANCHES, KEYS, TIME, is_day, read_dicomdir
+from mkiso.verify.dicomdir import ABOVE, BRANCHES, KEYS, TIME, read_dicomdir
 from mkiso.verify.disc import Page, read_page, read_readme
 from mkiso.verify.image import BoundedImage
 from mkiso.verify.medium import Findings, UnreadableDisc, is_plain
@@ -91,13 +91,6 @@ def test_no_offset_makes_the_directory_fail(tag: int, value: bytes) -> None:
 
 def test_records_stand_below_those_that_are_known() -> None:
     assert set(ABOVE) == set(BRANCHES) <= set(KEYS)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("20240229", True), ("20230229", False), ("2024-2-2", False), ("", False)]
-)
-def test_a_day_is_one_of_the_calendar(text: str, expected: bool) -> None:
-    assert is_day(text) is expected
 
 
 @pytest.mark.parametrize(
@@ -210,7 +203,6 @@ def test_a_check_is_told_in_one_line(findings: Findings, expected: Check) -> Non
     assert judged("x", lambda _: findings, None) == expected
 
 
-def test_checks_are_lines_or_data() -> None:
+def test_a_check_is_a_line() -> None:
     checks = [Check("a", True, "x"), Check("b", False, "y")]
-    assert as_lines(checks) == "ok    a: x\nFAIL  b: y"
-    assert '"ok": false,\n "checks"' in as_json("disc.iso", checks)
+    assert [check_line(one) for one in checks] == ["ok    a: x", "FAIL  b: y"]

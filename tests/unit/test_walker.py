@@ -7,6 +7,7 @@ import tracemalloc
 import zlib
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -109,7 +110,7 @@ def walked(content: bytes) -> dict[int, bytes] | None:
 
 def walked_file(file: BinaryIO) -> dict[int, bytes] | None:
     """What is found in a file that can be walked to its end."""
-    source, found = FileBytes(file.fileno(), os.fstat(file.fileno()).st_size), {}
+    source, found = FileBytes(partial(os.pread, file.fileno()), os.fstat(file.fileno()).st_size), {}
     try:
         begin = walk_meta(source, META, found)
         syntax = found[TRANSFER_SYNTAX].decode().rstrip("\0 ")
@@ -518,7 +519,7 @@ def test_a_file_that_is_cut_while_it_is_walked_is_torn() -> None:
     with tempfile.TemporaryFile() as file:
         file.write(file_of(long(0x00091001, b"OB", bytes(MB)) + LAST))
         file.flush()
-        source = FileBytes(file.fileno(), file.tell())
+        source = FileBytes(partial(os.pread, file.fileno()), file.tell())
         file.truncate(MB // 2)
         with pytest.raises(Unwalkable):
             walk_data_set(source, walk_meta(source, META, {}), EXPLICIT, {})

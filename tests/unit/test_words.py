@@ -12,7 +12,7 @@ import mkiso.web
 from mkiso.ledger.ledger import STATES
 from mkiso.ledger.schema import UNFINISHED
 from mkiso.texts import texts
-from mkiso.web.answers import LANGUAGES, date, duration, language, local_time, size
+from mkiso.web.answers import LANGUAGES, duration, language, local_time, size
 from tests.unit.test_errors import CLASSES, TABLE
 
 WEB = Path(mkiso.web.__file__).parent
@@ -70,14 +70,6 @@ def test_a_time_is_the_clocks_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> No
     assert local_time(None) == ""
     monkeypatch.undo()
     time.tzset()
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("19620817", "1962-08-17"), ("", ""), ("1962", "1962"), ("1962.08.17", "1962.08.17"), ("ABCDEFGH", "ABCDEFGH")],
-)
-def test_a_date_of_dicom_is_shown_with_hyphens(text: str, shown: str) -> None:
-    assert date(text) == shown
 
 
 @pytest.mark.usefixtures("english")
