@@ -19,24 +19,27 @@ LOOKED_AT: dict[Path, list[int]] = {}
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     """Fails a test that leaves a child process, a job directory, an unfinished row, or touched the host's places.
 
     The services that a module's tests share are looked at after each of them, too. What a test has left is ended and
-    removed, so that no other test fails for it.
+    removed, so that no other test fails for it. A test's own directory is there until it was looked at, and then goes.
     """
-    children, places = _children(), _modified()
+    base, before, children, places = tmp_path.parent, _processes(), _children(), _modified()
     yield
-    base = tmp_path_factory.getbasetemp()
     left, directories = _children() - children, list(base.glob("*/work/dicomdir_*"))
+
+    def of_jobs() -> list[psutil.Process]:
+        return [one for one in map(_process, _processes() - before) if one and _owner(one).startswith(str(base))]
+
     try:
-        assert left == set(), "child processes are left"
+        assert [_process(pid) for pid in left] == [], "child processes are left"
         assert directories == [], "job directories are left"
-        wait_until(lambda: not _of_jobs_in(base), 5, lambda: f"programs of jobs are left: {_of_jobs_in(base)}")
+        wait_until(lambda: not of_jobs(), 20, lambda: f"programs of jobs are left: {of_jobs()}")
         assert _unfinished(base) == [], "unfinished ledger rows are left"
         assert _modified() == places, "the host's own directories were touched"
-    except AssertionError:
-        _clear_away([*left, *_of_jobs_in(base)], directories)
+    except (AssertionError, TimeoutError):
+        _clear_away([*filter(None, map(_process, left)), *of_jobs()], directories)
         raise
 
 
@@ -49,12 +52,19 @@ def _clear_away(processes: list[psutil.Process], directories: list[Path]) -> Non
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children())
+def _processes() -> set[int]:
+    return {int(name) for name in os.listdir("/proc") if name.isdecimal()}
 
 
-def _of_jobs_in(directory: Path) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if _owner(process).startswith(str(directory))]
+def _children() -> set[int]:
+    """Of each thread (proc(5)): psutil would look at every process."""
+    return {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
+
+
+def _process(pid: int) -> psutil.Process | None:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid)
+    return None
 
 
 def _owner(process: psutil.Process) -> str:

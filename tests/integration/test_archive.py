@@ -1,4 +1,7 @@
-"""Each behaviour of the misbehaving archive is real; measured with movescu, findscu and storescp."""
+"""The behaviours of the misbehaving archive of which a job shows nothing are real: measured by DCMTK's programs.
+
+The others are proven by what becomes of a job (test_archives.py).
+"""
 
 import socket
 import time
@@ -95,27 +98,13 @@ def test_early_answers_before_it_sends(held: Held, tmp_path: Path) -> None:
     with _moving(held, tmp_path, "early") as moved:
         assert tools.SUCCESS.search(moved.log)
         assert len(moved.received) < 3
-        tools.wait_until(lambda: len(_received(moved.directory)) == 6, 5, lambda: "not all arrived")
+        tools.wait_until(lambda: len(_received(moved.directory)) == 6, 20, lambda: "not all arrived")
 
 
 def test_foreign_sends_an_instance_of_another_study(held: Held, tmp_path: Path) -> None:
     with _moving(held, tmp_path, "foreign") as moved:
         assert len(moved.uids - held.six.sop_instance_uids) == 1
         assert moved.uids > held.six.sop_instance_uids
-
-
-def test_withhold_claims_an_instance_that_it_never_sends(held: Held, tmp_path: Path) -> None:
-    with _moving(held, tmp_path, "withhold") as moved:
-        assert tools.SUCCESS.search(moved.log)
-        assert "Completed Suboperations       : 6" in moved.log
-        assert len(moved.received) == 5
-
-
-def test_extra_takes_an_instance_in_during_the_move(held: Held, tmp_path: Path) -> None:
-    with _moving(held, tmp_path, "extra") as moved:
-        level = ("QueryRetrieveLevel=IMAGE", f"StudyInstanceUID={held.six.study_uid}", "SOPInstanceUID")
-        listed = tools.findscu(moved.port, *level).stderr.count("(Pending)")
-        assert (listed, len(moved.received)) == (7, 7)
 
 
 @pytest.mark.parametrize(("behaviour", "sent"), [("stall", 2), ("hang-move", 0)])
@@ -131,18 +120,6 @@ def test_abort_ends_the_association_after_n_instances(held: Held, tmp_path: Path
         assert len(moved.received) == 2
 
 
-def test_move_status_sends_nothing(held: Held, tmp_path: Path) -> None:
-    with _moving(held, tmp_path, "move-status", status="C001") as moved:
-        assert "0xc001" in moved.log
-        assert not moved.received
-
-
-def test_none_succeeds_without_an_instance(held: Held, tmp_path: Path) -> None:
-    with _moving(held, tmp_path, "none") as moved:
-        assert tools.SUCCESS.search(moved.log)
-        assert not moved.received
-
-
 def test_duplicate_sends_each_instance_twice(held: Held, tmp_path: Path) -> None:
     with _moving(held, tmp_path, "duplicate") as moved:
         assert moved.storescp_log.count("Received Store Request") == 12
@@ -155,26 +132,11 @@ def test_two_associations_send_half_each(held: Held, tmp_path: Path) -> None:
         assert moved.uids == held.six.sop_instance_uids
 
 
-def test_truncate_cuts_the_last_instance(held: Held, tmp_path: Path) -> None:
-    with _moving(held, tmp_path, "truncate") as moved:
-        sizes = sorted(path.stat().st_size for path in moved.received.values())
-        assert tools.SUCCESS.search(moved.log)
-        assert (len(sizes), sizes[0] < sizes[1] * 2 / 3) == (6, True)
-
-
 def test_hold_open_leaves_a_connection_to_the_receiver(held: Held, tmp_path: Path) -> None:
     with _moving(held, tmp_path, "hold-open") as moved:
         connections = psutil.Process(moved.archive_pid).net_connections("tcp")
         assert [c.status for c in connections if c.raddr and c.raddr.port == moved.receiver_port] == ["ESTABLISHED"]
         assert moved.uids == held.six.sop_instance_uids
-
-
-def test_partial_names_the_instances_that_failed(held: Held, tmp_path: Path) -> None:
-    with _moving(held, tmp_path, "partial", n=2) as moved:
-        assert "0xb000" in moved.log
-        assert "Failed Suboperations          : 2" in moved.log
-        assert all(uid in moved.log for uid in held.six.sop_instance_uids - moved.uids)
-        assert len(moved.received) == 4
 
 
 def test_slow_waits_between_instances(held: Held, tmp_path: Path) -> None:
@@ -184,26 +146,19 @@ def test_slow_waits_between_instances(held: Held, tmp_path: Path) -> None:
         assert len(moved.received) == 6
 
 
-def _find(held: Held, behaviour: str, **options: object) -> str:
+def _find(held: Held, behaviour: str) -> str:
     (port,) = free_ports(1)
-    with running_archive(port, {}, held.root, behaviour, **options):
+    with running_archive(port, {}, held.root, behaviour):
         return tools.findscu(port, *KEYS, dimse_timeout=1).stderr
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "answers", "says"),
-    [
-        ("normal", 1, "Final Find Response (Success)"),
-        ("any-accession", 3, "Final Find Response (Success)"),
-        ("find-status", 0, "Refused: OutOfResources"),
-        ("hang-find", 0, "DIMSE No data available"),
-        ("reject", 0, "Called AE Title Not Recognized"),
-        ("hang-associate", 0, "DUL network read timeout"),
-    ],
+    ("behaviour", "answers"),
+    [("normal", 1), ("any-accession", 3)],
 )
-def test_a_find_is_answered_as_the_behaviour_says(held: Held, behaviour: str, answers: int, says: str) -> None:
-    log = _find(held, behaviour, status="A700")
-    assert (log.count("(Pending)"), says in log) == (answers, True), log
+def test_a_find_is_answered_as_the_behaviour_says(held: Held, behaviour: str, answers: int) -> None:
+    log = _find(held, behaviour)
+    assert (log.count("(Pending)"), "Final Find Response (Success)" in log) == (answers, True), log
 
 
 def test_an_archive_that_cannot_listen_says_so(held: Held) -> None:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.integration.conftest import Site
+from tests.support import preloaded
 from tests.support.archive import running_archive
 from tests.support.ports import free_ports
 from tests.support.service import MKISO, mkiso, running_service, settings
@@ -229,7 +230,7 @@ def test_a_trial_that_is_stopped_leaves_nothing(http: dict[str, str], tmp_path: 
     file = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver}, server=http))
     with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held", "slow", delay=0.2):
         argv = (MKISO, "check", "--config", file, "--accession", "SLOW.001")
-        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        process = preloaded.start(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
         wait_until(lambda: any(tmp_path.glob("work/dicomdir_*/received/*")), 30, str)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
