@@ -166,21 +166,8 @@ class _BoundedArchive(BufferedReader):
         return data
 
 
-class _Header(NamedTuple):
-    """What a member says of itself, before its bytes."""
-
-    signature: bytes
-    flags: int
-    method: int
-    crc: int
-    compressed: int
-    size: int
-    name_length: int
-    extra_length: int
-
-
 class _Member(NamedTuple):
-    """A member, where its bytes begin, and what is wrong with it."""
+    """A member, where its bytes begin, and why nobody can tell what it is: two programs would unpack two, or none."""
 
     info: ZipInfo
     begin: int
@@ -211,32 +198,31 @@ def _located(archive: ZipFile, file: IO[bytes]) -> Iterator[tuple[int, _Member]]
     for info in sorted(archive.infolist(), key=lambda one: one.header_offset):
         if info.header_offset < end:
             raise UnreadableDisc(f"its members overlap: {info.filename} begins within {before}")
-        header, name = _header(file, info)
-        begin = info.header_offset + LOCAL_HEADER.size + header.name_length + header.extra_length
-        end, before = begin + info.compress_size, info.filename
-        yield info.header_offset, _Member(info, begin, _fault(info, header, name))
+        member = _member_of(info, file.fileno())
+        end, before = member.begin + info.compress_size, info.filename
+        yield info.header_offset, member
     if end > archive.start_dir:
         raise UnreadableDisc(f"its members overlap: {before} ends behind where the directory of members begins")
 
 
-def _header(file: IO[bytes], info: ZipInfo) -> tuple[_Header, bytes]:
-    head = os.pread(file.fileno(), LOCAL_HEADER.size, info.header_offset)
+def _member_of(info: ZipInfo, descriptor: int) -> _Member:
+    """A member by what the archive's directory says of it, and what it says of itself before its bytes."""
+    head = os.pread(descriptor, LOCAL_HEADER.size, info.header_offset)
     if len(head) < LOCAL_HEADER.size:
         raise UnreadableDisc(f"{info.filename} does not begin where the archive's directory says")
-    header = _Header(*LOCAL_HEADER.unpack(head))
-    return header, os.pread(file.fileno(), header.name_length, info.header_offset + LOCAL_HEADER.size)
+    signature, flags, method, crc, packed, size, name_length, extra_length = LOCAL_HEADER.unpack(head)
+    name_at = info.header_offset + LOCAL_HEADER.size
+    name = info.orig_filename.encode("utf-8" if info.flag_bits & IN_UTF_8 else "cp437", "replace")
+    same = (signature, os.pread(descriptor, name_length, name_at)) == (LOCAL, name)
+    same &= (method, flags & ENCRYPTED) == (info.compress_type, info.flag_bits & ENCRYPTED)
+    sizes = ((packed, info.compress_size), (size, info.file_size), (crc, info.CRC))
+    same &= bool(flags & SIZES_BEHIND) or all(own in {one, IN_ZIP64} for own, one in sizes)
+    fault = _fault(info) if same else "says another thing of itself than the archive's directory"
+    return _Member(info, name_at + name_length + extra_length, fault)
 
 
-def _fault(info: ZipInfo, header: _Header, name: bytes) -> str | None:
-    """Why nobody can tell what a member is: two programs would unpack two files, or none."""
-    encoding = "utf-8" if info.flag_bits & IN_UTF_8 else "cp437"
-    same = (header.signature, name, header.method, header.flags & ENCRYPTED) == (
-        *(LOCAL, info.orig_filename.encode(encoding, "replace")),
-        *(info.compress_type, info.flag_bits & ENCRYPTED),
-    )
-    sizes = ((header.compressed, info.compress_size), (header.size, info.file_size), (header.crc, info.CRC))
-    if not same or not (header.flags & SIZES_BEHIND or all(own in {one, IN_ZIP64} for own, one in sizes)):
-        return "says another thing of itself than the archive's directory"
+def _fault(info: ZipInfo) -> str | None:
+    """Why not every system can unpack a member."""
     if info.flag_bits & ENCRYPTED:
         return "is encrypted"
     if info.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:
@@ -300,22 +286,22 @@ def _member(archive: ZipFile, file: IO[bytes], member: _Member) -> Iterator[Exte
     if info.compress_type == ZIP_STORED:
         yield lying(file.fileno(), member.begin, info.file_size)
         return
-    try:
+    with _readable(info):
         content = archive.open(info)
-    except DAMAGES as error:
-        raise UnreadableDisc(f"{info.filename}: {error}") from error
-    with content:
-        yield Extent(info.file_size, (member.begin, info.file_size), _pieces(content, info.filename))
-
-
-def _pieces(content: IO[bytes], name: str) -> Callable[[int, int], bytes]:
-    """Reads so many bytes from a place on: forwards as they are unpacked, backwards from the beginning."""
 
     def piece(length: int, at: int) -> bytes:
-        try:
+        """Forwards as it is unpacked, backwards from the beginning."""
+        with _readable(info):
             content.seek(at)
             return content.read(length)
-        except DAMAGES as error:
-            raise UnreadableDisc(f"{name}: {error}") from error
 
-    return piece
+    with content:
+        yield Extent(info.file_size, (member.begin, info.file_size), piece)
+
+
+@contextmanager
+def _readable(info: ZipInfo) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGES as error:
+        raise UnreadableDisc(f"{info.filename}: {error}") from error
