@@ -416,7 +416,7 @@ def test_whatever_becomes_of_poppler_the_document_is_there(
     script: str | None, job: Showing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = instead(job.directory, script) / "dcmj2pnm" if script else None
-    monkeypatch.setattr(converters, "gdcmconv_installed", lambda: str(program) if program else None)
+    monkeypatch.setattr(converters, "pdftoppm_installed", lambda: str(program) if program else None)
     job.put(datasets.document(COMMON, 1, 1))
     document, nothing = job.items(limit=1)
     assert isinstance(document, Document)
