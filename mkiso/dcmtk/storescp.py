@@ -86,8 +86,9 @@ def unusable(tls: Tls) -> dict[str, str]:
             _trusting("ca_file", tls.ca_file)
             _trusting("cert_file", tls.cert_file)
             _showing(tls)
-        except _Unusable as unusable:
-            wrong = dict([unusable.args])
+        except _Unusable as error:
+            key, why = error.args
+            return {key: why}
     return wrong
 
 
