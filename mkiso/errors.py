@@ -28,8 +28,11 @@ class MkisoError(Exception):
         return f"{self.error}: {self.detail}"
 
     def with_detail(self, detail: str) -> Self:
-        """The same error with another detail."""
-        return type(self)(detail, error=self.error, **self.fields)
+        """The same error, its notes too, with another detail."""
+        other = type(self)(detail, error=self.error, **self.fields)
+        for note in getattr(self, "__notes__", ()):
+            other.add_note(note)
+        return other
 
     def told(self, job_id: str | None) -> dict[str, Any]:
         """The fields of an answer."""

@@ -17,9 +17,9 @@ from mkiso.disc.layout import LAYOUTS, Setting, unusable
 from mkiso.disc.product import Format, Product, mastering, medium, require_small_files
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
 from mkiso.disc.zip import zipping
-from mkiso.errors import Cancelled, NotConfigured
+from mkiso.errors import Cancelled, Internal, NotConfigured
 from mkiso.installation import Installation
-from mkiso.ledger.record import JobRecord
+from mkiso.ledger.record import JobRecord, as_mkiso_error
 from mkiso.relay import Delivery, Relay, peer_of
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.receiver import RunningReceiver, Strangers, receiver_slot, started_receiver
@@ -114,17 +114,26 @@ def running_job(
 ) -> Iterator[Job]:
     """A job with its directory and its row in the ledger, of which `fields` are columns.
 
-    However the block ends, children are dead, the directory gone, the slot free and the row finished.
+    However the block ends, children are dead, the directory gone, the slot free and the row finished. An Internal error
+    names the job, here as in the row.
     """
     storage = installation.config.storage
     installation.sweep()
-    with claimed(storage.work_dir, order.job_id), record, ExitStack() as held:
+    with claimed(storage.work_dir, order.job_id), record, _naming(order.job_id), ExitStack() as held:
         try:
             workspace = held.enter_context(job_directory(storage.work_dir, order.job_id))
         finally:  # without a directory, too: the row tells why
             record.open(accessions=order.accessions, requester=order.requester, **fields)
         require_space(storage.work_dir, storage.min_free)
         yield Job(installation, order, cancellation, record, workspace)
+
+
+@contextmanager
+def _naming(job_id: str) -> Iterator[None]:
+    try:
+        yield
+    except Internal as error:
+        raise as_mkiso_error(error, job_id) from error
 
 
 @dataclass
