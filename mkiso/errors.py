@@ -28,8 +28,11 @@ class MkisoError(Exception):
         return f"{self.error}: {self.detail}"
 
     def with_detail(self, detail: str) -> Self:
-        """The same error of the same place, with another detail."""
-        return type(self)(detail, error=self.error, **self.fields).with_traceback(self.__traceback__)
+        """The same error of the same place, its notes too, with another detail."""
+        other = type(self)(detail, error=self.error, **self.fields).with_traceback(self.__traceback__)
+        for note in getattr(self, "__notes__", ()):
+            other.add_note(note)
+        return other
 
     def answer(self, job_id: str | None) -> dict[str, Any]:
         """The fields of the answer that a caller gets."""

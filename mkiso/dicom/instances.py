@@ -131,11 +131,11 @@ class Expectation:
     @contextmanager
     def reading(self, found: Values, most: float = math.inf) -> Iterator[Checkpoint]:
         """The checkpoint of a walk that fills `found`, at most so many times. It raises _OutOfTime."""
-        watch, asked = Stopwatch(), itertools.count()
+        watch, calls = Stopwatch(), itertools.count()
 
         def checkpoint() -> None:
             self.checkpoint()
-            if (next(asked) >= most or watch.seconds() > self.seconds) and not self.is_met(found):
+            if (next(calls) >= most or watch.seconds() > self.seconds) and not self.is_met(found):
                 raise _OutOfTime
 
         try:

@@ -19,7 +19,6 @@ from mkiso.dicom.encoding import (
     KEPT,
     LONG_HEADER,
     NO_VR,
-    SHORT_VRS,
     Encoding,
     Source,
     Unwalkable,
@@ -52,21 +51,22 @@ def walk_meta(source: Source, position: int, found: dict[int, bytes], checkpoint
     The values of OF_META that are there go into `found`, also where it is cut off: Unwalkable.
     `checkpoint` is called as it goes on, but for what is as short as it should be.
     """
-    begin = position
+    element, wanted, begin = EXPLICIT_LITTLE.element, EXPLICIT_LITTLE.of_meta, position
+    window, at = source.at(position)
     while position < MOST_META:
-        if position > begin + KEPT:
-            checkpoint()
-        window, at = source.at(position)
-        end = _meta_elements(window, at, found)
-        position += end - at
-        window, at = source.at(position)
-        if len(window) - at < HEADER:
-            raise Unwalkable
-        tag, _vr, length, start = EXPLICIT_LITTLE.element(window, at)
+        if len(window) < at + AHEAD:
+            if position > begin + KEPT:
+                checkpoint()
+            window, at = source.at(position)
+            if len(window) < at + HEADER:
+                raise Unwalkable
+        tag, _vr, length, start = element(window, at)
         if tag & 0xFFFF != META_GROUP:
             return position
-        _keep_wanted(found, EXPLICIT_LITTLE.of_meta, tag, window, start, length)
+        if tag in wanted:
+            _keep(found, wanted[tag], window, start, length)
         position += start - at + length
+        at = start + length
     raise Unwalkable
 
 
@@ -152,8 +152,8 @@ class _Walk:
             self._position += len(ZEROS)
         else:
             self._position += start - at + length
-            if not self._open:
-                _keep_wanted(self._found, encoding.of_data_set, tag, window, start, length)
+            if not self._open and tag in encoding.of_data_set:
+                _keep(self._found, encoding.of_data_set[tag], window, start, length)
 
     def _finish(self, rest: bytes) -> None:
         """Zeros may follow a whole data set; nothing else, and no sequence may be open."""
@@ -248,29 +248,9 @@ def _elements(
             end = at + HEADER + length
             if end > size or vr not in short or wanted[tag] in stops:
                 return at
-            _keep(found, wanted[tag], window[at + HEADER : end])
+            _keep(found, wanted[tag], window, at + HEADER, length)
         at += HEADER + length
     return at if length < UNDEFINED else at - HEADER - length
-
-
-def _meta_elements(window: bytes, at: int, found: dict[int, bytes]) -> int:
-    """As `_elements`, those of the file meta information that lie in the window whole."""
-    header, length_of, wanted = EXPLICIT_LITTLE.header, EXPLICIT_LITTLE.length, EXPLICIT_LITTLE.of_meta
-    last = len(window) - LONG_HEADER
-    while at <= last:
-        tag, vr, length = header(window, at)
-        start = at + HEADER
-        if vr == b"OB":
-            start = at + LONG_HEADER
-            (length,) = length_of(window, at + HEADER)
-        elif vr not in SHORT_VRS:
-            break
-        if tag & 0xFFFF != META_GROUP or start + length > len(window):
-            break
-        if tag in wanted:
-            _keep(found, wanted[tag], window[start : start + length])
-        at = start + length
-    return at
 
 
 def _items(window: bytes, at: int, encoding: Encoding) -> int:
@@ -286,19 +266,10 @@ def _items(window: bytes, at: int, encoding: Encoding) -> int:
     return at
 
 
-def _keep(found: dict[int, bytes], tag: int, value: bytes) -> None:
+def _keep(found: dict[int, bytes], tag: int, window: bytes, start: int, length: int) -> None:
     """Remember a value. Two that differ under one tag are two patients to two readers: that is no data set."""
-    if len(value) > KEPT:
+    if length > KEPT or start + length > len(window):
         raise Unwalkable
+    value = window[start : start + length]
     if found.setdefault(tag, value) != value:
         raise Contradiction(tag)
-
-
-def _keep_wanted(
-    found: dict[int, bytes], wanted: Mapping[int, int], tag: int, window: bytes, start: int, length: int
-) -> None:
-    if tag in wanted:
-        value = window[start : start + min(length, KEPT + 1)]
-        if len(value) < length:
-            raise Unwalkable
-        _keep(found, wanted[tag], value)

@@ -135,13 +135,13 @@ def _programs(instance: Instance) -> list[tuple[Decompressor, str]]:
 
 def _proven(instance: Instance, header: Header, file: Path) -> Instance | None:
     """The instance in the file, where it is whole, the same one, uncompressed, and tells that its pixels were lossy."""
-    new, told = read_whole(file), Header(file, KEYWORDS)
+    new, new_header = read_whole(file), Header(file, KEYWORDS)
     if new is None or new.transfer_syntax != uid.ExplicitVRLittleEndian or _identity(new) != _identity(instance):
         return None
-    if _shape(told) != _shape(header) or (_was_lossy(instance, header) and told.text(LOSSY) != YES):
+    if _shape(new_header) != _shape(header) or (_was_lossy(instance, header) and new_header.text(LOSSY) != YES):
         return None
     inflated = instance.transfer_syntax == uid.DeflatedExplicitVRLittleEndian  # its pixels are what they were
-    return new if inflated or new.bytes >= pixel_bytes(told) else None
+    return new if inflated or new.bytes >= pixel_bytes(new_header) else None
 
 
 def _identity(instance: Instance) -> tuple[str, ...]:

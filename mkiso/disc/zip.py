@@ -42,7 +42,7 @@ class Member:
 
 
 # What a member's header tells, its size and CRC-32, and its bytes.
-Content = tuple[int, int, Iterable[bytes]]
+SizedBytes = tuple[int, int, Iterable[bytes]]
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def _archive(members: Sequence[Member], now: datetime, checkpoint: Checkpoint) -
     """The archive's bytes; the library raises ValueErrors where a member is not what its header tells."""
     at: Member | None = None
 
-    def content(member: Member) -> Content:
+    def content(member: Member) -> SizedBytes:
         nonlocal at
         at = member
         return member.size, _crc(member, checkpoint), _chunks(member)
@@ -111,7 +111,7 @@ def _archive(members: Sequence[Member], now: datetime, checkpoint: Checkpoint) -
         raise faulty(f"{at and at.path}: {error!r}") from error
 
 
-def _entries(members: Sequence[Member], now: datetime, content: Callable[[Member], Content]) -> Iterator[MemberFile]:
+def _entries(members: Sequence[Member], now: datetime, content: Callable[[Member], SizedBytes]) -> Iterator[MemberFile]:
     end = 0
     for number, member in enumerate(members, start=1):
         end += HEADER + len(member.name.encode()) + member.size

@@ -225,9 +225,9 @@ class Evidence:
 
 
 def evidence_against(
-    study: Study, asked: Set[str], arrivals: Arrivals, ended: MoveResult, foreign: int = 0
+    study: Study, job_studies: Set[str], arrivals: Arrivals, ended: MoveResult, foreign: int = 0
 ) -> Evidence:
-    """What the C-MOVE of a study says of its list (PS3.4 C.4.2.1.6); `asked` are the UIDs of all studies of the job.
+    """What the C-MOVE of a study says of its list (PS3.4 C.4.2.1.6); `job_studies` are the UIDs of all of the job.
 
     A further copy explains a sub-operation. An instance of a study that nobody asked for explains one that was
     completed, and none that failed: a stranger may have sent it. So many `foreign` ones came beside the arrivals.
@@ -240,7 +240,7 @@ def evidence_against(
     }
     known = came.keys() | study.instances.keys()
     explained = len(known) + sum(len(copies) - 1 for copies in came.values())
-    foreign += sum(len(copies) for (study_uid, _), copies in arrivals.items() if study_uid not in asked)
+    foreign += sum(len(copies) for (study_uid, _), copies in arrivals.items() if study_uid not in job_studies)
     sent = ended.completed + ended.warning
     explained += min(foreign, max(0, sent - explained))
     return Evidence(frozenset(unlisted), max(0, ended.counted - explained, len(ended.failed_uids - known)))

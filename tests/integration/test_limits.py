@@ -1,6 +1,7 @@
 """What the host or the configuration does not allow: receivers, disk, size, files that genisoimage leaves out."""
 
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -142,6 +143,7 @@ def test_a_viewer_file_that_would_be_left_out_fails_the_disc(chosen: Format, sit
     error = refusal(Installation(site.config(media={"viewer_dir": str(viewer)})), errors.Internal, chosen)
     assert str(tmp_path) not in error.detail
     assert any("gone.exe" in note for note in error.__notes__)
+    assert re.fullmatch(r".* This was job [0-9a-f-]{36}\.", error.detail)  # once, as the ledger and an answer have it
 
 
 @pytest.fixture

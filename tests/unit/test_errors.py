@@ -68,3 +68,12 @@ def test_one_failure_may_have_a_text_of_its_own() -> None:
     assert str(raised) == "CD Publisher unreachable: It is off."
     assert raised.fields == {"destination": "cd"}
     assert errors.DestinationUnreachable("It is off.").error == "destination unreachable"
+
+
+def test_an_error_with_another_detail_is_the_same_in_all_else() -> None:
+    error = errors.DestinationUnreachable("It is away.", error="CD Publisher unreachable", tried=2)
+    error.add_note("of the host")
+    told = error.with_detail("It is away. Ask later.")
+    assert (type(told), told.error, told.detail) == (type(error), error.error, "It is away. Ask later.")
+    assert (told.fields, told.__notes__) == ({"tried": 2}, ["of the host"])
+    assert error.detail == "It is away."
