@@ -31,7 +31,7 @@ class MkisoError(Exception):
         """The same error of the same place, with other words of what happened."""
         return type(self)(detail, error=self.error, **self.fields).with_traceback(self.__traceback__)
 
-    def told(self, job_id: str | None) -> dict[str, Any]:
+    def answer_fields(self, job_id: str | None) -> dict[str, Any]:
         """The fields of an answer."""
         return {"error": self.error, "code": self.code, "detail": self.detail, "job_id": job_id, **self.fields}
 
