@@ -34,8 +34,8 @@ class MkisoError(Exception):
             other.add_note(note)
         return other
 
-    def answer(self, job_id: str | None) -> dict[str, Any]:
-        """The fields of the answer that a caller gets."""
+    def answer_fields(self, job_id: str | None) -> dict[str, Any]:
+        """The fields of an answer."""
         return {"error": self.error, "code": self.code, "detail": self.detail, "job_id": job_id, **self.fields}
 
 

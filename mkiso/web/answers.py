@@ -125,7 +125,7 @@ def see_other(endpoint: str, **values: Any) -> Response:
 
 
 def error_answer(raised: MkisoError) -> Response:
-    fields = raised.answer(g.get("job_id"))
+    fields = raised.answer_fields(g.get("job_id"))
     body = render_template("error.html", **fields, fields=raised.fields) if prefers_page() else jsonify(fields)
     response = make_response(body, HTTPStatus.OK if _is_framed() else raised.http_status)
     if isinstance(raised, Busy | Stopping):

@@ -175,7 +175,7 @@ class Worker(gthread.ThreadWorker):
             status = HTTPStatus(answer.http_status)
             log_once(log, "request failed", exc, path=getattr(req, "path", None))
         with suppress(OSError):
-            client.sendall(_raw_answer(status, json.dumps(answer.answer(None))))
+            client.sendall(_raw_answer(status, json.dumps(answer.answer_fields(None))))
 
 
 def _raw_answer(status: HTTPStatus, body: str) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -92,6 +93,21 @@ def test_a_second_service_at_an_address_ends_at_once_and_leaves_the_first_alone(
         assert (second.returncode, b"mkiso: already running: " in second.stderr) == (2, True), second.stderr
         assert answers(bind)
         assert first.poll() is None
+
+
+def test_a_service_that_answers_nobody_just_now_is_known_all_the_same(
+    start: Callable[[], Any], configured: Path
+) -> None:
+    with start() as first:
+        processes = [psutil.Process(first.pid), *psutil.Process(first.pid).children()]
+        for one in processes:
+            one.suspend()
+        try:
+            second = mkiso("serve", "--config", configured)
+        finally:
+            for one in processes:
+                one.resume()
+        assert (second.returncode, b"mkiso: already running: " in second.stderr) == (2, True), second.stderr
 
 
 def test_of_several_that_start_at_once_one_serves(configured: Path, bind: str) -> None:
