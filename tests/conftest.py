@@ -19,13 +19,16 @@ LOOKED_AT: dict[Path, list[int]] = {}
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
+def nothing_left_behind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fails a test that leaves a child process, a job directory, an unfinished row, or touched the host's places.
 
     The services that a module's tests share are looked at after each of them, too. What a test has left is ended and
     removed, so that no other test fails for it. A test's own directory is there until it was looked at, and then goes.
     """
-    base, before, children, places = tmp_path.parent, _processes(), _children(), _modified()
+    if "tmp_path" in request.fixturenames:
+        request.getfixturevalue("tmp_path")
+    base = tmp_path_factory.getbasetemp()
+    before, children, places = _processes(), _children(), _modified()
     yield
     left, directories = _children() - children, list(base.glob("*/work/dicomdir_*"))
 
@@ -58,6 +61,10 @@ def _processes() -> set[int]:
 
 def _children() -> set[int]:
     """Of each thread (proc(5)): psutil would look at every process."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return set()
     return {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
 
 

@@ -18,6 +18,7 @@ from mkiso.errors import DiscTooLarge
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from tests.integration.conftest import Site
+from tests.support.allowance import require_files_of
 from tests.support.service import Service, file_name, instances_of, instances_on, mkiso, read_disc
 from tests.support.testpacs import RunningPacs
 
@@ -139,6 +140,7 @@ def test_a_zip_of_70000_files_opens_in(reader: str, many: Path) -> None:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A small file, one of 4 GiB, and a small one behind it; all sparse."""
+    require_files_of(5 * GIB)
     directory = tmp_path_factory.mktemp("large")
     (directory / "tree").mkdir()
     for name, size in (("1ST", 1000), ("4GIB", 4 * GIB), ("LAST", 1000)):
