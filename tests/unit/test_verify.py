@@ -14,7 +14,7 @@ from mkiso.dicom.records import FIRST, IN_USE, LAST, LOWER, NEXT, TYPE, Malforme
 from mkiso.verify import disc
 from mkiso.verify.archive import Unreadable, is_plain
 from mkiso.verify.directory import parse
-from mkiso.verify.disc import Findings, Page, as_json, as_lines, judged, read_page
+from mkiso.verify.disc import Findings, Page, judged, read_page
 from mkiso.verify.fileset import ABOVE, BRANCHES, KEYS, TIME, is_day
 
 HTML = '<html xmlns="http://www.w3.org/1999/xhtml"><body>%s</body></html>'
@@ -198,9 +198,3 @@ def faults(*texts: str, end: Exception | None = None) -> Findings:
 )
 def test_a_check_is_told_in_one_line(findings: Findings, expected: Check) -> None:
     assert judged("x", lambda: findings) == expected
-
-
-def test_checks_are_lines_or_data() -> None:
-    checks = [Check("a", True, "x"), Check("b", False, "y")]
-    assert as_lines(checks) == "ok    a: x\nFAIL  b: y"
-    assert '"ok": false,\n "checks"' in as_json("disc.iso", checks)
