@@ -1,8 +1,13 @@
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from mkiso.commands.jobs import COLUMNS, details, requester, table
+from mkiso.checks import Check
+from mkiso.commands import jobs as module
+from mkiso.commands.jobs import COLUMNS, details, requester, table, verify
 
 JOB: dict[str, Any] = {
     "id": "123e4567-e89b-12d3-a456-426614174000",
@@ -80,3 +85,13 @@ def test_the_requester_is_the_person(
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value)
     assert requester("iso") == f"{person}@mkiso-iso"
+
+
+def test_checks_are_lines_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "set_up", lambda _level: None)
+    monkeypatch.setattr(module, "checks_of", lambda _file: [Check("a", True, "x"), Check("b", False, "y\33[1m")])
+    lines = CliRunner().invoke(verify, [str(tmp_path)])
+    assert (lines.exit_code, lines.output) == (1, "ok    a: x\nFAIL  b: y\\x1b[1m\n")
+    data = CliRunner().invoke(verify, [str(tmp_path), "--json"])
+    assert (data.exit_code, '"ok": false,\n "checks"' in data.output) == (1, True)
+    assert [one["name"] for one in json.loads(data.output)["checks"]] == ["a", "b"]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pycdlib import PyCdlib
 
 from mkiso.checks import Check
-from mkiso.commands.jobs import check_line
 from mkiso.dicom.records import FIRST, IN_USE, LAST, LOWER, NEXT, TYPE, Record, element, written
 from mkiso.verify.dicomdir import ABOVE, BRANCHES, KEYS, TIME, read_dicomdir
 from mkiso.verify.disc import Page, read_page, read_readme
@@ -201,8 +200,3 @@ def faults(*texts: str, end: Exception | None = None) -> Findings:
 )
 def test_a_check_is_told_in_one_line(findings: Findings, expected: Check) -> None:
     assert judged("x", lambda _: findings, None) == expected
-
-
-def test_a_check_is_a_line() -> None:
-    checks = [Check("a", True, "x"), Check("b", False, "y")]
-    assert [check_line(one) for one in checks] == ["ok    a: x", "FAIL  b: y"]
