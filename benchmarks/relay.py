@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Order, relay
+from mkiso.waiting import Cancellation
 from tests.support.archive import running_archive
 from tests.support.ports import free_ports
 from tests.support.service import settings

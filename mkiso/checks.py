@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mkiso.clock import Stopwatch
 from mkiso.config import Config, Media, Tls
 from mkiso.dcmtk.association import Peer, attempts, echo
 from mkiso.dcmtk.programs import Program, dcmtk_programs, other_programs
@@ -19,6 +18,7 @@ from mkiso.disc.layout import unusable
 from mkiso.errors import DiskFull, MkisoError
 from mkiso.ledger.ledger import Ledger
 from mkiso.process import run
+from mkiso.waiting import Stopwatch
 from mkiso.workspace import (
     ensure_work_dir,
     existing_part,

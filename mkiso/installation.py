@@ -15,16 +15,15 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from mkiso.checks import Readiness, pacs_answers
-from mkiso.clock import Cancellation
 from mkiso.config import Config, Storage
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
-from mkiso.exhaustion import lack
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import Writer
 from mkiso.patients import patient_source
 from mkiso.retrieve.receiver import taken
 from mkiso.retrieve.studies import Study, find_studies, studies_of, with_instances, with_modalities
+from mkiso.waiting import Cancellation, lack
 from mkiso.workspace import Workspace, identity, job_directory, living_jobs, require_space, sweep
 
 T = TypeVar("T")

@@ -8,15 +8,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mkiso.clock import LEFT, Cancellation
 from mkiso.config import LayoutName
 from mkiso.dcmtk.findscu import Finder
 from mkiso.dicom.datasets import disc_file_name, display_name, single_file_name
 from mkiso.dicom.instances import Instance
 from mkiso.disc.layout import LAYOUTS, Setting, unusable
-from mkiso.disc.product import Format, Product, mastering, medium, require_small_files
+from mkiso.disc.product import Format, Product, mastering, medium, require_small_files, zipping
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
-from mkiso.disc.zip import zipping
 from mkiso.errors import Cancelled, NotConfigured
 from mkiso.installation import Installation
 from mkiso.ledger.record import JobRecord
@@ -25,6 +23,7 @@ from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.receiver import RunningReceiver, Strangers, receiver_slot, started_receiver
 from mkiso.retrieve.retrieval import LookUp, Retrieval
 from mkiso.retrieve.studies import Study, find_studies, require_instances, require_one_patient, with_instances
+from mkiso.waiting import LEFT, Cancellation
 from mkiso.workspace import Workspace, claimed, job_directory, require_space
 
 ON_DISC, IN_PART = "on disc", "broken off"  # what became of a disc's instances

@@ -21,10 +21,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from mkiso.clock import Stopwatch
 from mkiso.config import Api, Patients, Sql
 from mkiso.errors import AccessionNotFound, ConfigurationError, PatientApiUnavailable, PatientDbUnavailable
-from mkiso.exhaustion import start
+from mkiso.waiting import Stopwatch, start
 
 LARGEST_ANSWER = 1 << 20
 SLICE = 0.05

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from mkiso.clock import Stopwatch
 from mkiso.errors import Internal
-from mkiso.exhaustion import awaited
+from mkiso.waiting import Stopwatch, awaited
 
 ENVIRONMENT = {"TCP_NODELAY": "1", "LC_ALL": "C", "HOME": "/nonexistent"}
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "DCMDICTPATH", "TMPDIR", "TZ")

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mkiso.clock import Cancellation, Stopwatch
 from mkiso.config import Destination, Retrieve
 from mkiso.dcmtk import sending
 from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts, busy_text, echo, error_text
@@ -23,6 +22,7 @@ from mkiso.dcmtk.sending import Context, DcmsendProgress, Outcome, StoreProgress
 from mkiso.dicom.instances import Instance
 from mkiso.errors import Cancelled, DestinationUnreachable, MkisoError, RelayFailed
 from mkiso.process import Child, GrowingLog, Limits, read_log, spawned
+from mkiso.waiting import Cancellation, Stopwatch
 from mkiso.workspace import Workspace
 
 POLL = 0.02

@@ -24,9 +24,9 @@ from tempfile import NamedTemporaryFile
 
 import psutil
 
-from mkiso.clock import Stopwatch
 from mkiso.errors import ConfigurationError, DiskFull, Internal
 from mkiso.process import OWNER, remove_tree
+from mkiso.waiting import Stopwatch
 
 PREFIX = "dicomdir_"
 CLAIM = ".job_"

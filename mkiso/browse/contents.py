@@ -13,8 +13,7 @@ from itertools import count, groupby, islice
 from pathlib import Path
 
 from mkiso.browse.choice import Header, Kind, Wanted, choose
-from mkiso.browse.pictures import nothing, pictures
-from mkiso.browse.reports import document, report
+from mkiso.browse.pictures import document, nothing, pictures, report
 from mkiso.browse.shown import (
     WEB,
     Bench,
@@ -33,8 +32,8 @@ from mkiso.dcmtk.converters import Converter, TooLarge
 from mkiso.dicom.datasets import page_name
 from mkiso.dicom.instances import Instance
 from mkiso.errors import Busy, Internal
-from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout
+from mkiso.waiting import pool_of
 from mkiso.workspace import means_full_disk, require_room
 
 KEYWORDS = (

@@ -24,7 +24,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import mkiso
-from mkiso.browse.reports import NOT_XML
+from mkiso.browse.pictures import NOT_XML
 from mkiso.browse.shown import (
     WEB,
     About,

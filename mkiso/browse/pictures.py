@@ -1,29 +1,45 @@
-"""Pictures of an instance's frames, properly windowed, small enough for a page.
+"""What programs make of an instance for a browser: pictures of its frames, a report as XHTML, a PDF and its pages.
 
-What programs can make of its pixels is known by how these are encoded (PS3.5 A), and how large they are decoded.
+Pictures are properly windowed, and small enough for a page. What can be made of an instance's pixels is known by how
+they are encoded (PS3.5 A), and how large they are decoded.
+
+A report's page comes from a stranger and is made harmless: elements of a whitelist, none with attributes, in
+well-formed XHTML. What is no such element is dropped, and its text stays, a script's and a comment's too: as text.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
+from html import escape
+from html.parser import HTMLParser
 from pathlib import Path
 
 from pydicom import uid
+from pydicom.uid import UID
 
 from mkiso.browse.choice import Header, Wanted
-from mkiso.browse.shown import Bench, Nothing, Picture, Why, require_small
+from mkiso.browse.shown import Bench, Document, Late, Nothing, Picture, ShownReport, Why, require_small
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import (
     COLOUR,
     OWN_WINDOW,
     STORED_TABLE,
     STORED_WINDOW,
+    Reading,
     TooLarge,
     View,
+    jpeg_size,
+    make_document,
     make_picture,
+    make_report,
     scaled_to,
+    write_in_utf8,
 )
 from mkiso.dicom.instances import Instance
+from mkiso.errors import Internal
+from mkiso.process import ToolTimeout
 from mkiso.workspace import require_room
 
 SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
@@ -51,6 +67,31 @@ WINDOWS = ("WindowCenter", "WindowWidth", "VOILUTSequence")
 NARROWEST = 1  # PS3.3 C.11.2.1.2.1; dcmj2pnm makes a grey picture of another one
 KEYWORDS = (*SIZES, *SHAPES, *WINDOWS, "PhotometricInterpretation")
 DECODED_BY_DCMTK = RAW | JPEG | {uid.RLELossless, uid.DeflatedExplicitVRLittleEndian}
+BODY, FOOTER = "<body>", '<hr />\n<div class="footnote">'  # as dsr2html writes them
+HEADINGS = {"h1": "h2", "h2": "h3", "h3": "h4", "h4": "h4", "h5": "h4", "h6": "h4"}
+VOID = frozenset({"br", "hr"})
+KEPT = frozenset(
+    "b blockquote dd div dl dt em i li ol p pre strong sub sup table tbody td th thead tr u ul".split()  # noqa: SIM905
+)
+ELEMENTS = VOID | KEPT | frozenset(HEADINGS.values())
+SUPERSCRIPT = ("class", "super")
+# Elsewhere these would end what the page around them has begun (HTML 13.2.6.4).
+PARENTS = {
+    "dd": {"dl"},
+    "dt": {"dl"},
+    "li": {"ol", "ul"},
+    "tbody": {"table"},
+    "td": {"tr"},
+    "th": {"tr"},
+    "thead": {"table"},
+    "tr": {"table", "tbody", "thead"},
+}
+DEEPEST = 100
+MANY = 10_000
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 2.2
+# In bytes, inflated. A document is on the disc twice.
+LARGEST_REPORT, LARGEST_DOCUMENT = 1 << 24, 1 << 28
+CONCEPT = "ConceptNameCodeSequence"
 
 
 def frame_bytes(header: Header) -> int:
@@ -134,3 +175,136 @@ def _scale(header: Header) -> tuple[str, ...]:
     shapes = (header.pair(keyword) for keyword in SHAPES)
     down, across = next((shape for shape in shapes if shape and min(shape) > 0), (1.0, 1.0))
     return scaled_to(width=SIDE) if columns * across >= rows * down else scaled_to(height=SIDE)
+
+
+def harmless(page: str) -> str:
+    """What the body of dsr2html's page says, without its footer, as XHTML that stands within another body."""
+    _, body, content = page.partition(BODY)
+    content = content if body else page
+    rewriter = _Rewriter()
+    rewriter.feed(content.rpartition(FOOTER)[0] or content)
+    rewriter.close()
+    return rewriter.finished()
+
+
+class _Rewriter(HTMLParser):
+    def set_cdata_mode(self, *_elem: object, **_ways: object) -> None:
+        """A script is markup as everything else: it swallows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._open: list[tuple[str, str]] = []  # an element as the page names it, and what it became, if anything
+        self._written: list[str] = []
+        self._pieces: list[str] = []  # what was written last: each takes 50 bytes more than it has
+
+    def finished(self) -> str:
+        self._close(0)
+        return "".join((*self._written, *self._pieces)).strip()
+
+    def _write(self, piece: str) -> None:
+        self._pieces.append(piece)
+        if len(self._pieces) >= MANY:
+            self._written.append("".join(self._pieces))
+            self._pieces.clear()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        name = "sup" if tag == "span" and SUPERSCRIPT in attrs else HEADINGS.get(tag, tag)
+        if name in VOID:
+            self._write(f"<{name} />")
+        elif (name in KEPT or tag in HEADINGS or tag == "span") and len(self._open) < DEEPEST:
+            name = name if self._may_stand_here(name) else ""
+            self._open.append((tag, name))
+            self._write(name and f"<{name}>")
+
+    def handle_endtag(self, tag: str) -> None:
+        for at in reversed(range(len(self._open))):
+            if self._open[at][0] == tag:
+                self._close(at)
+                return
+
+    def handle_data(self, data: str) -> None:
+        self._write(escape(NOT_XML.sub(" ", data), quote=False))
+
+    handle_comment = handle_pi = unknown_decl = handle_data
+
+    def handle_decl(self, decl: str) -> None:
+        self.handle_data(decl)
+
+    def _may_stand_here(self, name: str) -> bool:
+        inside = next((became for _, became in reversed(self._open) if became), "")
+        return name in ELEMENTS and inside in PARENTS.get(name, {inside})
+
+    def _close(self, at: int) -> None:
+        for _, name in reversed(self._open[at:]):
+            self._write(name and f"</{name}>")
+        del self._open[at:]
+
+
+def report(bench: Bench, instance: Instance) -> ShownReport | None:
+    """A structured report (PS3.3 C.17), None where it cannot be read.
+
+    Raises TooLarge where it would take too much; Late and ToolTimeout where it takes too long; Internal, Busy.
+    """
+    require_small(instance, LARGEST_REPORT)
+    page, encoded = bench.path(instance, "htm"), bench.path(instance, "dcm")
+    try:
+        for file, reading in _readings(bench, instance.path, encoded):
+            if (text := make_report(bench.converter, file, page, reading)) is not None:
+                body = harmless(text)
+                bench.reports.take(body)
+                return ShownReport(instance.instance_number, title(instance), body, reading is Reading.STRICT)
+        return None
+    finally:
+        page.unlink(missing_ok=True)
+        encoded.unlink(missing_ok=True)
+
+
+def document(bench: Bench, instance: Instance, file: str, *pictures: str) -> Iterator[Document | Picture | Nothing]:
+    """An encapsulated PDF (PS3.3 A.45.1) in the file of this name, and its first pages; why not, where there is none.
+
+    Whatever a page's picture fails of, it costs no more than the pictures. Raises as `report`.
+    """
+    require_small(instance, LARGEST_DOCUMENT)
+    if not make_document(bench.converter, instance.path, bench.web / file):
+        yield nothing(instance, Why.BROKEN)
+        return
+    yield Document(file, instance.instance_number, title(instance))
+    if pictures:
+        try:
+            made = list(_pages(bench, instance, bench.web / file, pictures))
+        except (Internal, Late, ToolTimeout, TooLarge):
+            made = []
+        yield from made
+        if not made:
+            require_room(bench.room)
+            yield nothing(instance, Why.PAGES)
+
+
+def _pages(bench: Bench, instance: Instance, document: Path, pictures: Sequence[str]) -> Iterator[Picture]:
+    program, root = converters.pdftoppm_installed(), bench.path(instance, "page")
+    if program is None:
+        return
+    try:
+        pages = converters.make_pages(bench.converter, program, document, root, len(pictures))
+        for number, (page, file) in enumerate(zip(pages, pictures, strict=False), 1):
+            if size := jpeg_size(page.read_bytes()):
+                os.rename(page, bench.web / file)
+                yield Picture(file, *size, instance.instance_number, number, len(pages), is_page=True)
+    finally:
+        for page in root.parent.glob(f"{root.name}-*"):
+            page.unlink()
+
+
+def title(instance: Instance) -> str:
+    """What it calls itself, or else the name of its SOP class."""
+    header = Header(instance.path, ["DocumentTitle", CONCEPT])
+    kind = UID(instance.sop_class_uid).name.removesuffix(" Storage")
+    return header.text("DocumentTitle") or header.meaning(CONCEPT) or kind
+
+
+def _readings(bench: Bench, instance: Path, encoded: Path) -> Iterator[tuple[Path, Reading]]:
+    """The ways to read a report, the best one first: DCMTK knows not every character set."""
+    yield instance, Reading.STRICT
+    again = [encoded] if write_in_utf8(bench.converter, instance, encoded) else []
+    yield from ((file, Reading.STRICT) for file in again)
+    yield from ((file, reading) for reading in (Reading.TOLERANT, Reading.SKIPPING) for file in (*again, instance))

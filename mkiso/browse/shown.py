@@ -14,9 +14,9 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from mkiso.clock import Stopwatch
 from mkiso.dcmtk.converters import LIMIT, Converter, TooLarge
 from mkiso.dicom.instances import Instance, inflates_to
+from mkiso.waiting import Stopwatch
 
 WEB = "ihe_pdi"  # in lower case, as the links to it are: on ISO 9660 the name is in capitals all the same
 Checkpoint = Callable[[], None]

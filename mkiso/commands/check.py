@@ -1,24 +1,35 @@
-"""Is everything there that a disc needs? One line for each thing that must be."""
+"""`mkiso check`: is everything there that a disc needs? One line for each thing that must be.
+
+With `--accession` a disc of one series is made, step by step, and handed to nobody.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
 from mkiso.addresses import advice, bind_error
 from mkiso.checks import Check, Wrong, checked, directories, ledger_answers, logo, peer_answers, readable, tools
+from mkiso.commands.jobs import requester
 from mkiso.config import Config, Receiver, Tls
+from mkiso.dcmtk.findscu import Finder
 from mkiso.dcmtk.storescp import faults, periods, too_open
+from mkiso.dicom.datasets import display_name
+from mkiso.dicom.instances import Instance
 from mkiso.disc.layout import unusable
-from mkiso.disc.product import image_size
+from mkiso.disc.product import image_size, medium
 from mkiso.errors import AccessionNotFound
-from mkiso.installation import archive_of, ledger_of
+from mkiso.installation import Installation, archive_of, ledger_of
+from mkiso.job import Job, Order, running_job
+from mkiso.ledger.record import Unrecorded
 from mkiso.patients import patient_source
 from mkiso.relay import peer_of
 from mkiso.retrieve.receiver import slot_is_taken
-from mkiso.workspace import ownership
+from mkiso.retrieve.studies import Study, find_studies, of_one_series, require_one_patient, with_instances
+from mkiso.waiting import Cancellation, Stopwatch
+from mkiso.workspace import PREFIX, ownership
 
 NOBODYS = "MKISO.CHECK"
 
@@ -87,3 +98,100 @@ def _tls(tls: Tls) -> str:
     if wrong := [f"{key} {files[key]} {why}" for found in (faults(tls), too_open(tls)) for key, why in found.items()]:
         raise Wrong("; ".join(wrong))
     return ", ".join(f"{key} {files[key]} until {life.end:%Y-%m-%d}" for key, life in periods(tls).items())
+
+
+def trial(config: Config, accession: str) -> Iterator[Check]:
+    """A check for each step of the trial; what fails keeps none from being told."""
+    with ExitStack() as held:
+        steps = _Steps(config, accession, held)
+        for name in ("begin", "patient_source", "query", "lists", "move", "disc"):
+            yield checked(f"trial {name.replace('_', ' ')}", getattr(steps, name))
+    yield checked("trial end", steps.end)
+
+
+class _Steps:
+    """The steps of a job, what each found, and what it gives the next; each raises what a job would end with.
+
+    There is a job's directory, and no row in the ledger, for that tells what left the house.
+    """
+
+    def __init__(self, config: Config, accession: str, held: ExitStack) -> None:
+        self._config, self._held = config, held
+        self._order = Order((accession,), requester("check"), config.media.layout)
+        self._job: Job | None = None
+        self._studies: list[Study] = []
+        self._instances: list[Instance] = []
+
+    def begin(self) -> str:
+        installation, cancellation = Installation(self._config), Cancellation()
+        record = Unrecorded(installation.writer, self._order.job_id, cancellation)
+        self._job = self._held.enter_context(running_job(installation, self._order, cancellation, record))
+        return f"accession number {self._order.accessions[0]}"
+
+    def patient_source(self) -> str:
+        job = self._begun()
+        name = job.installation.patients.name_of(self._order.accessions[0], job.cancellation.checkpoint)
+        return "the PACS's own answer" if name is None else f"the patient is {display_name(name) or 'without a name'}"
+
+    def query(self) -> str:
+        """Every study of the accession number with its instances: of one patient, where a disc must be."""
+        finder = self._begun().finder()
+        studies = find_studies(finder, self._order.accessions)
+        if not self._config.patients.allow_mixed:
+            require_one_patient(studies)
+        self._studies = [with_instances(finder, study) for study in studies]
+        series = {one for study in self._studies for one in study.instances.values()}
+        instances = sum(len(study.instances) for study in self._studies)
+        who = display_name(self._studies[0].patient_name) or "without a name"
+        return f"studies: {len(self._studies)}, series: {len(series)}, instances: {instances}, of {who}"
+
+    def lists(self) -> str:
+        """An archive that cuts its lists costs each larger study a second look, or its disc."""
+        finder = self._begun().finder()
+        by_series = [with_instances(finder, study, by_series=True) for study in self._found()]
+        if unlisted := sum(len(one.instances.keys() - finder.instances(one.study_uid).keys()) for one in by_series):
+            raise Wrong(
+                f"series by series the PACS lists {unlisted} instances more than at once: its lists are cut. Have the"
+                " limit on the answers to one C-FIND raised or taken away in the PACS."
+            )
+        counted = sum(study.counted or 0 for study in self._studies)
+        listed = sum(len(study.instances) for study in self._studies)
+        more = f"; the PACS itself counts {counted}, and may hide some" if counted > listed else ""
+        return f"at once as many instances as series by series: {listed}{more}"
+
+    def move(self) -> str:
+        """The largest series of the first study that has any, retrieved and proven: where lists are cut, it shows."""
+        holding = [study for study in self._found() if study.instances] or self._studies
+        moving = Stopwatch()
+        self._instances = self._begun().retrieve(holding[:1], _largest_series)
+        return f"the largest series came whole in {moving.seconds():.1f} s, instances: {len(self._instances)}"
+
+    def disc(self) -> str:
+        """The disc of that series: its size is told, and its first bytes go nowhere."""
+        if not self._instances:
+            raise Wrong("not tried, for no series came")
+        job = self._begun()
+        size = self._held.enter_context(job.master(job.decompress(self._instances))).size
+        fits = f"for a {medium(size)}" if medium(size) else "more than any disc holds"
+        return f"{size} bytes ({readable(size)}) with that series and the layout {self._order.layout}, {fits}"
+
+    def end(self) -> str:
+        """To be asked when the trial is over."""
+        if list(self._config.storage.work_dir.glob(f"{PREFIX}{self._order.job_id}")):
+            raise Wrong(f"its directory is left in {self._config.storage.work_dir}. Run mkiso sweep.")
+        return "nothing was handed out, nothing is left"
+
+    def _found(self) -> list[Study]:
+        if not self._studies:
+            raise Wrong("not tried, for the query found nothing")
+        return self._studies
+
+    def _begun(self) -> Job:
+        if self._job is None:
+            raise Wrong("not tried, for the trial could not begin")
+        return self._job
+
+
+def _largest_series(finder: Finder, study: Study, by_series: bool = False) -> Study:
+    """The study, with the instances of the series that was chosen before, or else of the largest."""
+    return of_one_series(with_instances(finder, study, by_series), study.series_uid)

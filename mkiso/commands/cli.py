@@ -22,8 +22,7 @@ import click
 
 from mkiso import __version__
 from mkiso.accession import parse_one
-from mkiso.clock import Cancellation
-from mkiso.commands.check import checks
+from mkiso.commands.check import checks, trial
 from mkiso.commands.jobs import (
     accessions_of,
     check_line,
@@ -35,13 +34,13 @@ from mkiso.commands.jobs import (
     shown_progress,
     verify,
 )
-from mkiso.commands.trial import trial
 from mkiso.disc.product import medium
 from mkiso.errors import Cancelled, ConfigurationError, MkisoError
 from mkiso.job import Order, make_disc
 from mkiso.job import relay as run_relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import set_up
+from mkiso.waiting import Cancellation
 
 INTERRUPTED = 130
 INTERRUPTION = "The command was interrupted."

@@ -27,12 +27,12 @@ from mkiso.accession import parse_list, parse_one
 from mkiso.checks import Check
 from mkiso.config import SYSTEM_FILE, Config, find_file, load
 from mkiso.errors import DiskFull, JobNotFound, LedgerUnavailable
-from mkiso.exhaustion import start
 from mkiso.installation import Installation
 from mkiso.ledger.ledger import STATES, Ledger
 from mkiso.log import printable, set_up
 from mkiso.verify.medium import UnreadableDisc
 from mkiso.verify.verify import verify as checks_of
+from mkiso.waiting import start
 
 config_option = click.option(
     "--config",

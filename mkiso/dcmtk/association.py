@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from mkiso.clock import Stopwatch
 from mkiso.errors import MkisoError, PacsRejected, PacsUnreachable
 from mkiso.process import ToolTimeout, run
+from mkiso.waiting import Stopwatch
 
 ECHOSCU = "echoscu"
 # echoscu, findscu, movescu and storescp know few attributes, and read no data sets: a small dictionary saves each 12 ms

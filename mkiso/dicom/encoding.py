@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from mkiso import __version__
-from mkiso.clock import Checkpoint
+from mkiso.waiting import Checkpoint
 
 KEPT = 1024  # bytes of a value that is kept; no UID and no Patient ID is longer
 AHEAD = KEPT + 16  # a window holds a header and such a value behind any place that is asked for

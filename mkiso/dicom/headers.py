@@ -29,7 +29,6 @@ from pydicom.tag import Tag
 from pydicom.valuerep import STR_VR
 from pydicom.values import convert_SQ
 
-from mkiso.clock import Checkpoint
 from mkiso.dicom import encoding
 from mkiso.dicom.encoding import (
     BEFORE_META,
@@ -57,6 +56,7 @@ from mkiso.dicom.encoding import (
     value,
 )
 from mkiso.dicom.walker import ASKING, DEEPEST, UNDEFINED, walk_meta
+from mkiso.waiting import Checkpoint
 
 READ = 1 << 22  # bytes; identity is at the beginning, behind a few private groups at most
 MOST_STEPS = 1 << 17  # a second; where all lengths are wrong, each sequence would be walked for each that is around it

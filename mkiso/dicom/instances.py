@@ -18,7 +18,6 @@ from pathlib import Path
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from mkiso.clock import Checkpoint, Stopwatch
 from mkiso.dicom import encoding
 from mkiso.dicom.datasets import decoded
 from mkiso.dicom.encoding import (
@@ -35,6 +34,7 @@ from mkiso.dicom.encoding import (
 )
 from mkiso.dicom.headers import READ, salvaged
 from mkiso.dicom.walker import Contradiction, walk_data_set, walk_meta
+from mkiso.waiting import Checkpoint, Stopwatch
 
 # What counts the file meta information behind it, as the receiver writes it.
 META_LENGTH = PREFIX + b"\x02\0\0\0UL\x04\0"

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import NamedTuple
 
-from mkiso.clock import Checkpoint
 from mkiso.dicom.encoding import (
     AHEAD,
     EXPLICIT_LITTLE,
@@ -25,6 +24,7 @@ from mkiso.dicom.encoding import (
     encoding_of,
     no_checkpoint,
 )
+from mkiso.waiting import Checkpoint
 
 DEEPEST = 64  # sequences in sequences; real data sets have fewer than 20
 MOST_SCANS = 16  # each may read all of the file again

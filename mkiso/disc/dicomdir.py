@@ -18,13 +18,12 @@ from pathlib import Path
 
 from pydicom.datadict import keyword_for_tag
 
-from mkiso.clock import Checkpoint
 from mkiso.dcmtk.dcmmkdir import NO_RECORD, Crashed, Indexer, index
 from mkiso.dicom.datasets import is_date
 from mkiso.dicom.encoding import INSTANCE_NUMBER, PATIENT_ID, SERIES_NUMBER
 from mkiso.dicom.headers import read_keys
 from mkiso.dicom.records import SYNTAX, Malformed, Record, flat, read, written
-from mkiso.exhaustion import pool_of
+from mkiso.waiting import Checkpoint, pool_of
 from mkiso.workspace import require_room
 
 NAME = "DICOMDIR"

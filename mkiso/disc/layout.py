@@ -27,14 +27,13 @@ from mkiso.browse.contents import show
 from mkiso.browse.pages import write_pages
 from mkiso.browse.readme import readme, readme_of_malformed
 from mkiso.browse.shown import About, Maker, NotIndexed, ShownPatient, Viewer
-from mkiso.clock import Checkpoint
 from mkiso.config import Config, LayoutName, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.dicom.instances import Instance
 from mkiso.disc.dicomdir import Dicomdir, make_dicomdir
 from mkiso.disc.product import Format, Graft
 from mkiso.errors import Cancelled
-from mkiso.exhaustion import pool_of
+from mkiso.waiting import Checkpoint, pool_of
 from mkiso.workspace import Workspace
 
 IMAGES, OTHER, README = "IMAGES", "OTHER", "README.TXT"

@@ -1,23 +1,35 @@
 """A disc as it is made, an ISO or a ZIP: as many bytes as were told, or an error; and the medium that it fits on.
 
 The ISO is genisoimage's (ECMA-119, Joliet, Rock Ridge). That ends with status 0 where it left an unreadable file out.
-With -quiet it says nothing unless something is wrong, so that any word of it is an error. The ZIP is of `zip`.
+With -quiet it says nothing unless something is wrong, so that any word of it is an error.
+
+The ZIP (PKWARE APPNOTE 6.3.10) is written while its files are read. Its members are stored as they are; size and CRC-32
+stand before each, not behind it, where readers that begin at the front cannot find the member's end without them.
 """
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import os
+import stat
+import zlib
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from errno import ELOOP
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from mkiso.clock import Checkpoint
+from stream_zip import NO_COMPRESSION_32, NO_COMPRESSION_64, MemberFile, stream_zip
+
 from mkiso.config import Media
 from mkiso.dicom.instances import Instance
 from mkiso.errors import DiscTooLarge, Internal
 from mkiso.process import Child, read_log, run, spawned
+from mkiso.waiting import Checkpoint
 
 Graft = tuple[str, Path]
 Format = Literal["iso", "zip"]
@@ -30,6 +42,13 @@ END_LIMIT = 60.0
 # A blank medium's bytes, of the smaller kind where there are two: CD-R of 80 minutes, with 75 sectors of 2048 bytes a
 # second (ECMA-394), DVD+R of 2,295,104 sectors, DVD-R DL of 4,171,712 and BD-R of 12,219,392.
 CAPACITIES = {"CD": 737_280_000, "DVD": 4_700_372_992, "DVD DL": 8_543_666_176, "BD": 25_025_314_816}
+# In the old fields the largest values mean that the true ones are in ZIP64's (4.4.1.4).
+LARGEST_OFFSET = (1 << 32) - 1
+MOST_MEMBERS = (1 << 16) - 1
+HEADER = 64  # a member's local header takes less, without its name
+FILE, DIRECTORY = stat.S_IFREG | 0o444, stat.S_IFDIR | 0o555
+# What a member's header tells, its size and CRC-32, and its bytes.
+SizedBytes = tuple[int, int, Iterable[bytes]]
 
 
 def medium(size: int) -> str | None:
@@ -161,3 +180,110 @@ def mastering(
 
 def _faulty(rc: int, complaints: str) -> Internal:
     return faulty(f"genisoimage ended with status {rc}: {complaints.strip()}")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file for the archive as it was found, or an empty directory."""
+
+    name: str
+    path: Path
+    mode: int
+    size: int = 0
+    changed_at: int = 0
+
+
+@contextmanager
+def zipping(media: Media, grafts: Sequence[Graft], checkpoint: Checkpoint) -> Iterator[Product]:
+    """The archive of the viewer's files and what a layout grafts; `checkpoint` is called while its files are read.
+
+    Raises DiscTooLarge above `media.max_size`, Internal where a file cannot be read, has changed since it was
+    found, or would lie where another does.
+    """
+    now = datetime.now()  # local, for so do unpackers take it
+    try:
+        members = found(with_viewer(media, grafts))
+        size = archive_size(members, now)
+    except (OSError, ValueError) as error:
+        raise faulty(f"{error} {error.args}") from error
+    require_max_size(size, media)
+    with closing(_archive(members, now, checkpoint)) as chunks:
+        yield Product(size, chunks)
+
+
+def found(grafts: Iterable[Graft]) -> list[Member]:
+    """The files of an archive, symbolic links followed, and its empty directories. Raises OSError."""
+    members = [member for name, path in grafts for member in _below(name, path)]
+    names = [member.name for member in members]
+    folders = {name[:end] for name in names for end, letter in enumerate(name) if letter == "/"}
+    if doubled := [name for name, count in Counter(names).items() if count > 1 or name in folders]:
+        raise FileExistsError(f"several files are to be at {doubled[0]}")
+    return members
+
+
+def _below(name: str, path: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Member]:
+    state = path.stat()
+    if stat.S_ISREG(state.st_mode):
+        if not os.access(path, os.R_OK):
+            raise PermissionError(f"{path} cannot be read")
+        yield Member(name, path, FILE, state.st_size, state.st_mtime_ns)
+        return
+    this = (state.st_dev, state.st_ino)
+    if this in above:
+        raise OSError(ELOOP, os.strerror(ELOOP), str(path))
+    entries = sorted(os.listdir(path))
+    if name and not entries:
+        yield Member(f"{name}/", path, DIRECTORY)
+    for entry in entries:
+        yield from _below(f"{name}/{entry}" if name else entry, path / entry, (*above, this))
+
+
+def archive_size(members: Sequence[Member], now: datetime) -> int:
+    """The exact number of bytes that the archive will have: by the library's own account, without the content."""
+    hollow = stream_zip(_entries(members, now, lambda _member: (0, 0, ())), CHUNK, extended_timestamps=False)
+    return sum(map(len, hollow)) + sum(member.size for member in members)
+
+
+def _archive(members: Sequence[Member], now: datetime, checkpoint: Checkpoint) -> Generator[bytes]:
+    """The archive's bytes; the library raises ValueErrors where a member is not what its header tells."""
+    at: Member | None = None
+
+    def content(member: Member) -> SizedBytes:
+        nonlocal at
+        at = member
+        return member.size, _crc(member, checkpoint), _chunks(member)
+
+    try:
+        yield from stream_zip(_entries(members, now, content), CHUNK, extended_timestamps=False)
+    except (OSError, ValueError) as error:
+        raise faulty(f"{at and at.path}: {error!r}") from error
+
+
+def _entries(members: Sequence[Member], now: datetime, content: Callable[[Member], SizedBytes]) -> Iterator[MemberFile]:
+    end = 0
+    for number, member in enumerate(members, start=1):
+        end += HEADER + len(member.name.encode()) + member.size
+        is_large = end >= LARGEST_OFFSET or number >= MOST_MEMBERS
+        size, crc, chunks = content(member)
+        kind = NO_COMPRESSION_64 if is_large else NO_COMPRESSION_32
+        yield member.name, now, member.mode, kind(size, crc), chunks
+
+
+def _crc(member: Member, checkpoint: Checkpoint) -> int:
+    crc = 0
+    for chunk in _chunks(member):
+        checkpoint()
+        crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def _chunks(member: Member) -> Iterator[bytes]:
+    """The bytes of a file that is still the one that was found; of a directory there are none."""
+    if member.mode == DIRECTORY:
+        return
+    with member.path.open("rb", buffering=0) as file:
+        state = os.fstat(file.fileno())
+        if (state.st_size, state.st_mtime_ns) != (member.size, member.changed_at):
+            raise ValueError("it has changed")
+        while chunk := file.read(CHUNK):
+            yield chunk

@@ -17,14 +17,13 @@ from pydicom.uid import UID
 
 from mkiso.browse.choice import Header
 from mkiso.browse.pictures import GDCM_DECODES, LOSSLESS, RAW, SIZES, pixel_bytes
-from mkiso.clock import Checkpoint
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import DECOMPRESSORS, MEMORY_FOR_ALL, Converter, TooLarge, decompress
 from mkiso.dicom.instances import Instance, inflates_to, read_whole
 from mkiso.disc.layout import Setting, viewer_bytes
 from mkiso.errors import Internal
-from mkiso.exhaustion import pool_of
 from mkiso.process import ToolTimeout
+from mkiso.waiting import Checkpoint, pool_of
 from mkiso.workspace import require_room
 
 Decompressor = Callable[[Converter, str, Path, Path], bool]

@@ -21,8 +21,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from mkiso.errors import Busy, ConfigurationError, DiskFull, LedgerUnavailable, MkisoError
-from mkiso.exhaustion import start
 from mkiso.ledger.schema import OtherVersion, Schema, version
+from mkiso.waiting import start
 from mkiso.workspace import is_full
 
 # SQLite says the same of a statement that it cannot compile, and of a ledger whose tables are gone.

@@ -11,12 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from mkiso.clock import STOPPED
 from mkiso.errors import Cancelled, Internal, JobExists, JobNotFound
 from mkiso.ledger.database import Database
 from mkiso.ledger.history import History
 from mkiso.ledger.schema import PUBLIC, UNFINISHED, fitting, instances, job_accessions, jobs, ledger_time
 from mkiso.ledger.totals import Retention, Totals, change, read_totals
+from mkiso.waiting import STOPPED
 
 STATES = (*UNFINISHED, "done", "failed", "cancelled")
 # A running job's row is written every BEAT seconds; a row on which nobody wrote for SILENT seconds has no process.

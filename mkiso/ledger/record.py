@@ -17,12 +17,11 @@ from typing import Any, Self
 
 from sqlalchemy.exc import DBAPIError
 
-from mkiso.clock import LEFT, STOPPED, Cancellation
 from mkiso.errors import Cancelled, ConfigurationError, DiskFull, Internal, MkisoError
-from mkiso.exhaustion import exhausted, lack, start
 from mkiso.ledger.database import LIMIT
 from mkiso.ledger.ledger import BEAT, Ledger, now
 from mkiso.log import log_once
+from mkiso.waiting import LEFT, STOPPED, Cancellation, exhausted, lack, start
 from mkiso.workspace import means_full_disk
 
 TICK = 0.25

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mkiso.clock import Checkpoint, Stopwatch
 from mkiso.dcmtk.movescu import MoveResult
 from mkiso.dcmtk.storescp import Transfers, file_number, out_of_space, why_cut
 from mkiso.dicom.instances import (
@@ -32,6 +31,7 @@ from mkiso.dicom.instances import (
 )
 from mkiso.errors import ConflictingInstances, WrongPatient
 from mkiso.retrieve.studies import Study, keys_of, require_one_patient
+from mkiso.waiting import Checkpoint, Stopwatch
 from mkiso.workspace import is_full
 
 NAMED = 5

@@ -22,7 +22,6 @@ from pathlib import Path
 import psutil
 
 from mkiso.addresses import bind_error
-from mkiso.clock import Checkpoint, Stopwatch
 from mkiso.config import Config, Receiver, Retrieve, Tools
 from mkiso.dcmtk.association import SMALL_DICTIONARY, error_text
 from mkiso.dcmtk.storescp import (
@@ -38,6 +37,7 @@ from mkiso.dcmtk.storescp import (
 from mkiso.errors import Busy, ReceiverUnavailable
 from mkiso.process import Child, read_log, spawned
 from mkiso.retrieve.inbox import Inbox
+from mkiso.waiting import Checkpoint, Stopwatch
 from mkiso.workspace import Workspace, free_space, held
 
 PATIENCE = 0.02

@@ -14,7 +14,6 @@ from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Any
 
-from mkiso.clock import Cancellation, Stopwatch
 from mkiso.config import Config
 from mkiso.dcmtk.association import SMALL_DICTIONARY, Peer, attempts
 from mkiso.dcmtk.findscu import Finder
@@ -27,6 +26,7 @@ from mkiso.process import Child, read_log, spawned
 from mkiso.retrieve.inbox import Evidence, evidence_against, require_agreement, require_patient
 from mkiso.retrieve.receiver import Strangers
 from mkiso.retrieve.studies import Study, keys_of, with_all_patients
+from mkiso.waiting import Cancellation, Stopwatch
 from mkiso.workspace import Workspace, require_space
 
 POLL = 0.02

@@ -31,9 +31,9 @@ from gunicorn.workers import base, gthread, workertmp
 
 from mkiso.config import Config
 from mkiso.errors import BadRequest, Busy, MkisoError
-from mkiso.exhaustion import lack, pool_of
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
+from mkiso.waiting import lack, pool_of
 from mkiso.web import create_app
 from mkiso.web.answers import error_answer
 from mkiso.web.following import is_poll

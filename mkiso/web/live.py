@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from mkiso.clock import LEFT, Cancellation
 from mkiso.errors import Busy, JobExists, Stopping
-from mkiso.exhaustion import start
+from mkiso.waiting import LEFT, Cancellation, start
 
 TICK = 0.25
 THREADS_KEPT_FREE = 4  # of each worker, for what is no job

@@ -22,9 +22,9 @@ from mkiso.config import LayoutName
 from mkiso.dicom.datasets import display_name
 from mkiso.disc.product import Format
 from mkiso.errors import Cancelled
-from mkiso.exhaustion import start
 from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.log import log_once
+from mkiso.waiting import start
 from mkiso.web.answers import (
     FRAME,
     accession_list,

@@ -23,9 +23,9 @@ from mkiso.checks import files
 from mkiso.config import Config, Server
 from mkiso.disc.layout import covering
 from mkiso.errors import Busy, ConfigurationError, DiskFull, LedgerUnavailable
-from mkiso.exhaustion import start
 from mkiso.installation import Installation
 from mkiso.log import log_the_uncaught, set_up
+from mkiso.waiting import start
 from mkiso.web.gunicorn import GunicornApplication, Master, Worker
 from mkiso.web.live import LiveJobs
 from mkiso.workspace import held

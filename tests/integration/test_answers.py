@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
+from mkiso.waiting import Cancellation
 from tests.support.answers import LONG
 from tests.support.archive import running_archive
 from tests.support.datasets import Patient

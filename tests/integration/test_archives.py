@@ -13,11 +13,11 @@ import pytest
 from pydicom import dcmread
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.dcmtk import findscu
 from mkiso.dicom.instances import read_whole
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
+from mkiso.waiting import Cancellation
 from tests.support.archive import running_archive
 from tests.support.datasets import Patient
 from tests.support.ports import free_ports

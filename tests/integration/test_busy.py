@@ -16,7 +16,6 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from mkiso import checks, errors
-from mkiso.clock import Cancellation
 from mkiso.commands.check import checks as all_checks
 from mkiso.config import parse
 from mkiso.dcmtk.sending import MOST_CONTEXTS
@@ -24,6 +23,7 @@ from mkiso.dicom.instances import Instance
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.relay import Relay, peer_of
+from mkiso.waiting import Cancellation
 from mkiso.workspace import ensure_work_dir, job_directory
 from tests.support import dcmqrscp, tools
 from tests.support.archive import running_archive

@@ -16,12 +16,12 @@ from pydicom.sequence import Sequence
 
 from mkiso.browse import pictures, shown
 from mkiso.browse.contents import PAGES
-from mkiso.browse.reports import ELEMENTS
+from mkiso.browse.pictures import ELEMENTS
 from mkiso.browse.shown import Document, Nothing, Picture, ShownPatient, ShownReport, ShownSeries, ShownStudy, Why
-from mkiso.clock import Cancellation
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import Converter, jpeg_size
 from mkiso.errors import Cancelled, DiskFull
+from mkiso.waiting import Cancellation
 from tests.support import datasets, hostile
 from tests.support.contents import Showing, items, series_of
 from tests.support.pydicom_files import file, with_uids
@@ -553,7 +553,7 @@ def test_a_picture_that_would_take_too_much_is_told_as_too_large(job: Showing, m
 
 
 def test_a_report_that_would_take_too_much_is_told_as_too_large(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.browse.reports.LARGEST_REPORT", 100)
+    monkeypatch.setattr("mkiso.browse.pictures.LARGEST_REPORT", 100)
     assert made(job, datasets.report(COMMON, 1, 1)) == [Nothing("1", "Basic Text SR Storage", Why.LARGE)]
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
-from mkiso.clock import Cancellation
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.disc.dicomdir import CHUNK, Completed, Dicomdir, make_dicomdir
 from mkiso.errors import Cancelled, Internal
+from mkiso.waiting import Cancellation
 from tests.support import datasets
 from tests.support.dicomdirs import errors_of_dciodvfy, in_file_set, leaves_of_dcdirdmp, line_of, walked
 from tests.support.pydicom_files import storable

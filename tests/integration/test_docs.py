@@ -20,12 +20,11 @@ from typing import Any
 import pytest
 import yaml
 
-from mkiso.clock import Cancellation
-from mkiso.commands.check import checks
-from mkiso.commands.trial import trial
+from mkiso.commands.check import checks, trial
 from mkiso.config import Config, parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
+from mkiso.waiting import Cancellation
 from tests.support import dcmqrscp
 from tests.support.archive import running_archive
 from tests.support.orthanc import running_orthanc

@@ -14,10 +14,10 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from pynetdicom import AE, build_context
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
+from mkiso.waiting import Cancellation
 from tests.support import tools
 from tests.support.archive import running_archive
 from tests.support.datasets import Patient

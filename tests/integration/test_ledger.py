@@ -20,7 +20,6 @@ import requests
 import sqlalchemy as sa
 
 from mkiso import workspace
-from mkiso.clock import Cancellation
 from mkiso.errors import DiskFull, JobExists, LedgerUnavailable, PacsUnreachable
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
@@ -28,6 +27,7 @@ from mkiso.ledger import database, schema
 from mkiso.ledger.database import Database
 from mkiso.ledger.ledger import Ledger, now
 from mkiso.process import remove_tree
+from mkiso.waiting import Cancellation
 from mkiso.workspace import job_directory
 from tests.integration.test_lifecycle import Slow, slow_archive
 from tests.integration.test_limits import small_disk  # noqa: F401

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.disc.product import Format
 from mkiso.errors import MkisoError
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.retrieve.receiver import lock_file
+from mkiso.waiting import Cancellation
 from mkiso.web.server import serve
 from mkiso.workspace import held
 from tests.integration.conftest import Site

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc, relay
 from mkiso.verify.verify import verify
+from mkiso.waiting import Cancellation
 from tests.support import tools
 from tests.support.archive import running_archive
 from tests.support.odd import ACCESSION, MALFORMED, WELL_FORMED, as_it_is, odd_study, sent

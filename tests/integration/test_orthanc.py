@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 from pydicom import dcmread
 
-from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.errors import SeveralPatients
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc, relay
 from mkiso.retrieve.studies import count_patients
+from mkiso.waiting import Cancellation
 from tests.support.orthanc import AE_TITLE, running_orthanc
 from tests.support.ports import free_ports
 from tests.support.service import elements, instances_of, instances_on, read_disc, settings

@@ -12,11 +12,11 @@ from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.verify.verify import verify
+from mkiso.waiting import Cancellation
 from tests.support import dcmjs, orthanc, pixelmed, tinypacs
 from tests.support.archive import running_archive
 from tests.support.datasets import Patient

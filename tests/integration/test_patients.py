@@ -12,12 +12,12 @@ import yaml
 from sqlalchemy import create_engine, text
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.dicom.datasets import display_name, page_name
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.patients import patient_source
+from mkiso.waiting import Cancellation
 from tests.integration.conftest import Site
 from tests.integration.test_orthanc import before_orthanc
 from tests.support.destination import running_destination

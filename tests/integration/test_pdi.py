@@ -17,12 +17,12 @@ import requests
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
-from mkiso.clock import Cancellation
 from mkiso.config import LayoutName, parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.process import OWNER
 from mkiso.verify.verify import verify
+from mkiso.waiting import Cancellation
 from tests.integration.conftest import Site
 from tests.support.archive import running_archive
 from tests.support.browser import accessibility_violations, chromium, watched_page

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
+from mkiso.waiting import Cancellation
 from tests.support.ports import free_ports
 from tests.support.service import settings
 from tests.support.strange import StrangeFile, running_strange, strange_files

@@ -12,10 +12,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Job, Order, Relayed, relay
+from mkiso.waiting import Cancellation
 from tests.support import tools
 from tests.support.archive import running_archive
 from tests.support.destination import running_destination

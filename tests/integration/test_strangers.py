@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from mkiso import errors
-from mkiso.clock import Cancellation
 from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
+from mkiso.waiting import Cancellation
 from tests.support.archive import running_archive
 from tests.support.certificates import Authority
 from tests.support.ports import free_ports

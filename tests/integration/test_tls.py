@@ -13,13 +13,13 @@ import yaml
 
 from mkiso import errors
 from mkiso.checks import Check
-from mkiso.clock import Cancellation
 from mkiso.commands.check import checks
 from mkiso.config import Receiver, Retrieve, Tls, Tools, parse
 from mkiso.errors import MkisoError
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc, relay
 from mkiso.retrieve.receiver import RunningReceiver, started_receiver
+from mkiso.waiting import Cancellation
 from mkiso.workspace import job_directory
 from tests.integration.conftest import Site
 from tests.support.certificates import PAST, Authority, Pair, openssl

@@ -11,7 +11,6 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders import RLELosslessDecoder
 
 from mkiso.browse.pictures import LOSSLESS, RAW
-from mkiso.clock import Cancellation
 from mkiso.config import Config, Media, Tools
 from mkiso.dcmtk import converters
 from mkiso.dicom.instances import Instance, read_whole
@@ -19,6 +18,7 @@ from mkiso.disc import uncompressed as module
 from mkiso.disc.layout import Setting
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
 from mkiso.errors import Cancelled, DiskFull
+from mkiso.waiting import Cancellation
 from mkiso.workspace import Workspace
 from tests.support import datasets
 from tests.support import odd_files as odd

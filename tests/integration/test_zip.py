@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from mkiso.clock import Cancellation
 from mkiso.config import Media
 from mkiso.disc import product
-from mkiso.disc.product import CHUNK
-from mkiso.disc.zip import zipping
+from mkiso.disc.product import CHUNK, zipping
 from mkiso.errors import DiscTooLarge
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
+from mkiso.waiting import Cancellation
 from tests.integration.conftest import Site
 from tests.support.allowance import require_files_of
 from tests.support.service import Service, file_name, instances_of, instances_on, mkiso, read_disc

@@ -11,8 +11,7 @@ from mkiso.dicom.instances import read_whole
 from mkiso.dicom.records import Record, element, read, taken_apart, written
 from mkiso.disc.dicomdir import make_dicomdir
 from mkiso.disc.layout import set_aside, stage
-from mkiso.disc.product import Graft, Product, mastering
-from mkiso.disc.zip import zipping
+from mkiso.disc.product import Graft, Product, mastering, zipping
 from tests.support import datasets
 from tests.support.stage import JOHN, encoded, presentation
 

@@ -1,7 +1,7 @@
 import pytest
 
-from mkiso.clock import Cancellation
 from mkiso.errors import Cancelled
+from mkiso.waiting import Cancellation
 
 
 def test_a_job_that_nobody_stopped_goes_on() -> None:

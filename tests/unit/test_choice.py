@@ -11,9 +11,9 @@ from pydicom import uid
 
 from mkiso.browse import choice
 from mkiso.browse.choice import A_DISC, A_SERIES, Kind, Wanted, choose, shares, spread
-from mkiso.clock import Cancellation
 from mkiso.dicom.instances import Instance, read_whole
 from mkiso.errors import Cancelled
+from mkiso.waiting import Cancellation
 from tests.support import datasets
 from tests.support.stage import JOHN, encoded
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mkiso import clock
-from mkiso.clock import Stopwatch
+from mkiso import waiting
+from mkiso.waiting import Stopwatch
 from tests.support.tools import wait_until
 
 SUSPENDED = """
 import sys
-from mkiso.clock import Stopwatch
+from mkiso.waiting import Stopwatch
 watch = Stopwatch()
 print("begun", flush=True)
 sys.stdin.readline()
@@ -66,7 +66,7 @@ def test_without_a_thread_who_looks_often_is_right_all_the_same(monkeypatch: pyt
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", none_left)
-    monkeypatch.setattr(clock, "_running", clock._RunningTime())
+    monkeypatch.setattr(waiting, "_running", waiting._RunningTime())
     watch = Stopwatch()
     for _ in range(6):
         time.sleep(0.1)

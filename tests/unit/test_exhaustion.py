@@ -13,14 +13,13 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.arbiter import Arbiter
 
-from mkiso import exhaustion
-from mkiso.clock import Cancellation
+from mkiso import waiting
 from mkiso.errors import Busy, Cancelled, Internal
-from mkiso.exhaustion import awaited, pool_of
 from mkiso.installation import Cached
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import Row, Writer
 from mkiso.process import run
+from mkiso.waiting import Cancellation, awaited, pool_of
 from mkiso.web.gunicorn import Heartbeat, Master, Worker
 from mkiso.web.live import LiveJobs
 
@@ -38,8 +37,8 @@ Wait = Callable[[Callable[[], object]], None]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exhaustion, "PAUSE", 0.001)
-    monkeypatch.setattr(exhaustion, "PATIENCE", 0.05)
+    monkeypatch.setattr(waiting, "PAUSE", 0.001)
+    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
 
 
 def failing(times: float, error: Exception, then: Callable[..., object]) -> Callable[..., object]:

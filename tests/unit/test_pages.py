@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mkiso.browse.pages import body, shown_text, write_pages
-from mkiso.browse.reports import NOT_XML
+from mkiso.browse.pictures import NOT_XML
 from mkiso.browse.shown import About, Document, Nothing, NotIndexed, ShownPatient, ShownReport, ShownStudy, Viewer, Why
 from mkiso.texts import texts
 from tests.support.shown import (

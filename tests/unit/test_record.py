@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from mkiso.clock import STOPPED, Cancellation
 from mkiso.dicom.instances import Instance
 from mkiso.errors import Cancelled, Incomplete, Internal, JobExists, LedgerUnavailable
 from mkiso.ledger import ledger as ledger_module
@@ -18,6 +17,7 @@ from mkiso.ledger import schema
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import JobRecord, Writer, as_mkiso_error
 from mkiso.log import log_once
+from mkiso.waiting import STOPPED, Cancellation
 
 Wait = Callable[[Callable[[], object]], None]
 

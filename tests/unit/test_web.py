@@ -11,7 +11,6 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from mkiso.clock import Cancellation
 from mkiso.config import Config, parse
 from mkiso.dcmtk.sending import Outcome, StoreResult
 from mkiso.errors import AccessionNotFound, Busy, ConfigurationError, Incomplete, Internal, JobExists
@@ -20,6 +19,7 @@ from mkiso.job import Order, Relayed
 from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery
 from mkiso.retrieve.studies import Study
+from mkiso.waiting import Cancellation
 from mkiso.web import create_app, orders
 from mkiso.workspace import job_directory
 from tests.unit.test_errors import CLASSES, TABLE

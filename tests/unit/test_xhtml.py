@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mkiso.browse.reports import BODY, DEEPEST, ELEMENTS, FOOTER, PARENTS, harmless
+from mkiso.browse.pictures import BODY, DEEPEST, ELEMENTS, FOOTER, PARENTS, harmless
 
 FOREIGN = (
     "a base body h1 h5 head html iframe img math meta object plaintext script span style svg template textarea title"

@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mkiso.config import Media
-from mkiso.disc import zip as zip_module
-from mkiso.disc.product import CHUNK, Graft
-from mkiso.disc.zip import zipping
+from mkiso.disc import product as zip_module
+from mkiso.disc.product import CHUNK, Graft, zipping
 from mkiso.errors import Cancelled, DiscTooLarge, Internal
 
 part = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=20).filter(
