@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from alembic import op
 
 from mkiso.errors import ConfigurationError, LedgerUnavailable
 from mkiso.ledger import schema, totals
@@ -82,7 +81,7 @@ def test_an_upgrade_that_was_cut_goes_on_and_keeps_and_counts_every_row(
     ledger: Ledger, first: str, new: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("alembic.op.create_table", cut(op.create_table))
+        patched.setattr(schema.totals, "create", cut(schema.totals.create))
         with pytest.raises(LedgerUnavailable):
             ledger.prepare()
     assert layout(first) != new

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from mkiso.ledger.schema import UNICODE
+from mkiso.ledger.schema import totals
 
 revision, down_revision = "1.9", "1.8"
 KEY = ("work_dir", "kind", "state", "code")
@@ -21,35 +21,19 @@ def _table(name: str, *columns: str) -> sa.TableClause:
 
 
 JOBS = _table("jobs", *KEY[:3], "error", "finished_at", *SUMMED)
-FORGOTTEN, TOTALS = (_table(name, *KEY, "jobs", *SUMMED) for name in ("forgotten", "totals"))
+FORGOTTEN = _table("forgotten", *KEY, "jobs", *SUMMED)
 
 
 def upgrade() -> None:
     connection = op.get_bind()
-    if not sa.inspect(connection).has_table("totals"):  # of a migration that was cut, MariaDB keeps the table alone
-        _make_table()
+    totals.create(connection, checkfirst=True)  # of a migration that was cut, MariaDB keeps the table alone
     sums: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in connection.execute(sa.select(FORGOTTEN)).mappings():
         _add(sums, row, row["code"], row["jobs"])
     for row in connection.execute(sa.select(JOBS).where(JOBS.c.finished_at.is_not(None))).mappings():
         _add(sums, row, (row["error"] or {}).get("code", ""), 1)
     if sums:
-        connection.execute(TOTALS.insert(), [dict(zip(KEY, key, strict=True)) | one for key, one in sums.items()])
-
-
-def _make_table() -> None:
-    op.create_table(
-        "totals",
-        sa.Column("work_dir", sa.String(36), primary_key=True),
-        sa.Column("kind", sa.String(8), primary_key=True),
-        sa.Column("state", sa.String(12), primary_key=True),
-        sa.Column("code", sa.String(64), primary_key=True),
-        sa.Column("jobs", sa.BigInteger, nullable=False),
-        sa.Column("received", sa.BigInteger, nullable=False),
-        sa.Column("bytes", sa.BigInteger, nullable=False),
-        sa.Column("seconds", sa.JSON, nullable=False),
-        **UNICODE,
-    )
+        connection.execute(totals.insert(), [dict(zip(KEY, key, strict=True)) | one for key, one in sums.items()])
 
 
 def _add(sums: dict[tuple[str, ...], dict[str, Any]], row: sa.RowMapping, code: str, jobs: int) -> None:
