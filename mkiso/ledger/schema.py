@@ -194,8 +194,9 @@ class Schema:
 def version(connection: sa.Connection) -> tuple[int, int] | None:
     """The ledger's version; None where there is no ledger yet, or not all of it. Raises OtherVersion."""
     inspector = sa.inspect(connection)
+    has_jobs = inspector.has_table(jobs.name)  # first: another process may be making both, and makes this one last
     if not inspector.has_table(VERSION.name):
-        if inspector.has_table(jobs.name):
+        if has_jobs:
             raise _older("a schema without a version")
         return None
     text = connection.execute(sa.select(VERSION.c.version_num)).scalar_one_or_none()

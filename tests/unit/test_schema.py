@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -48,6 +49,23 @@ def test_a_ledger_whose_making_was_cut_is_made_whole(ledger: Ledger, url: str, n
     execute(url, "CREATE TABLE ledger_version (version_num VARCHAR(32) NOT NULL, PRIMARY KEY (version_num))")
     ledger.prepare()
     assert layout(url) == layout(new)
+
+
+def test_a_ledger_that_another_process_makes_meanwhile_is_no_older_one(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, others = sa.Inspector.has_table, [Ledger(url, lambda: "W", set)]
+
+    def looked_before_it_was_made(inspector: sa.Inspector, name: str) -> bool:
+        found = look(inspector, name)
+        while others:
+            other = others.pop()
+            other.prepare()
+            other.close()
+        return found
+
+    monkeypatch.setattr(sa.Inspector, "has_table", looked_before_it_was_made)
+    ledger.prepare()
 
 
 def test_the_newest_migration_is_the_version_that_a_new_ledger_gets() -> None:
