@@ -7,6 +7,7 @@ hang, and this watch must not.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import math
@@ -26,6 +27,7 @@ THREADS_KEPT_FREE = 4  # of each worker, for what is no job
 STOPPING = "The service is being stopped. Ask again when it is back."
 PATIENCE = 30.0
 LINGER = 1.0
+GLIBC = ctypes.CDLL(None)
 log = logging.getLogger("mkiso.web")
 
 
@@ -171,6 +173,8 @@ class LiveJobs:
 
     def _watch(self) -> None:
         while True:
+            if not self._jobs:
+                _give_free_memory_back()
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
             try:
@@ -185,3 +189,12 @@ class LiveJobs:
         for job in self._snapshot():
             if job.client is not None and has_left(job.client):
                 job.cancellation.cancel(LEFT)
+
+
+def _give_free_memory_back() -> None:
+    """What many jobs needed at once is not kept (malloc_trim(3)); takes milliseconds.
+
+    MALLOC_TRIM_THRESHOLD_ would do the same, and have each piece of a disc asked of the system: 27 ms more for 100 MB.
+    """
+    with suppress(AttributeError):  # another library than glibc
+        GLIBC.malloc_trim(0)

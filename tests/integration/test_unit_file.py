@@ -34,5 +34,5 @@ def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
 def test_a_checkout_and_the_unit_give_the_service_the_same_heaps() -> None:
     unit = dict(re.findall(r"^Environment=(MALLOC_\w+)=(\w+)$", UNIT.read_text(), re.M))
     checkout = dict(re.findall(r'(MALLOC_\w+)="\$\{MALLOC_\w+:-(\w+)\}"', (ROOT / "bin" / "mkiso").read_text()))
-    assert set(unit) == {"MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_"}
+    assert set(unit) == {"MALLOC_ARENA_MAX"}
     assert checkout == unit
