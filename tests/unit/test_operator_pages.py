@@ -58,6 +58,11 @@ def location(answer: Any) -> tuple[str, dict[str, list[str]]]:
     return url.path, parse_qs(url.query)
 
 
+def test_a_filtered_history_says_how_its_filter_is_cleared(client: FlaskClient) -> None:
+    answer = client.get("/history?patient=DOE", headers=BROWSER)
+    assert '<a href="/history">Clear the filter</a>' in answer.text
+
+
 @pytest.mark.parametrize("url", ["/", "/history", "/nothing", f"/jobs/{ID}"])
 def test_a_page_loads_nothing_from_elsewhere_and_runs_nothing_inline(url: str, client: FlaskClient) -> None:
     answer = client.get(url, headers=BROWSER)
