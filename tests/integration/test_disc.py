@@ -222,4 +222,4 @@ def heaps(pid: int) -> int:
 def test_many_threads_do_not_keep_a_heap_each(service: Service) -> None:
     with ThreadPoolExecutor(32) as clients:
         assert all(answer.ok for answer in clients.map(service.get, ["/history"] * 64))
-    assert [heaps(worker.pid) for worker in service.workers()] == [1, 1]
+    assert all(heaps(worker.pid) <= 2 for worker in service.workers())  # and not 16
