@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -301,7 +301,7 @@ def test_a_worker_without_descriptors_left_leaves_nothing_behind_and_lives_on(tm
         while worker.num_fds() < 80:
             clients.enter_context(socket.create_connection((host, int(port))))
         waiting.join()
-        assert slow.answer is None or slow.answer.json()["code"] in ("busy", "ledger_unavailable")
+        assert slow.answer is None or slow.answer.ok or slow.answer.json()["code"] in ("busy", "ledger_unavailable")
         wait_until(lambda: slow.left() == [], 5, lambda: f"{slow.left()}")
         clients.close()
         assert slow.service.get("/mkiso.php?accession_number=SLOW.001").status_code == 200
@@ -367,8 +367,10 @@ def connection(service: Service) -> socket.socket:
 
 
 def is_stopping(slow: Slow) -> bool:
-    """Asked by what moves nothing."""
-    return slow.service.get("/api/studies?accession_numbers=SLOW.001").status_code == 503
+    """Asked by what moves nothing; a connection may be cut off in the moment in which the master lets go of the socket."""
+    with suppress(requests.ConnectionError):
+        return slow.service.get("/api/studies?accession_numbers=SLOW.001").status_code == 503
+    return False
 
 
 def test_running_jobs_have_the_drain_timeout_and_no_more(tmp_path: Path) -> None:
