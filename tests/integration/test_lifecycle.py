@@ -367,7 +367,7 @@ def connection(service: Service) -> socket.socket:
 
 
 def is_stopping(slow: Slow) -> bool:
-    """Asked by what moves nothing; a connection may be cut off in the moment in which the master lets go of the socket."""
+    """Asked by what moves nothing; a connection may be cut off as the master lets go of the socket."""
     with suppress(requests.ConnectionError):
         return slow.service.get("/api/studies?accession_numbers=SLOW.001").status_code == 503
     return False
