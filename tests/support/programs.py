@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from tests.support.allowance import has_room_for_a_browser
-from tests.support.browser import ARGUMENTS, CHROMIUM
+from tests.support.browser import ARGUMENTS, DEBIANS
 from tests.support.chroot import Chroot
 from tests.support.tools import ROOT
 
@@ -22,7 +22,7 @@ require(process.argv[1] + "/package").chromium.launch(JSON.parse(process.argv[2]
     await browser.close()
 })"""
 STARTED: dict[str, tuple[str, ...]] = {
-    "chromium": (CHROMIUM, "--version"),
+    "chromium": (DEBIANS, "--version"),
     "curl": ("curl", "--version"),
     "default-jre-headless": ("java", "-version"),
     "dcmtk": ("dcmqrscp", "--version"),
@@ -68,7 +68,7 @@ def start_each(chroot: Chroot) -> None:
     if not shows_pages:
         print("      Chromium was installed and not started: this host bounds the addresses of a process")
         return
-    launch = f'{{"executablePath": "{CHROMIUM}", "args": {list(ARGUMENTS)}}}'.replace("'", '"')
+    launch = f'{{"executablePath": "{DEBIANS}", "args": {list(ARGUMENTS)}}}'.replace("'", '"')
     told = chroot.run(f"{DRIVER}/node", "-e", PAGE, str(DRIVER), launch)
     if told != "shown\n":
         raise RuntimeError(f"a page in Chromium, by playwright's driver, says: {told}")
