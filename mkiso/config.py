@@ -161,6 +161,7 @@ class Destination(Section):
     calling_ae_title: AETitle | None = None
     tool: Literal["storescu", "dcmsend"] = "storescu"
     timeout: Seconds = 60
+    title: Annotated[str, Field(max_length=100)] = ""
 
 
 class Media(Section):
@@ -231,6 +232,7 @@ class Server(Section):
     logo_file: AbsolutePath | None = None
     helpdesk: Annotated[str, Field(max_length=1000)] = ""
     api_tokens: tuple[ApiToken, ...] = ()
+    php_page: bool = False
 
 
 class Tools(Section):

@@ -31,9 +31,10 @@ ON_DISC, IN_PART = "on disc", "broken off"  # what became of a disc's instances
 
 @dataclass(frozen=True)
 class Order:
-    """What a caller wants: the checked accession numbers, and who asks.
+    """What a caller wants: the checked accession numbers, or the studies themselves, and who asks.
 
-    `single` names the disc after its only number.
+    `study_uids` are wanted whole, but for those of which `series_uids` names series: of these they alone. `single`
+    names the disc after its only number. With a password the disc is a ZIP that needs it.
     """
 
     accessions: tuple[str, ...]
@@ -42,6 +43,9 @@ class Order:
     format: Format = "iso"
     single: bool = False
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    study_uids: tuple[str, ...] = ()
+    series_uids: tuple[str, ...] = ()
+    password: str | None = field(default=None, repr=False)
 
     def file_name(self, patient_name: str) -> str:
         """The name of the disc's file (contract, "File names")."""

@@ -57,15 +57,22 @@ jobs = sa.Table(
     sa.Column("not_indexed", sa.Integer),
     sa.Column("malformed", sa.Integer),
     sa.Column("seconds", sa.JSON, nullable=False, default=dict),
-    # Not for the outside: whose job it is, when its process last wrote (seconds, by the database's clock, for the
-    # hosts' may differ), and whether somebody asked to stop it.
+    # The Series Instance UIDs of a disc or relay of a part; none where whole studies were asked for.
+    sa.Column("series", sa.JSON(none_as_null=True)),
+    sa.Column("encrypted", sa.Boolean),
+    sa.Column("cancelled_by", sa.Text),
+    # Not for the outside: what the history's search compares (the patient's name and ID, folded), whose job it is,
+    # when its process last wrote (seconds, by the database's clock, for the hosts' may differ), and whether somebody
+    # asked to stop it.
+    sa.Column("folded", sa.Text),
     sa.Column("work_dir", sa.Text, nullable=False),
     sa.Column("host", sa.Text),
     sa.Column("alive_at", sa.BigInteger),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
     **UNICODE,
 )
-PUBLIC = tuple(one for one in jobs.columns if one.name not in ("work_dir", "host", "alive_at", "cancel_requested"))
+INTERNAL = ("folded", "work_dir", "host", "alive_at", "cancel_requested")
+PUBLIC = tuple(one for one in jobs.columns if one.name not in INTERNAL)
 job_accessions = sa.Table(
     "job_accessions",
     metadata,
@@ -108,6 +115,30 @@ totals = sa.Table(
     sa.Column("seconds", sa.JSON, nullable=False),
     **UNICODE,
 )
+# Who collected what a job made: a correction is a further row, and none is ever changed.
+collections = sa.Table(
+    "collections",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False, index=True),
+    sa.Column("at", sa.String(27), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("relation", sa.String(16), nullable=False),
+    sa.Column("handed_over_by", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("requester", sa.Text, nullable=False),
+    **UNICODE,
+)
+# What instances of a kind came to so far, by which the size of a disc is told before it is made.
+experience = sa.Table(
+    "experience",
+    metadata,
+    sa.Column("modality", sa.String(16), primary_key=True),
+    sa.Column("sop_class_uid", sa.String(64), primary_key=True),
+    sa.Column("instances", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    **UNICODE,
+)
 # For the history, newest first. SQLite finds in the second one all that its filters look at, without the rows; other
 # databases limit how long what is indexed may be.
 sa.Index("jobs_by_state", jobs.c.state, jobs.c.created_at, jobs.c.id)
@@ -120,7 +151,7 @@ sa.Index(
 sa.Index("jobs_finished_here", jobs.c.finished_at, jobs.c.work_dir, jobs.c.id).ddl_if(dialect="sqlite")
 sa.Index("jobs_finished", jobs.c.finished_at, jobs.c.id).ddl_if(dialect=SERVERS)  # type: ignore[arg-type]
 
-FIRST, NEWEST = (1, 8), (1, 9)
+FIRST, NEWEST = (1, 8), (1, 10)
 LOCK = int.from_bytes(b"mkiso")
 LOCK_LIMIT = 3600
 VERSION = sa.Table("ledger_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))

@@ -229,6 +229,7 @@ def _known_to_every_page() -> dict[str, Any]:
         "phases": known["phases"],
         "errors": known["errors"],
         "remedies": known["remedies"],
+        "texts": known,
         "language": language(),
         "config": installation().config,
         "status": service_status(),

@@ -61,6 +61,7 @@ DEFAULTS: dict[str, Any] = {
     "server.logo_file": None,
     "server.helpdesk": "",
     "server.api_tokens": [],
+    "server.php_page": False,
     "tools.dcmtk_dir": "/usr/bin",
     "tools.genisoimage": "/usr/bin/genisoimage",
 }

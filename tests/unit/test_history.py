@@ -17,7 +17,7 @@ from mkiso.errors import LedgerUnavailable
 from mkiso.ledger.history import BATCH, History
 from mkiso.ledger.ledger import Ledger
 from mkiso.web.following import FollowedJobs
-from mkiso.web.pages import COLUMNS, csv_lines, harmless
+from mkiso.web.history import COLUMNS, csv_lines, harmless
 from tests.unit.test_web import BROWSER, Jobs, client, installation, ledger, service
 
 __all__ = ("client", "installation", "service")  # fixtures

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 
 from mkiso.errors import Busy, PacsUnreachable
 from mkiso.retrieve.studies import Patient, Study
-from mkiso.web.pages import LookedUp
+from mkiso.web.desk import LookedUp
 from mkiso.workspace import job_directory
 from tests.unit.test_web import BROWSER, DOWNLOADS, ID, ISO, Jobs, client, installation, ledger, record, service
 
