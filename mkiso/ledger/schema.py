@@ -59,19 +59,19 @@ jobs = sa.Table(
     sa.Column("seconds", sa.JSON, nullable=False, default=dict),
     # The Series Instance UIDs of a disc or relay of a part; none where whole studies were asked for.
     sa.Column("series", sa.JSON(none_as_null=True)),
-    sa.Column("encrypted", sa.Boolean),
-    sa.Column("cancelled_by", sa.Text),
+    sa.Column("encrypted", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     # Not for the outside: what the history's search compares (the patient's name and ID, folded), whose job it is,
-    # when its process last wrote (seconds, by the database's clock, for the hosts' may differ), and whether somebody
-    # asked to stop it.
+    # when its process last wrote (seconds, by the database's clock, for the hosts' may differ), whether somebody asked
+    # to stop it, and who.
     sa.Column("folded", sa.Text),
     sa.Column("work_dir", sa.Text, nullable=False),
     sa.Column("host", sa.Text),
     sa.Column("alive_at", sa.BigInteger),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
+    sa.Column("cancelled_by", sa.Text),
     **UNICODE,
 )
-INTERNAL = ("folded", "work_dir", "host", "alive_at", "cancel_requested")
+INTERNAL = ("folded", "work_dir", "host", "alive_at", "cancel_requested", "cancelled_by")
 PUBLIC = tuple(one for one in jobs.columns if one.name not in INTERNAL)
 job_accessions = sa.Table(
     "job_accessions",

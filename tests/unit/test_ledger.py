@@ -27,7 +27,7 @@ from tests.support.tools import wait_until
 JOB_FIELDS = {
     *("id", "kind", "state", "accessions", "patient_id", "patient_name", "studies", "layout", "destination"),
     *("expected", "received", "bytes", "files_sent", "files_failed", "error", "requester", "created_at"),
-    *("finished_at", "format", "medium", "not_indexed", "malformed", "seconds"),
+    *("finished_at", "format", "medium", "not_indexed", "malformed", "seconds", "series", "encrypted"),
 }
 STATES = ["queued", "querying", "retrieving", "verifying", "mastering", "sending", "done", "failed", "cancelled"]
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -99,6 +99,8 @@ def test_a_new_job_has_every_field_of_the_contract_and_no_other(ledger: Ledger) 
         "not_indexed": None,
         "malformed": None,
         "seconds": {},
+        "series": None,
+        "encrypted": False,
     }
 
 

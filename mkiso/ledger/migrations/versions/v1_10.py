@@ -10,7 +10,6 @@ from mkiso.ledger.schema import collections, experience
 revision, down_revision = "1.10", "1.9"
 COLUMNS: dict[str, Any] = {
     "series": sa.JSON(none_as_null=True),
-    "encrypted": sa.Boolean(),
     "cancelled_by": sa.Text(),
     "folded": sa.Text(),
 }
@@ -22,5 +21,7 @@ def upgrade() -> None:
     for name, kind in COLUMNS.items():
         if name not in there:  # of a migration that was cut, MariaDB keeps what was done
             op.add_column("jobs", sa.Column(name, kind))
+    if "encrypted" not in there:
+        op.add_column("jobs", sa.Column("encrypted", sa.Boolean, nullable=False, server_default=sa.false()))
     collections.create(connection, checkfirst=True)
     experience.create(connection, checkfirst=True)
