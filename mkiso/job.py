@@ -15,9 +15,10 @@ from mkiso.dicom.instances import Instance
 from mkiso.disc.layout import LAYOUTS, Setting, unusable
 from mkiso.disc.product import Format, Product, mastering, medium, require_small_files, zipping
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
-from mkiso.errors import Cancelled, NotConfigured
+from mkiso.errors import BadRequest, Cancelled, NotConfigured
 from mkiso.installation import Installation
 from mkiso.ledger.record import JobRecord
+from mkiso.password import require_password
 from mkiso.relay import Delivery, Relay, peer_of
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.receiver import RunningReceiver, Strangers, receiver_slot, started_receiver
@@ -34,7 +35,8 @@ class Order:
     """What a caller wants: the checked accession numbers, or the studies themselves, and who asks.
 
     `study_uids` are wanted whole, but for those of which `series_uids` names series: of these they alone. `single`
-    names the disc after its only number. With a password the disc is a ZIP that needs it.
+    names the disc after its only number. With a password the disc is a ZIP that needs it; raises BadRequest where it
+    can be none.
     """
 
     accessions: tuple[str, ...]
@@ -46,6 +48,12 @@ class Order:
     study_uids: tuple[str, ...] = ()
     series_uids: tuple[str, ...] = ()
     password: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.password is not None:
+            if self.format != "zip":
+                raise BadRequest("Only a ZIP can have a password. Ask for format=zip, too, or leave the password out.")
+            require_password(self.password)
 
     def file_name(self, patient_name: str) -> str:
         """The name of the disc's file (contract, "File names")."""
@@ -74,10 +82,9 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
     if why := unusable(installation.config.media, order.layout):
         raise NotConfigured(why)
     record = JobRecord(installation.writer, order.job_id, cancellation)
+    fields = {"layout": order.layout, "format": order.format, "encrypted": order.password is not None}
     with ExitStack() as held:
-        job = held.enter_context(
-            running_job(installation, order, cancellation, record, kind="iso", layout=order.layout, format=order.format)
-        )
+        job = held.enter_context(running_job(installation, order, cancellation, record, kind="iso", **fields))
         studies = job.look_up()
         received = job.retrieve(studies)
         content = job.decompress(received)
@@ -217,7 +224,7 @@ class Job:
         setting = replace(self._setting(), decompressed=content.decompressed, left_compressed=content.left_compressed)
         tree = LAYOUTS[self.order.layout](content.instances, setting)
         if self.order.format == "zip":
-            made = zipping(media, tree.grafts, checkpoint)
+            made = zipping(media, tree.grafts, checkpoint, self.order.password)
         else:
             made = mastering(self._config.tools.genisoimage, media, tree.grafts, self.workspace.path, checkpoint)
         with made as product:

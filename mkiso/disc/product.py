@@ -5,6 +5,7 @@ With -quiet it says nothing unless something is wrong, so that any word of it is
 
 The ZIP (PKWARE APPNOTE 6.3.10) is written while its files are read. Its members are stored as they are; size and CRC-32
 stand before each, not behind it, where readers that begin at the front cannot find the member's end without them.
+With a password each is encrypted (AES-256, WinZip's AE-2, which has no CRC-32 but a code of its own); its name is not.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ CAPACITIES = {"CD": 737_280_000, "DVD": 4_700_372_992, "DVD DL": 8_543_666_176, 
 # In the old fields the largest values mean that the true ones are in ZIP64's (4.4.1.4).
 LARGEST_OFFSET = (1 << 32) - 1
 MOST_MEMBERS = (1 << 16) - 1
-HEADER = 64  # a member's local header takes less, without its name
+HEADER = 96  # a member takes less beside its name and its bytes, where it is encrypted, too
+# Encrypted it takes more: salt, check of the password and authentication code, and a field in each of its headers.
+ENCRYPTED = 16 + 2 + 10 + 2 * 11
 FILE, DIRECTORY = stat.S_IFREG | 0o444, stat.S_IFDIR | 0o555
 # What a member's header tells, its size and CRC-32, and its bytes.
 SizedBytes = tuple[int, int, Iterable[bytes]]
@@ -194,7 +197,9 @@ class Member:
 
 
 @contextmanager
-def zipping(media: Media, grafts: Sequence[Graft], checkpoint: Checkpoint) -> Iterator[Product]:
+def zipping(
+    media: Media, grafts: Sequence[Graft], checkpoint: Checkpoint, password: str | None = None
+) -> Iterator[Product]:
     """The archive of the viewer's files and what a layout grafts; `checkpoint` is called while its files are read.
 
     Raises DiscTooLarge above `media.max_size`, Internal where a file cannot be read, has changed since it was
@@ -203,11 +208,11 @@ def zipping(media: Media, grafts: Sequence[Graft], checkpoint: Checkpoint) -> It
     now = datetime.now()  # local, for so do unpackers take it
     try:
         members = found(with_viewer(media, grafts))
-        size = archive_size(members, now)
+        size = archive_size(members, now) + (0 if password is None else ENCRYPTED * len(members))
     except (OSError, ValueError) as error:
         raise faulty(f"{error} {error.args}") from error
     require_max_size(size, media)
-    with closing(_archive(members, now, checkpoint)) as chunks:
+    with closing(_archive(members, now, checkpoint, password)) as chunks:
         yield Product(size, chunks)
 
 
@@ -239,12 +244,14 @@ def _below(name: str, path: Path, above: tuple[tuple[int, int], ...] = ()) -> It
 
 
 def archive_size(members: Sequence[Member], now: datetime) -> int:
-    """The exact number of bytes that the archive will have: by the library's own account, without the content."""
+    """The exact number of bytes that a plain archive will have: by the library's own account, without the content."""
     hollow = stream_zip(_entries(members, now, lambda _member: (0, 0, ())), CHUNK, extended_timestamps=False)
     return sum(map(len, hollow)) + sum(member.size for member in members)
 
 
-def _archive(members: Sequence[Member], now: datetime, checkpoint: Checkpoint) -> Generator[bytes]:
+def _archive(
+    members: Sequence[Member], now: datetime, checkpoint: Checkpoint, password: str | None
+) -> Generator[bytes]:
     """The archive's bytes; the library raises ValueErrors where a member is not what its header tells."""
     at: Member | None = None
 
@@ -254,7 +261,8 @@ def _archive(members: Sequence[Member], now: datetime, checkpoint: Checkpoint) -
         return member.size, _crc(member, checkpoint), _chunks(member)
 
     try:
-        yield from stream_zip(_entries(members, now, content), CHUNK, extended_timestamps=False)
+        entries = _entries(members, now, content)
+        yield from stream_zip(entries, CHUNK, extended_timestamps=False, password=password)
     except (OSError, ValueError) as error:
         raise faulty(f"{at and at.path}: {error!r}") from error
 

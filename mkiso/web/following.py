@@ -166,7 +166,8 @@ class JobView:
         """The fields of a form that starts the same once more; None where its destination is configured no more."""
         fields = {"accession_numbers": ",".join(self.job["accessions"])}
         if self.job["kind"] == "iso":
-            return fields | {"format": self.job["format"] or "iso", "layout": self.job["layout"] or "legacy"}
+            fields |= {"format": self.job["format"] or "iso", "layout": self.job["layout"] or "legacy"}
+            return fields | ({"protect": "1"} if self.job["encrypted"] else {})
         name = destination_at(self.destinations, self.job["destination"])
         return None if name is None else fields | {"destination": name}
 
@@ -192,6 +193,7 @@ def not_started(order: Order) -> dict[str, Any]:
         "bytes": 0,
         "files_sent": 0,
         "files_failed": 0,
+        "encrypted": False,
     }
 
 

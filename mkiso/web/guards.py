@@ -90,6 +90,15 @@ def require_text() -> None:
         raise BadRequest("The URL's path has control characters.")
 
 
+def refuse_passwords_in_queries() -> None:
+    """Before each request: raise BadRequest for a URL with a password. Browsers, proxies and their logs keep URLs."""
+    if any(name.strip().lower() == "password" for name in request.args):
+        raise BadRequest(
+            "A password is never part of a URL, which browsers and proxies keep. Choose another one, and send it as a"
+            " field of a form by POST."
+        )
+
+
 def is_text(text: bytes) -> bool:
     """Whether it is UTF-8, and has no NUL and no other control character but white space."""
     try:
@@ -179,4 +188,11 @@ def _host(name: str) -> str:
     return name.lower().removesuffix(":80").removesuffix(":443")
 
 
-BEFORE_EACH_REQUEST = (refuse_foreign_names, refuse_odd_forwarding, require_token, require_text, refuse_foreign_posts)
+BEFORE_EACH_REQUEST = (
+    refuse_foreign_names,
+    refuse_odd_forwarding,
+    require_token,
+    require_text,
+    refuse_passwords_in_queries,
+    refuse_foreign_posts,
+)

@@ -2,6 +2,8 @@
 
 A disc is the answer once its first bytes are there; what fails behind them breaks the connection. A relay that a
 browser asks for runs in a thread of its own, and the page of its job tells how it goes.
+
+A password comes in the form of a POST, and goes no further than into its order.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from functools import partial
 from typing import Any, cast, get_args
 
 from flask import Blueprint, Response, g, jsonify, request
+from werkzeug.exceptions import MethodNotAllowed
 
 from mkiso.accession import parse_one
 from mkiso.config import LayoutName
 from mkiso.dicom.datasets import display_name
 from mkiso.disc.product import Format
-from mkiso.errors import Cancelled
+from mkiso.errors import BadRequest, Cancelled
 from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.log import log_once
 from mkiso.waiting import start
@@ -48,19 +51,23 @@ URLS = (  # the path; the parameter, and whether it takes a list; where a relay 
     ("/api/iso/print", "accession_number", False, "cd_publisher"),
     ("/api/iso/print-multiple", "accession_numbers", True, "cd_publisher"),
 )
-RELAYING = ("GET", "POST")
+METHODS = ("GET", "POST")
+PLAIN_METHODS = ("GET", "HEAD", "OPTIONS")
+NOT_BY_POST = "A POST makes a ZIP with a password, the field password of its form. Ask for any other disc by GET."
 log = logging.getLogger("mkiso.web")
 blueprint = Blueprint("orders", __name__)
 
 
 def disc_or_relay(parameter: str, several: bool, destination: str | None) -> Response:
     refuse_embedding(WINDOW if destination else DOWNLOAD)
+    if request.method == "POST" and not destination and argument("password") is None:
+        raise MethodNotAllowed(PLAIN_METHODS, NOT_BY_POST)  # its name misspelt, everybody could open the disc
     choose_job_id()
     accessions = accession_list(parameter) if several else (parse_one(argument(parameter)),)
     if destination is not None:
         return relay_answer(accessions, destination)
     order, page = disc_order(accessions, single=not several), choice("page", ("0", "1", FRAME), "0")
-    return disc_page(order) if page == "1" and prefers_page() else disc_answer(order)
+    return disc_page(order) if page == "1" and prefers_page() and order.password is None else disc_answer(order)
 
 
 for number, (path, *defaults) in enumerate(URLS):
@@ -68,12 +75,12 @@ for number, (path, *defaults) in enumerate(URLS):
         path,
         f"order{number}",  # an endpoint each: one of the same would be redirected to the other
         disc_or_relay,
-        methods=("GET",) if defaults[-1] is None else RELAYING,
+        methods=METHODS,
         defaults=dict(zip(("parameter", "several", "destination"), defaults, strict=True)),
     )
 
 
-@blueprint.route("/api/iso/relay", methods=RELAYING)
+@blueprint.route("/api/iso/relay", methods=METHODS)
 def relay_to_destination() -> Response:
     refuse_embedding()
     choose_job_id()
@@ -85,7 +92,12 @@ def disc_order(accessions: tuple[str, ...], single: bool = False) -> Order:
     """A disc as the request wants it. Raises BadRequest."""
     layout = cast(LayoutName, choice("layout", get_args(LayoutName), installation().config.media.layout))
     chosen = cast(Format, choice("format", get_args(Format), "iso"))
-    return Order(accessions, requester(), layout, chosen, single, g.job_id)
+    return Order(accessions, requester(), layout, chosen, single, g.job_id, password=argument("password"))
+
+
+def wants_protection() -> bool:
+    """Whether a disc with a password is asked for, with it or before it is known."""
+    return choice("protect", ("0", "1"), "0") == "1" or argument("password") is not None
 
 
 def disc_answer(order: Order) -> Response:
@@ -93,6 +105,8 @@ def disc_answer(order: Order) -> Response:
 
     The job is watched until the connection is done with the disc: its last bytes may wait for their reader.
     """
+    if wants_protection() and order.password is None:
+        raise BadRequest("protect=1 asks for a ZIP with a password. Send that as the field password of a form by POST.")
     if request.method == "HEAD":
         return _disc_response(iter(()), order.format, order.file_name("") if order.single else None)
     client: Client | None = request.environ.get("gunicorn.socket")
@@ -138,6 +152,10 @@ def disc_page(order: Order) -> Response:
     parameters = {"accession_numbers": ",".join(order.accessions), "format": order.format, "layout": order.layout}
     if order.single:
         parameters["single"] = "1"
+    if wants_protection():
+        if order.format != "zip":
+            raise BadRequest("Only a ZIP can have a password. Ask for format=zip, too, or leave protect=1 out.")
+        parameters["protect"] = "1"
     return see_other("pages.job", job_id=order.job_id, **parameters)
 
 
@@ -147,7 +165,7 @@ def relay_answer(accessions: tuple[str, ...], destination: str) -> Response:
     A browser is sent to the job's page at once, whose reloading sends nothing again.
     """
     installation().config.destination(destination)
-    order = Order(accessions, requester(), job_id=g.job_id)
+    order = Order(accessions, requester(), job_id=g.job_id, password=argument("password"))
     if request.method == "HEAD":
         return jsonify()
     if prefers_page():

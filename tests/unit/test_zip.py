@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pyzipper
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mkiso.config import Media
 from mkiso.disc import product as zip_module
-from mkiso.disc.product import CHUNK, Graft, zipping
+from mkiso.disc.product import CHUNK, HEADER, Graft, zipping
 from mkiso.errors import Cancelled, DiscTooLarge, Internal
 
+PASSWORD = "drowsy-pony-relish-cable"
 part = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=20).filter(
     lambda name: name not in (".", "..") and len(name.encode()) < 100
 )
@@ -109,8 +111,8 @@ def test_the_size_that_is_told_is_the_size_that_comes(
         ("MOST_MEMBERS", 4, [20, 20, 20, 45, 45]),
         ("MOST_MEMBERS", 5, [20, 20, 20, 20, 45]),
         ("MOST_MEMBERS", 6, [20] * 5),
-        ("LARGEST_OFFSET", 3 * (64 + 1 + 10), [20, 20, 45, 45, 45]),
-        ("LARGEST_OFFSET", 3 * (64 + 1 + 10) + 1, [20, 20, 20, 45, 45]),
+        ("LARGEST_OFFSET", 3 * (HEADER + 1 + 10), [20, 20, 45, 45, 45]),
+        ("LARGEST_OFFSET", 3 * (HEADER + 1 + 10) + 1, [20, 20, 20, 45, 45]),
     ],
 )
 def test_zip64_begins_with_the_member_that_needs_it(
@@ -196,8 +198,8 @@ def grown(file: Path) -> None:
         more.write(bytes(10 * CHUNK))
 
 
-def changing(tree: Path, chunks_before: int, change: Callable[[], object]) -> Iterator[bytes]:
-    with zipping(Media(), grafts(tree), lambda: None) as product:
+def changing(tree: Path, password: str | None, chunks_before: int, change: Callable[[], object]) -> Iterator[bytes]:
+    with zipping(Media(), grafts(tree), lambda: None, password) as product:
         for number, chunk in enumerate(product.chunks(), start=1):
             yield chunk
             if number == chunks_before:
@@ -208,8 +210,10 @@ def streamed(*arguments: Any) -> Iterator[bytes]:
     with pytest.raises(Internal) as raised:
         yield from changing(*arguments)
     assert re.search(r"DICOMDIR/1\.[56]|bytes came", "".join(raised.value.__notes__))
+    assert PASSWORD not in "".join(raised.value.__notes__)
 
 
+@pytest.mark.parametrize("password", [None, PASSWORD], ids=["plain", "protected"])
 @pytest.mark.parametrize(
     ("name", "change", "chunks_before"),
     [
@@ -219,12 +223,12 @@ def streamed(*arguments: Any) -> Iterator[bytes]:
     ],
 )
 def test_a_file_that_changes_while_it_is_streamed_is_internal(
-    name: str, change: Callable[[Path], None], chunks_before: int, tree: Path
+    name: str, change: Callable[[Path], None], chunks_before: int, password: str | None, tree: Path
 ) -> None:
     for file in tree.iterdir():
         file.write_bytes(b"x" * (2 * CHUNK + 10))
     whole = len(archived(grafts(tree)))
-    assert len(b"".join(streamed(tree, chunks_before, lambda: change(tree / name)))) < whole
+    assert len(b"".join(streamed(tree, password, chunks_before, lambda: change(tree / name)))) < whole
 
 
 def test_a_check_is_asked_while_the_files_are_read(tree: Path) -> None:
@@ -243,3 +247,78 @@ def test_a_reader_that_leaves_leaves_no_file_open(tree: Path) -> None:
         assert sum(len(next(chunks)) for _ in range(2)) > CHUNK
         assert len(os.listdir("/proc/self/fd")) == len(before) + 1
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def protected(grafts: list[Graft], media: Media = Media()) -> bytes:  # noqa: B008
+    """An archive with a password as its reader has it; as many bytes as were told."""
+    with zipping(media, grafts, lambda: None, PASSWORD) as product:
+        whole = b"".join(product.chunks())
+    assert len(whole) == product.size
+    return whole
+
+
+def decrypted(archive: bytes, password: str = PASSWORD) -> dict[str, bytes]:
+    with pyzipper.AESZipFile(io.BytesIO(archive)) as read:
+        read.setpassword(password.encode())
+        return {name: read.read(name) for name in read.namelist()}
+
+
+def test_a_protected_archive_holds_the_same_as_a_plain_one(tree: Path, viewer: Path) -> None:
+    """Also an empty folder, and a file of no bytes."""
+    (tree / "empty").touch()
+    media = Media(viewer_dir=viewer)
+    plain, whole = archived(grafts(tree), media), protected(grafts(tree), media)
+    assert decrypted(whole) == contents(plain)
+    assert b"instance 1.5" in plain
+    assert b"instance" not in whole
+
+
+def test_a_protected_archive_opens_with_no_other_password_and_with_none(tree: Path) -> None:
+    whole = protected(grafts(tree))
+    for open_without in (contents, lambda archive: decrypted(archive, PASSWORD.upper())):
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            open_without(whole)
+
+
+def test_each_member_is_encrypted_with_aes_256_and_tells_nothing_of_its_content(tree: Path, viewer: Path) -> None:
+    """AE-2: the CRC-32 would tell of a file that is known whether it is there. Equal files are not seen to be equal."""
+    for name in ("1.5", "1.6"):
+        (tree / name).write_bytes(b"the same")
+    whole = protected(grafts(tree), Media(viewer_dir=viewer))
+    with pyzipper.AESZipFile(io.BytesIO(whole)) as read:
+        for member in read.infolist():
+            assert (member.wz_aes_version, member.wz_aes_strength, member.CRC) == (2, 3, 0)
+            assert member.flag_bits == 0x801
+        begins = [read.getinfo(f"DICOMDIR/{name}").header_offset for name in ("1.5", "1.6")]
+    first, second = (whole[begin + 30 + len("DICOMDIR/1.5") + 11 :][: 18 + len("the same")] for begin in begins)
+    assert all(one != other for one, other in ((first[:16], second[:16]), (first[18:], second[18:])))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(st.dictionaries(part, st.binary(max_size=50) | st.none(), max_size=8), st.integers(1, 600), st.integers(1, 9))
+def test_the_size_that_is_told_of_a_protected_archive_is_the_size_that_comes(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes | None], largest: int, most: int
+) -> None:
+    """Whichever members are in ZIP64."""
+    root = tmp_path_factory.mktemp("tree")
+    for name, content in files.items():
+        (root / name).mkdir() if content is None else (root / name).write_bytes(content)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(zip_module, "LARGEST_OFFSET", largest)
+        patched.setattr(zip_module, "MOST_MEMBERS", most)
+        whole = protected([("", root)])
+    expected = {f"{name}/" if content is None else name: content or b"" for name, content in files.items()}
+    assert decrypted(whole) == expected
+
+
+def test_no_offset_of_a_protected_archive_exceeds_the_old_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a member takes is counted in full before it is told whether it needs ZIP64."""
+    for number in range(100):
+        (tmp_path / f"{number:02d}").write_bytes(b"")
+    monkeypatch.setattr(zip_module, "LARGEST_OFFSET", 5000)
+    with pyzipper.AESZipFile(io.BytesIO(protected([("", tmp_path)]))) as read:
+        old = [member for member in read.infolist() if member.extract_version == 20]
+        assert 20 < len(old) < 100
+        assert max(member.header_offset + 100 for member in old) <= 5000
