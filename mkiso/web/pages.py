@@ -7,10 +7,11 @@ from typing import Any, cast
 from flask import Blueprint, Response, current_app, g, jsonify, make_response, render_template, request, send_file
 
 from mkiso.errors import JobNotFound
+from mkiso.password import LONGEST, SHORTEST, suggested
 from mkiso.web.answers import accession_list, argument, known_job_id, prefers_json, see_other
 from mkiso.web.following import FollowedJob, FollowedJobs, JobView, download_url, not_started
 from mkiso.web.guards import installation, refuse_embedding
-from mkiso.web.orders import disc_order
+from mkiso.web.orders import disc_order, wants_protection
 
 MOST_INSTANCES = 100
 blueprint = Blueprint("pages", __name__)
@@ -30,6 +31,8 @@ def job(job_id: str) -> Response:
         response.headers.update(followed.headers())
         return response
     found = installation().ledger.history.jobs([g.job_id])
+    if not found and wants_protection():
+        return _ask_for_password(_about_to_start())
     followed = FollowedJob(*found[g.job_id]) if found else _about_to_start()
     view = JobView(followed.job, followed.place, installation().config.destinations)
     download = None if found else download_url(followed.job, request.args)
@@ -53,6 +56,21 @@ def logo() -> Response:
 
 def _followed_jobs() -> FollowedJobs:
     return cast(FollowedJobs, current_app.extensions["mkiso"][2])
+
+
+def _ask_for_password(followed: FollowedJob) -> Response:
+    """The page that asks for a ZIP's password, and then follows the job; loaded again it has no word of it."""
+    return make_response(
+        render_template(
+            "protect.html",
+            view=JobView(followed.job, followed.place, installation().config.destinations),
+            download="about:blank",  # what loads in the frame is the form's answer
+            action=download_url(followed.job, request.args),
+            suggested=suggested(),
+            shortest=SHORTEST,
+            longest=LONGEST,
+        )
+    )
 
 
 def _about_to_start() -> FollowedJob:
