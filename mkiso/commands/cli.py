@@ -29,6 +29,8 @@ from mkiso.commands.jobs import (
     config_option,
     installation_of,
     jobs,
+    password_of,
+    password_option,
     read_config,
     requester,
     shown_progress,
@@ -179,15 +181,22 @@ def serve(config_file: str | None) -> None:
 @click.option("--layout", type=click.Choice(["legacy", "pdi"]), help="default: media.layout")
 @click.option("--format", "chosen", type=click.Choice(["iso", "zip"]), help="default: zip where FILE ends in .zip")
 @click.option("--force", is_flag=True, help="replace FILE where it exists")
+@password_option("what has the password that the ZIP is to have")
 def iso(
-    config_file: str | None, accessions: tuple[str, ...], output: str, layout: Any, chosen: Any, force: bool
+    config_file: str | None,
+    accessions: tuple[str, ...],
+    output: str,
+    layout: Any,
+    chosen: Any,
+    force: bool,
+    password_file: str | None,
 ) -> None:
     """Write one disc with the studies of the accession numbers."""
     installation = installation_of(config_file)
     numbers = accessions_of(installation, accessions)
     layout = layout or installation.config.media.layout
     chosen = chosen or ("zip" if output.lower().endswith(".zip") else "iso")
-    order = Order(numbers, requester("iso"), layout, chosen, len(numbers) == 1)
+    order = Order(numbers, requester("iso"), layout, chosen, len(numbers) == 1, password=password_of(password_file))
     with (
         written(output, force) as write,
         interruptible() as cancellation,

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +30,7 @@ from mkiso.errors import DiskFull, JobNotFound, LedgerUnavailable
 from mkiso.installation import Installation
 from mkiso.ledger.ledger import STATES, Ledger
 from mkiso.log import printable, set_up
-from mkiso.verify.medium import UnreadableDisc
+from mkiso.verify.medium import UnreadableDisc, WrongPassword
 from mkiso.verify.verify import verify as checks_of
 from mkiso.waiting import start
 
@@ -55,6 +55,7 @@ COLUMNS = (
     *("ACCESSIONS", "PATIENT", "DESTINATION", "REQUESTER", "ERROR"),
 )
 CANCEL = "cancel"
+LARGEST_PASSWORD_FILE = 4096
 Job = dict[str, Any]
 
 
@@ -154,17 +155,38 @@ def shown_progress(ledger: Ledger, job_id: str) -> Iterator[ProgressLine]:
         progress.end()
 
 
+def password_option(help_text: str) -> Callable[[Any], Any]:
+    """`--password-file`: a command line is no place for a password, since whoever is on the host can read it."""
+    return click.option("--password-file", metavar="FILE", help=f"{help_text}; - is standard input")
+
+
+def password_of(file: str | None) -> str | None:
+    """The only line of a file, or of standard input. Raises UsageError, which does not repeat it."""
+    if file is None:
+        return None
+    try:
+        with click.open_file(file, "rb") as opened:
+            text: str = opened.read(LARGEST_PASSWORD_FILE).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise click.UsageError(printable(f"--password-file {file}: {why}")) from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
 @click.command()
 @click.option("--config", "_config", metavar="FILE", hidden=True, help="taken as by every command; unused")
 @click.option("--json", "as_data", is_flag=True, help="as a program reads it")
+@password_option("what has the password of a protected ZIP")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-def verify(file: Path, as_data: bool, _config: str | None) -> None:
+def verify(file: Path, as_data: bool, password_file: str | None, _config: str | None) -> None:
     """Check a finished disc: an ISO image, a ZIP, or a directory where one is mounted or unpacked."""
     set_up(logging.WARNING)
     if not file.exists():
         raise click.UsageError(printable(f"{file}: there is no such file. Name an ISO image, a ZIP or a directory."))
     try:
-        checks = checks_of(file)
+        checks = checks_of(file, password_of(password_file))
+    except WrongPassword as error:
+        raise click.UsageError(printable(f"{file}: {error}.")) from None
     except UnreadableDisc as error:
         checks = [Check("medium", ok=False, found=printable(f"it cannot be read as a disc: {error}"))]
     ok = all(one.ok for one in checks)

@@ -2,7 +2,8 @@
 
 Of an archive (PKWARE APPNOTE 6.3.10) nothing is unpacked to a disk, and into memory no more than what is looked at: a
 stored member is read where it lies, another as it is unpacked. No byte belongs to two members, so that whatever an
-archive claims, to read it costs what its size allows.
+archive claims, to read it costs what its size allows. One with a password is read by pyzipper, which decrypts a member
+from its beginning to what is looked at.
 
 Names come from strangers: what could lead out of the disc, or lies there twice, is a fault and no file.
 """
@@ -15,7 +16,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from io import BufferedReader, FileIO
@@ -23,6 +24,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+import pyzipper  # type: ignore[import-untyped]
 
 # A check yields what is wrong, as often as it is, and returns what it found otherwise.
 Findings = Generator[str, None, str]
@@ -37,12 +40,17 @@ LOCAL_HEADER = struct.Struct("<4s2xHHxxxxLLLHH")  # 4.3.7
 LOCAL, CENTRAL = b"PK\3\4", b"PK\1\2"
 ENCRYPTED, SIZES_BEHIND, IN_UTF_8 = 1, 8, 1 << 11  # 4.4.4
 IN_ZIP64 = 0xFFFFFFFF
+# WinZip's AES: the method that stands for it, AES-256, and what salt, check and code add to a member's bytes.
+AES, AES_256, AES_ADDS = 99, 3, 28
 LARGEST_DIRECTORY = 1 << 26
 PIECE = 1 << 18
 # More than this, and it is a bomb: what it unpacks to would be read for hours.
 MOST_UNPACKED, MOST_RATIO = 1 << 32, 100
 # What zipfile and its decompressors raise on archives that are none.
-DAMAGES = (BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError)
+DAMAGES = (
+    *(BadZipFile, pyzipper.BadZipFile, zlib.error, struct.error),
+    *(EOFError, ValueError, RuntimeError, NotImplementedError, OSError),
+)
 
 
 def is_ours(name: str) -> bool:
@@ -53,6 +61,10 @@ def is_ours(name: str) -> bool:
 
 class UnreadableDisc(Exception):
     """It cannot be read as a disc, or as a file of one; the text says why."""
+
+
+class WrongPassword(UnreadableDisc):
+    """The disc needs a password, another one, or none."""
 
 
 @dataclass(frozen=True)
@@ -175,15 +187,45 @@ class _Member(NamedTuple):
 
 
 @contextmanager
-def archive_medium(path: Path) -> Iterator[Medium]:
-    """An archive's members. Raises UnreadableDisc where it has no directory of them, is a bomb, or members overlap."""
+def archive_medium(path: Path, password: str | None = None) -> Iterator[Medium]:
+    """An archive's members, all of them encrypted where there is a password. Raises WrongPassword.
+
+    Raises UnreadableDisc where it has no directory of them, is a bomb, or members overlap.
+    """
     with _BoundedArchive(FileIO(path)) as file:
         try:
-            archive = ZipFile(file)
+            archive = ZipFile(file) if password is None else pyzipper.AESZipFile(file)
         except (*DAMAGES, OverflowError, IndexError) as error:
             raise UnreadableDisc(f"its directory of members cannot be read ({error})") from error
         _refuse_bomb(archive.infolist(), os.fstat(file.fileno()).st_size)
-        yield _archive_medium(archive, file, dict(_located(archive, file)))
+        located = dict(_located(archive, file))
+        if password is None:
+            if any(info.compress_type == AES for info in archive.infolist()):
+                raise WrongPassword("it needs a password. Give the file that has it: --password-file FILE")
+        else:
+            archive.setpassword(password.encode())
+            _require_right_password(archive, located.values())
+        yield _archive_medium(archive, file, located)
+
+
+def _require_right_password(archive: ZipFile, members: Iterable[_Member]) -> None:
+    """Raise WrongPassword where nothing is encrypted, or the first member that is tells that it is another one.
+
+    What else is wrong with them, the check of the medium tells.
+    """
+    if not any(info.flag_bits & ENCRYPTED for info in archive.infolist()):
+        raise WrongPassword("it is not protected: nothing in it needs a password")
+    first = next((one.info for one in members if not one.fault), None)
+    with suppress(*DAMAGES):
+        try:
+            if first is not None:
+                archive.open(first).close()
+        except RuntimeError as error:
+            raise WrongPassword("the password does not open it") from error
+
+
+def _is_aes(info: ZipInfo) -> bool:
+    return getattr(info, "wz_aes_version", None) is not None
 
 
 def _refuse_bomb(members: Iterable[ZipInfo], size: int) -> None:
@@ -214,7 +256,10 @@ def _member_of(info: ZipInfo, descriptor: int) -> _Member:
     name_at = info.header_offset + LOCAL_HEADER.size
     name = info.orig_filename.encode("utf-8" if info.flag_bits & IN_UTF_8 else "cp437", "replace")
     same = (signature, os.pread(descriptor, name_length, name_at)) == (LOCAL, name)
-    same &= (method, flags & ENCRYPTED) == (info.compress_type, info.flag_bits & ENCRYPTED)
+    same &= (method, flags & ENCRYPTED) == (
+        AES if _is_aes(info) else info.compress_type,
+        info.flag_bits & ENCRYPTED,
+    )
     sizes = ((packed, info.compress_size), (size, info.file_size), (crc, info.CRC))
     same &= bool(flags & SIZES_BEHIND) or all(own in {one, IN_ZIP64} for own, one in sizes)
     fault = _fault(info) if same else "says another thing of itself than the archive's directory"
@@ -222,14 +267,24 @@ def _member_of(info: ZipInfo, descriptor: int) -> _Member:
 
 
 def _fault(info: ZipInfo) -> str | None:
-    """Why not every system can unpack a member."""
-    if info.flag_bits & ENCRYPTED:
-        return "is encrypted"
+    """Why not every system can unpack a member, or anybody could."""
+    if fault := _fault_of_encryption(info):
+        return fault
     if info.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:
         return "is compressed in a way that not every system knows"
-    if info.compress_type == ZIP_STORED and info.compress_size != info.file_size:
+    adds = AES_ADDS if _is_aes(info) else 0
+    if info.compress_size < adds or (info.compress_type == ZIP_STORED and info.compress_size != info.file_size + adds):
         return "is stored, and has two sizes"
     return None
+
+
+def _fault_of_encryption(info: ZipInfo) -> str | None:
+    is_encrypted = bool(info.flag_bits & ENCRYPTED)
+    if isinstance(info, ZipInfo):
+        return "is encrypted" if is_encrypted else None
+    if not (is_encrypted and _is_aes(info)):
+        return "is not encrypted with AES as the others are"
+    return None if info.wz_aes_strength == AES_256 else "is encrypted with a shorter key than AES-256"
 
 
 def _archive_medium(archive: ZipFile, file: IO[bytes], located: Mapping[int, _Member]) -> Medium:
@@ -283,7 +338,7 @@ def _member(archive: ZipFile, file: IO[bytes], member: _Member) -> Iterator[Exte
     info = member.info
     if member.fault:
         raise UnreadableDisc(f"{info.filename} {member.fault}")
-    if info.compress_type == ZIP_STORED:
+    if info.compress_type == ZIP_STORED and not _is_aes(info):
         yield lying(file.fileno(), member.begin, info.file_size)
         return
     with _readable(info):

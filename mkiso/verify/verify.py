@@ -25,6 +25,7 @@ from mkiso.verify.medium import (
     Findings,
     Medium,
     UnreadableDisc,
+    WrongPassword,
     archive_medium,
     directory_medium,
 )
@@ -138,13 +139,16 @@ OF_PAGES = (
 )
 
 
-def verify(path: Path) -> list[Check]:
+def verify(path: Path, password: str | None = None) -> list[Check]:
     """Every check of an ISO image, a ZIP, or a directory; those of a DICOMDIR where one can be read.
 
-    Raises UnreadableDisc where the path is none of these, or so damaged that it has no files.
+    Raises WrongPassword where a ZIP has another password, where it has one and none is given, and the other way round;
+    UnreadableDisc where the path is none of these, or so damaged that it has no files.
     """
     try:
-        with _medium_of(path) as medium:
+        with _medium_of(path, password) as medium:
+            if password is not None and medium.kind != "ZIP":
+                raise WrongPassword("it is not protected: only a ZIP can have a password")
             return list(_checks(DiscRead(medium)))
     except OSError as error:
         raise UnreadableDisc(error.strerror or str(error)) from error
@@ -193,7 +197,7 @@ def _in_one_line(faults: Iterable[str], count: int) -> str:
     return "; ".join(shortened) + (f" … and {count - MOST_FAULTS} more" if count > MOST_FAULTS else "")
 
 
-def _medium_of(path: Path) -> AbstractContextManager[Medium]:
+def _medium_of(path: Path, password: str | None) -> AbstractContextManager[Medium]:
     if path.is_dir():
         return directory_medium(path)
     if not path.is_file():
@@ -204,5 +208,5 @@ def _medium_of(path: Path) -> AbstractContextManager[Medium]:
         if file.read(len(MAGIC)) == MAGIC:
             return image_medium(path)
     if head == ARCHIVE:
-        return archive_medium(path)
+        return archive_medium(path, password)
     raise UnreadableDisc("it is neither an ISO image nor a ZIP nor a directory")

@@ -97,9 +97,9 @@ def as_iso(root: Path, volume_id: str = FILE_SET) -> Path:
         return _saved(product, file)
 
 
-def as_zip(root: Path) -> Path:
+def as_zip(root: Path, password: str | None = None) -> Path:
     """The disc's archive, as the service makes it."""
-    with zipping(Media(), _grafts(root), lambda: None) as product:
+    with zipping(Media(), _grafts(root), lambda: None, password) as product:
         return _saved(product, root.parent / "disc.zip")
 
 
