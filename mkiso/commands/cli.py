@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import signal
 import sys
 import uuid
@@ -252,6 +253,7 @@ def sweep(config_file: str | None) -> None:
 
 def main() -> None:
     """The console script: every error as text on standard error, and the contract's exit status."""
+    resource.prlimit(0, resource.RLIMIT_CORE, (0, 0))  # in a core there would be patients' data, and passwords
     stop_on_signals()
     try:
         cli(prog_name="mkiso", standalone_mode=False)
