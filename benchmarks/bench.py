@@ -1,6 +1,7 @@
 """The benchmark: 3, 200 and 2,000 images by the notes' flow, at the floor, and by mkiso over HTTP.
 
-mkiso makes an ISO and a ZIP with the layout legacy, and ISOs with the layout pdi, with pictures and without.
+mkiso makes an ISO, a ZIP and a protected ZIP with the layout legacy, and ISOs with the layout pdi, with pictures and
+without.
 
 `python -m benchmarks.bench [--only 3,200,2000] [--repeat N]`, on a quiet machine with 6 GB free under /var/tmp.
 It never signals anything but what it started.
@@ -116,6 +117,7 @@ def _bench(directory: Path, sizes: Sequence[int], repeat: int) -> None:
             "floor": shell_flow("floor.sh", directory, pacs_port, "FLOOR", ae_titles["FLOOR"]),
             "mkiso": http_flow(service, "legacy"),
             "zip": http_flow(service, "legacy", "zip"),
+            "protected": http_flow(service, "legacy", "zip", ("password=benchmark",)),
             "pdi": http_flow(service, "pdi"),
             "pdi, no pictures": http_flow(plain, "pdi"),
         }

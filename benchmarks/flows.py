@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -68,15 +68,16 @@ def shell_flow(script: str, work: Path, pacs_port: int, ae_title: str, port: int
     return run
 
 
-def http_flow(service: Service, layout: str, disc_format: str = "iso") -> Flow:
-    """curl and a running service; RuntimeError where the disc is not whole."""
+def http_flow(service: Service, layout: str, disc_format: str = "iso", form: Sequence[str] = ()) -> Flow:
+    """curl and a running service; RuntimeError where the disc is not whole. `form` are fields of a POST."""
+    fields = [word for field in form for word in ("--data-urlencode", field)]
 
     def run(case: Case) -> Run:
         job_id = str(uuid.uuid4())
         case.settle()
         workers = service.memory()
         url = service.url(case.accession, job_id, layout, disc_format)
-        seconds, written, said = _measured((*CURL, url), dict(os.environ))
+        seconds, written, said = _measured((*CURL, *fields, url), dict(os.environ))
         status, size, first_byte = said.split()
         job = service.job(job_id)
         if status != "200" or int(size) != job["bytes"] or job["state"] != "done" or job["received"] != case.images:

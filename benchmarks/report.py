@@ -14,6 +14,7 @@ FASTER_THAN_NOTES = {200: 15.0}
 RATIOS = (
     ("mkiso", "floor", "{:.2f} times the floor", {200: 1.2, 2000: 1.2}),
     ("zip", "mkiso", "the ZIP {:.2f} times the ISO", {200: 1.5, 2000: 1.5}),
+    ("protected", "zip", "the protected ZIP {:.2f} times the ZIP", {200: 3.0, 2000: 3.0}),
     ("pdi, no pictures", "mkiso", "pdi without pictures {:.2f} times legacy", {2000: 1.3}),
 )
 PICTURES = {200: 1.0}  # s

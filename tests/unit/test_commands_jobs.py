@@ -89,7 +89,7 @@ def test_the_requester_is_the_person(
 
 def test_checks_are_lines_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "set_up", lambda _level: None)
-    monkeypatch.setattr(module, "checks_of", lambda _file: [Check("a", True, "x"), Check("b", False, "y\33[1m")])
+    monkeypatch.setattr(module, "checks_of", lambda *_given: [Check("a", True, "x"), Check("b", False, "y\33[1m")])
     lines = CliRunner().invoke(verify, [str(tmp_path)])
     assert (lines.exit_code, lines.output) == (1, "ok    a: x\nFAIL  b: y\\x1b[1m\n")
     data = CliRunner().invoke(verify, [str(tmp_path), "--json"])
