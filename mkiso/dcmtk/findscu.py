@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from mkiso.accession import LONGEST_UID, SHOWN, uid_fault
 from mkiso.dcmtk.association import (
     SMALL_DICTIONARY,
     Failure,
@@ -50,10 +51,8 @@ STUDY_KEYS = (
 NO_DATA_SET = "receiveDataSetInMemory: dset->read() Failed"
 MOST_ANSWERS = 100_000
 LARGEST_ANSWER, LARGEST_LISTED = 1 << 16, 1 << 11  # bytes of one, as a data set, and on the average in a list of UIDs
-LONGEST_UID, SHOWN = 64, 80
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 SPACES = f"{PADDING}\n"
-UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
 Answer = Mapping[str, str]  # the values of an answer, as texts, by their keywords
@@ -268,19 +267,6 @@ def fault(answers: Sequence[Answer], study_uid: str) -> str | None:
         if study not in ("", study_uid):
             return f"The PACS, asked for the study {study_uid}, lists an instance of another: {named(study)}."
     return None
-
-
-def uid_fault(uid: str) -> str | None:
-    """Why it is no UID (PS3.5 9.1) to ask for, or to name a file after; None where it is one."""
-    if UID.fullmatch(uid):
-        return None
-    if not uid:
-        return "is empty"
-    if len(uid) > LONGEST_UID:
-        return f"has {len(uid)} characters, and {LONGEST_UID} are allowed"
-    if wrong := "".join(dict.fromkeys(re.sub(r"[0-9.]", "", uid))):
-        return f"has {wrong!a} in it, and only digits and full stops are allowed"
-    return "has a full stop without a number before or behind it"
 
 
 def named(uid: str) -> str:

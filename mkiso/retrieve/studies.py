@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mkiso.dcmtk.findscu import Answer, Finder, QueryRefused, named, uid_fault
+from mkiso.accession import uid_fault
+from mkiso.dcmtk.findscu import Answer, Finder, QueryRefused, named
 from mkiso.dicom.datasets import display_name, plain_name
 from mkiso.dicom.instances import Key
 from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
