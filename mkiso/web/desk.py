@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify, make_response, render_template, request
+from flask import Blueprint, Response, jsonify, make_response, render_template, request
 
 from mkiso.accession import parse_list
 from mkiso.dicom.datasets import page_name
 from mkiso.errors import MkisoError
-from mkiso.job import Order
 from mkiso.ledger.schema import ledger_time
 from mkiso.retrieve.studies import Study, by_patient, count_patients
-from mkiso.web.answers import accession_list, argument, choose_job_id, live_jobs, prefers_json, service_status
+from mkiso.web.answers import argument, asked_for, choose_job_id, live_jobs, prefers_json, service_status
 from mkiso.web.guards import installation, refuse_embedding, requester
-from mkiso.web.orders import disc_order, disc_page, relay_page
+from mkiso.web.orders import begun, disc_order
 
 RECENT = timedelta(hours=1)
 MOST_RECENT = 50
@@ -45,14 +44,10 @@ def start() -> Response:
 def make() -> Response:
     """Start what a form of ours asks for; where it is under way already, ask first."""
     choose_job_id()
-    accessions, destination = accession_list("accession_numbers"), argument("destination")
-    order = disc_order(accessions) if destination is None else Order(accessions, requester(), job_id=g.job_id)
+    order, destination = disc_order(*asked_for()), argument("destination")
     if destination is not None:
         installation().config.destination(destination)
-    running = installation().ledger.history.running(accessions)
-    if running and argument("again") is None:
-        return make_response(render_template("again.html", running=running, order=order, destination=destination))
-    return disc_page(order) if destination is None else relay_page(order, destination)
+    return begun(order, destination)
 
 
 def _recent() -> list[dict[str, Any]]:
