@@ -12,7 +12,7 @@ from mkiso.accession import uid_fault
 from mkiso.dcmtk.findscu import Answer, Finder, QueryRefused, named
 from mkiso.dicom.datasets import display_name, plain_name
 from mkiso.dicom.instances import Key
-from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
+from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients, StudyNotFound
 
 MOST_COUNTED = 9  # digits
 
@@ -39,7 +39,7 @@ class Study:
 
     That is mostly a Series Instance UID, and is not checked. Where `series_uid` is set, only that series is wanted, and
     the instances are those of it. `counted` is how many instances the archive says that it has of the study, where it
-    does. `others` are patients whom further answers name for the same study.
+    does, and `counted_series` how many series. `others` are patients whom further answers name for the same study.
     """
 
     accession_number: str
@@ -56,6 +56,7 @@ class Study:
     sex: str = ""
     counted: int | None = None
     others: tuple[Patient, ...] = ()
+    counted_series: int | None = None
 
     @property
     def patients(self) -> tuple[Patient, ...]:
@@ -75,6 +76,18 @@ class Study:
             "series": len(set(self.instances.values())),
             "instances": len(self.instances),
         }
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series as the archive's C-FIND describes it; `instances` is how many it says that it has, where it does."""
+
+    uid: str
+    number: str
+    modality: str
+    description: str
+    instances: int | None
+    study_uid: str
 
 
 def keys_of(study: Study) -> set[Key]:
@@ -97,6 +110,34 @@ def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
             )
         _add(studies, found)
     return list(studies.values())
+
+
+def find_by_uid(finder: Finder, study_uids: Sequence[str]) -> list[Study]:
+    """As `find_studies`, of Study Instance UIDs. Raises StudyNotFound."""
+    studies: dict[str, Study] = {}
+    for study_uid in study_uids:
+        _add(studies, map(_study, finder.of_study(study_uid)))
+        if study_uid not in studies:
+            raise StudyNotFound(f"The PACS knows no study with the Study Instance UID {study_uid}.", study=study_uid)
+    return list(studies.values())
+
+
+def series_of(finder: Finder, study_uid: str) -> list[Series]:
+    """The series that the archive lists of a study, by their numbers; those that cannot be asked for are left out."""
+    found = {one["SeriesInstanceUID"]: one for one in finder.series(study_uid)}
+    series = [
+        Series(
+            uid,
+            one["SeriesNumber"],
+            one["Modality"],
+            one["SeriesDescription"],
+            _count(one["NumberOfSeriesRelatedInstances"]),
+            study_uid,
+        )
+        for uid, one in found.items()
+        if uid_fault(uid) is None
+    ]
+    return sorted(series, key=lambda one: (_count(one.number) is None, _count(one.number) or 0, one.uid))
 
 
 def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Study:
@@ -188,8 +229,13 @@ def studies_of(finder: Finder, accession: str) -> list[Study]:
 
     An archive may answer several times about one study: once for each of its patients.
     """
+    return described(finder.studies(accession))
+
+
+def described(answers: Iterable[Answer]) -> list[Study]:
+    """The studies of which the archive's answers tell, each once."""
     studies: dict[str, Study] = {}
-    _add(studies, map(_study, finder.studies(accession)))
+    _add(studies, map(_study, answers))
     return list(studies.values())
 
 
@@ -207,7 +253,6 @@ def _study(answer: Answer) -> Study:
         raise PacsRejected(
             f"The PACS lists a study whose Study Instance UID {named(study_uid)} {why}. Have the PACS correct it."
         )
-    counted = answer["NumberOfStudyRelatedInstances"]
     return Study(
         accession_number=answer["AccessionNumber"],
         study_uid=study_uid,
@@ -220,5 +265,10 @@ def _study(answer: Answer) -> Study:
         instances={},
         birth_date=answer["PatientBirthDate"],
         sex=answer["PatientSex"],
-        counted=int(counted) if counted.isascii() and counted.isdecimal() and len(counted) <= MOST_COUNTED else None,
+        counted=_count(answer["NumberOfStudyRelatedInstances"]),
+        counted_series=_count(answer.get("NumberOfStudyRelatedSeries", "")),
     )
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_COUNTED else None
