@@ -17,6 +17,7 @@ from mkiso.disc.product import Format, Product, mastering, medium, require_small
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
 from mkiso.errors import Cancelled, NotConfigured
 from mkiso.installation import Installation
+from mkiso.ledger.history import search_key
 from mkiso.ledger.record import JobRecord
 from mkiso.relay import Delivery, Relay, peer_of
 from mkiso.retrieve.inbox import Inbox
@@ -125,7 +126,14 @@ def running_job(
         try:
             workspace = held.enter_context(job_directory(storage.work_dir, order.job_id))
         finally:  # without a directory, too: the row tells why
-            record.open(accessions=order.accessions, requester=order.requester, **fields)
+            record.open(
+                accessions=order.accessions,
+                study_uids=order.study_uids,
+                series_uids=order.series_uids,
+                requester=order.requester,
+                encrypted=order.password is not None,
+                **fields,
+            )
         require_space(storage.work_dir, storage.min_free)
         yield Job(installation, order, cancellation, record, workspace)
 
@@ -156,6 +164,7 @@ class Job:
             "queued",
             patient_id=studies[0].patient_id,
             patient_name=display_name(self.patient_name),
+            folded=search_key(studies[0].patient_id, self.patient_name),
             studies=[study.study_uid for study in studies],
         )
         return studies

@@ -213,7 +213,7 @@ def jobs(
 
 def _cancel(ledger: Ledger, job_id: str, as_json: bool) -> None:
     was_over = ledger.job(job_id)["finished_at"] is not None
-    job = ledger.request_cancel(job_id)
+    job = ledger.request_cancel(job_id, requester("jobs"))
     if as_json:
         click.echo(_json(job))
     elif was_over:

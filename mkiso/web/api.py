@@ -27,7 +27,7 @@ from mkiso.retrieve.receiver import taken
 from mkiso.retrieve.search import PatientQuery
 from mkiso.retrieve.studies import Study, count_patients
 from mkiso.web.answers import accession_list, argument, known_job_id, live_jobs, require_state
-from mkiso.web.guards import installation
+from mkiso.web.guards import installation, requester
 
 MOST_JOBS = 1000
 PATIENCE = 10.0
@@ -94,7 +94,7 @@ def job(job_id: str) -> Response:
 
 @blueprint.post("/api/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
-    return jsonify(installation().ledger.request_cancel(known_job_id(job_id)))
+    return jsonify(installation().ledger.request_cancel(known_job_id(job_id), requester()))
 
 
 def _since() -> str | None:

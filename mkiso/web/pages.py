@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, make_response, r
 from mkiso.errors import JobNotFound
 from mkiso.web.answers import accession_list, argument, known_job_id, prefers_json, see_other
 from mkiso.web.following import FollowedJob, FollowedJobs, JobView, download_url, not_started
-from mkiso.web.guards import installation, refuse_embedding
+from mkiso.web.guards import installation, refuse_embedding, requester
 from mkiso.web.orders import disc_order
 
 MOST_INSTANCES = 100
@@ -39,7 +39,7 @@ def job(job_id: str) -> Response:
 
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
-    installation().ledger.request_cancel(known_job_id(job_id))
+    installation().ledger.request_cancel(known_job_id(job_id), requester())
     return see_other("pages.job", job_id=g.job_id)
 
 
