@@ -105,6 +105,17 @@ class History:
         )
         return self._database.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
+    def handed_out(self, job_id: str) -> list[dict[str, Any]]:
+        """How many instances (`count`) a job handed out of each series and SOP class."""
+        kinds = (instances.c.study_uid, instances.c.series_uid, instances.c.sop_class_uid)
+        query = sa.select(*kinds, sa.func.count().label("count")).where(instances.c.job_id == job_id).group_by(*kinds)
+        return self._database.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
+
+    def asked(self, job_id: str) -> list[list[str]] | None:
+        """The accession numbers, study UIDs and series UIDs for which a job was asked; None where nobody wrote them."""
+        query = sa.select(jobs.c.asked).where(jobs.c.id == job_id)
+        return self._database.do(lambda connection: connection.execute(query).scalar())
+
     def queue(self, work_dir: str) -> int:
         """How many jobs of a work_dir's identity wait for a receiver."""
         waiting = sa.select(sa.func.count()).select_from(jobs).where(_waits(jobs), jobs.c.work_dir == work_dir)

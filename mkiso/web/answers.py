@@ -39,6 +39,13 @@ PAGE_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Vary": "Accept, Accept-Language",
 }
+# What may be over, or put right, when the same is asked for once more.
+MAY_WORK_AGAIN = {
+    *("accession_not_found", "study_not_found", "series_not_found", "no_dicom_data", "incomplete", "busy", "stopping"),
+    *("pacs_unreachable", "pacs_rejected", "pacs_timeout", "destination_unreachable", "relay_failed", "disk_full"),
+    *("patient_api_unavailable", "patient_db_unavailable", "ledger_unavailable", "receiver_unavailable", "internal"),
+    *("conflicting_instances", "cancelled"),
+}
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 LANGUAGES = ("en", "id")
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
@@ -126,7 +133,8 @@ def see_other(endpoint: str, **values: Any) -> Response:
 
 def error_answer(raised: MkisoError) -> Response:
     fields = raised.answer_fields(g.get("job_id"))
-    body = render_template("error.html", **fields, fields=raised.fields) if prefers_page() else jsonify(fields)
+    page = {"fields": raised.fields, "may_work_again": MAY_WORK_AGAIN}
+    body = render_template("error.html", **fields, **page) if prefers_page() else jsonify(fields)
     response = make_response(body, HTTPStatus.OK if _is_framed() else raised.http_status)
     if isinstance(raised, Busy | Stopping):
         response.headers["Retry-After"] = str(RETRY_AFTER)

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast, get_args
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request, url_for
 
 from mkiso.accession import parse_one
 from mkiso.config import LayoutName
@@ -48,6 +48,7 @@ URLS = (  # the path; the parameter, and whether it takes a list; where a relay 
     ("/api/iso/print", "accession_number", False, "cd_publisher"),
     ("/api/iso/print-multiple", "accession_numbers", True, "cd_publisher"),
 )
+FILE_COOKIE = "mkiso_file"  # by which the page of a job knows that this browser has its file, and the file's name
 RELAYING = ("GET", "POST")
 log = logging.getLogger("mkiso.web")
 blueprint = Blueprint("orders", __name__)
@@ -107,6 +108,9 @@ def disc_answer(order: Order) -> Response:
             cancellation.on_cancel(partial(break_connection, client))
         response = _disc_response(_streamed(first, chunks, client), order.format, disc.file_name)
         response.content_length = disc.size
+        if argument("page") == FRAME:
+            page = url_for("pages.job", job_id=order.job_id)
+            response.set_cookie(FILE_COOKIE, disc.file_name, path=page, httponly=True, samesite="Lax")
         response.call_on_close(held.pop_all().close)
     return response
 

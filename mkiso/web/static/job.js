@@ -10,6 +10,7 @@ const progress = part("progress");
 const download = part("download");
 const texts = progress.dataset;
 const language = document.documentElement.lang;
+const hospital = document.title.slice(part("title").dataset.tab.length);
 const samples = [];
 let job = null;
 let isOver = false;
@@ -56,6 +57,12 @@ function showTitle() {
   if (job.patient_name) {
     show("title", filled(title, { patient: job.patient_name, destination }));
   }
+  const percent = job.expected ? `${Math.min(Math.floor((100 * moved()) / job.expected), 100)} % ·` : "…";
+  showTab(`${percent} ${job.patient_name || job.accessions.join(", ")}`);
+}
+
+function showTab(text) {
+  document.title = text + hospital;
 }
 
 function showCounts(place) {
@@ -159,7 +166,11 @@ async function notDownloaded(frame) {
   await look();
   if (!isOver && said && job && job.created_at === null) {
     isOver = true;
+    showTab(`✗ ${frame.contentDocument.title.slice(0, -hospital.length)}`);
     replaceJob(said.childNodes);
+    if (part("retry")) {
+      part("retry").href = location.href;
+    }
   }
 }
 
