@@ -160,9 +160,15 @@ part("cancel").addEventListener("submit", (event) => {
   fetch(event.target.action, { method: "POST", redirect: "manual" }).catch(() => { event.submitter.disabled = false; });
 });
 
-// A download never loads into its frame; what does load there is why there is none. The job tells that, where it began.
+// A download never loads into its frame; what does load there is why there is none. The job tells that, where it began;
+// where another window began it, this one has its page, and no download.
 async function notDownloaded(frame) {
   const said = frame.contentDocument && frame.contentDocument.getElementById("main");
+  if (said && said.querySelector("[data-code=job_exists]")) {
+    isOver = true;
+    location.replace(location.pathname);
+    return;
+  }
   await look();
   if (!isOver && said && job && job.created_at === null) {
     isOver = true;
