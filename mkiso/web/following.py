@@ -20,7 +20,7 @@ from mkiso.errors import JobNotFound
 from mkiso.job import Order
 from mkiso.ledger.history import History
 from mkiso.ledger.schema import PUBLIC, UNFINISHED
-from mkiso.waiting import LEFT
+from mkiso.waiting import LEFT, stopped_by
 from mkiso.web.guards import is_for_us, is_text
 from mkiso.web.live import STOPPING
 
@@ -39,7 +39,7 @@ PHASES = {
 }
 # Who or what stopped a job, by the error's detail: a key of the texts.
 STOPPED = {LEFT: "stopped_left", STOPPING: "stopped_service"}
-BY_SOMEBODY = re.compile(r"Cancelled by (.+)\.", re.DOTALL)
+STOPPED_BY = re.compile(re.escape(stopped_by("\0")).replace("\0", "(.+)"), re.DOTALL)
 Application = Any  # a WSGI application
 
 
@@ -179,15 +179,6 @@ class JobView:
         """Who asked for it, as people say it."""
         return shown_name(self.job["requester"])
 
-    @property
-    def stopped_by(self) -> tuple[str, str]:
-        """Who or what stopped it: a key of the texts, and a name where it is a person."""
-        detail = (self.job["error"] or {}).get("detail") or ""
-        if detail in STOPPED:
-            return STOPPED[detail], ""
-        somebody = BY_SOMEBODY.fullmatch(detail)
-        return ("stopped_by_person", shown_name(somebody[1])) if somebody else ("stopped", "")
-
     def again(self, asked: Sequence[Sequence[str]] | None) -> dict[str, str] | None:
         """The fields of a form that starts the same once more, of `History.asked`.
 
@@ -209,6 +200,14 @@ def wanted(
     """The parameters that say what a job is of; `parameter` is the name of the one with the accession numbers."""
     lists = {parameter: accessions, "study_uids": studies, "series_uids": series}
     return {name: ",".join(values) for name, values in lists.items() if values}
+
+
+def stopped(job: Mapping[str, Any]) -> tuple[str, str]:
+    """Who or what stopped a job: a key of the texts, and a name where that is a person."""
+    detail = (job["error"] or {}).get("detail", "")
+    if somebody := STOPPED_BY.fullmatch(detail):
+        return "stopped_by", shown_name(somebody[1])
+    return STOPPED.get(detail, "stopped"), ""
 
 
 def shown_name(requester: str) -> str:

@@ -19,10 +19,9 @@ from mkiso.errors import BadRequest
 from mkiso.ledger.history import Filters, Mark, mark_of
 from mkiso.ledger.ledger import STATES
 from mkiso.ledger.schema import ledger_time
-from mkiso.waiting import LEFT, stopped_by
+from mkiso.web import following
 from mkiso.web.answers import UUID, argument, choice, page_texts, prefers_json, require_state
 from mkiso.web.guards import installation, refuse_embedding
-from mkiso.web.live import STOPPING
 
 PAGE = 50
 FIELDS = ("accession_number", "patient", "requester", "state", "from", "to")
@@ -47,9 +46,6 @@ COLUMNS = (
 # a cell behind each one in a text, and a row behind each line: quotes count for it only where a cell begins with them.
 CALCULATED = re.compile(r"""^(?=[\t\r\n])|(?:^|(?<=[;|\t\r\n]))(?=(?:"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 LINES_AT_ONCE = 200
-# Who or what stopped a job, by its error's detail: a key of the texts.
-STOPPED = {LEFT: "stopped_left", STOPPING: "stopped_service"}
-STOPPED_BY = re.compile(re.escape(stopped_by("\0")).replace("\0", "(.+)"), re.DOTALL)
 blueprint = Blueprint("history", __name__)
 blueprint.before_request(refuse_embedding)
 
@@ -72,10 +68,8 @@ def history() -> Response:
 @blueprint.app_template_filter("stopped")
 def stopped(job: Mapping[str, Any]) -> str:
     """By whom or by what a job was stopped; empty where that is not known."""
-    detail, t = job["error"]["detail"] if job["error"] else "", page_texts()["history"]
-    if somebody := STOPPED_BY.fullmatch(detail):
-        return t["stopped_by"].format(who=somebody[1].rpartition("@")[0] or somebody[1])
-    return t[STOPPED[detail]] if detail in STOPPED else ""
+    (key, who), t = following.stopped(job), page_texts()["history"]
+    return t[key].format(who=who) if key in t else ""
 
 
 def _field(name: str) -> str:

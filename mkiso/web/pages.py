@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, make_response, r
 
 from mkiso.errors import BadRequest, JobNotFound
 from mkiso.web.answers import accession_list, argument, known_job_id, prefers_json, see_other
-from mkiso.web.following import FollowedJob, FollowedJobs, JobView, download_url, not_started
+from mkiso.web.following import FollowedJob, FollowedJobs, JobView, download_url, not_started, stopped
 from mkiso.web.guards import installation, refuse_embedding, requester
 from mkiso.web.orders import FILE_COOKIE, disc_order
 from mkiso.web.receipt import FIELDS, RELATIONS, contents_of, faults, sheet_of
@@ -117,6 +117,7 @@ def _handed_out(view: JobView) -> dict[str, Any]:
     file_name = request.cookies.get(FILE_COOKIE)
     more = found[MOST_INSTANCES - 1]["sop_instance_uid"] if len(found) > MOST_INSTANCES else None
     return {
+        "stopped": stopped(job),
         "again": view.again(history.asked(job["id"])),
         "instances": found[:MOST_INSTANCES],
         "next": more,
