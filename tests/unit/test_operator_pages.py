@@ -312,7 +312,7 @@ def test_progress_is_never_older_than_a_second(client: FlaskClient, running: str
 def test_a_page_cancels_its_job(client: FlaskClient, running: str) -> None:
     answer = client.post(f"/jobs/{running}/cancel", headers=BROWSER)
     assert location(answer)[0] == f"/jobs/{running}"
-    assert ledger(client).cancel_requested([running]) == {running}
+    assert ledger(client).cancel_requested([running]).keys() == {running}
     assert client.post(f"/jobs/{OTHER}/cancel", headers=BROWSER).status_code == 404
 
 
@@ -406,7 +406,7 @@ def test_another_sites_form_starts_and_cancels_nothing(
     form = {"accession_numbers": "C", "destination": "relay"}
     answer = client.post(path, data=form, headers=BROWSER | {"Origin": "http://elsewhere.example"})
     assert (answer.status_code, installation.orders) == (403, [])
-    assert ledger(client).cancel_requested([running]) == set()
+    assert ledger(client).cancel_requested([running]) == {}
 
 
 def test_the_pages_need_no_token(service: Callable[..., Flask], running: str) -> None:
