@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 _IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-_KEYS = ("AccessionNumber", "PatientID", "PatientName", "StudyDate", *_IDENTIFIERS)
+_KEYS = ("AccessionNumber", "PatientID", "PatientName", "PatientBirthDate", "StudyDate", *_IDENTIFIERS)
 _LEVELS = {"STUDY": _IDENTIFIERS[:1], "SERIES": _IDENTIFIERS[:2], "IMAGE": _IDENTIFIERS}
 
 
@@ -71,7 +72,7 @@ class Holdings:
         return [
             instance
             for instance in self.instances
-            if all(not values or _text(instance.header, key) in values for key, values in wanted.items())
+            if all(not values or _matches(_text(instance.header, key), key, values) for key, values in wanted.items())
         ]
 
     def answers(self, query: Dataset, ignored: Iterable[str] = ()) -> list[Dataset]:
@@ -87,6 +88,8 @@ class Holdings:
         for keyword in (element.keyword for element in query):
             if keyword in _COUNTED:
                 setattr(answer, keyword, _COUNTED[keyword](study))
+            elif keyword == "NumberOfSeriesRelatedInstances":
+                setattr(answer, keyword, len(group))
             elif keyword in header:
                 answer[keyword] = header[keyword]
             else:
@@ -106,6 +109,16 @@ _COUNTED: dict[str, Callable[[list[Instance]], object]] = {
     "NumberOfStudyRelatedSeries": lambda study: len(_different(study, "SeriesInstanceUID")),
     "NumberOfStudyRelatedInstances": len,
 }
+
+
+def _matches(text: str, key: str, values: list[str]) -> bool:
+    """As PS3.4 C.2.2.2 has it: of a name with wildcards, of dates a range; capitals count."""
+    if key == "PatientName":
+        return any(fnmatchcase(text, one) for one in values)
+    if key == "StudyDate" and "-" in values[0]:
+        since, _, until = values[0].partition("-")
+        return since <= text <= (until or "9")
+    return text in values
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
