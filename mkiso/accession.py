@@ -8,6 +8,7 @@ from mkiso.errors import BadRequest, EmptyAccession, InvalidAccession, MissingAc
 from mkiso.log import printable
 
 LONGEST = 64
+MOST_SERIES = 1000  # of one request
 REFUSED = frozenset('*?\\,"=')
 LONGEST_UID, SHOWN = 64, 80
 UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")

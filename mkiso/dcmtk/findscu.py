@@ -107,7 +107,7 @@ class Finder:
 
     def series(self, study_uid: str) -> list[Answer]:
         """The series of a study, and what the archive says of each. Raises as `studies`."""
-        return self._series(study_uid, SERIES_KEYS)
+        return [one for one in self._series(study_uid, SERIES_KEYS) if one["StudyInstanceUID"] in ("", study_uid)]
 
     def studies_of_series(self, series_uid: str) -> set[str]:
         """The Study Instance UIDs of a series, from an archive that answers without one (PS3.4 C.4.1.2.2.1)."""

@@ -17,6 +17,7 @@ from mkiso.accession import shown, uid_fault
 from mkiso.dcmtk.findscu import Finder
 from mkiso.dicom.datasets import is_date, plain_date
 from mkiso.errors import BadRequest
+from mkiso.ledger.history import folded
 from mkiso.retrieve.studies import Patient, Study, described
 
 MOST_FOUND = 200
@@ -67,7 +68,7 @@ class PatientQuery:
         turned = typed if is_dicom else "?".join((*words[-1:], *words[:-1]))
         likely = [typed] if typed != typed.lower() else []
         likely += [typed.upper(), turned.upper(), typed.title()]
-        if (plain := _folded(typed).upper()).isascii():
+        if (plain := folded(typed).upper()).isascii():
             likely.append(plain)
         else:  # the ideographic or phonetic group stands behind another (PS3.5 6.2.1)
             likely.append(f"*={typed}")
@@ -94,9 +95,9 @@ class PatientQuery:
         return any(map(self._is, study.patients)) and has_it and (is_then or not (self.since or self.until))
 
     def _is(self, patient: Patient) -> bool:
-        of_name = _words(_folded(patient.name))
+        of_name = _words(folded(patient.name))
         return (
-            all(any(one.startswith(word) for one in of_name) for word in _words(_folded(self.name)))
+            all(any(one.startswith(word) for one in of_name) for word in _words(folded(self.name)))
             and self.patient_id.casefold() in ("", patient.patient_id.strip().casefold())
             and self.birth_date in ("", plain_date(patient.birth_date))
         )
@@ -123,12 +124,6 @@ def _asked(parameter: str, text: str | None) -> str:
 
 def _words(name: str) -> list[str]:
     return [word for word in BETWEEN.split(name) if word]
-
-
-def _folded(text: str) -> str:
-    """Without capitals and accents."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(one for one in decomposed if not unicodedata.combining(one))
 
 
 def _letters(name: str) -> int:

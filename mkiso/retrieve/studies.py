@@ -38,7 +38,7 @@ class Study:
     """A study as the archive's C-FIND describes it; `instances` maps SOP Instance UIDs to what their series are called.
 
     That is mostly a Series Instance UID, and is not checked. Where `series_uid` is set, only that series is wanted, and
-    the instances are those of it. `counted` is how many instances the archive says that it has of the study, where it
+    the instances are those of it. `counted` is how many instances the archive says that it has of that, where it
     does, and `counted_series` how many series. `others` are patients whom further answers name for the same study.
     """
 
@@ -62,6 +62,12 @@ class Study:
     def patients(self) -> tuple[Patient, ...]:
         """Whom all answers about the study name."""
         return (Patient(self.patient_id, self.issuer, self.patient_name, self.birth_date, self.sex), *self.others)
+
+    @property
+    def title(self) -> str:
+        """What an error's text calls the study, or the series of it that is wanted."""
+        study = self.accession_number or f"the study {self.study_uid}"
+        return study if self.series_uid is None else f"the series {self.series_uid} of {study}"
 
     def public(self) -> dict[str, Any]:
         """The study as `/api/studies` and the ledger show it."""
@@ -131,13 +137,13 @@ def series_of(finder: Finder, study_uid: str) -> list[Series]:
             one["SeriesNumber"],
             one["Modality"],
             one["SeriesDescription"],
-            _count(one["NumberOfSeriesRelatedInstances"]),
+            count(one["NumberOfSeriesRelatedInstances"]),
             study_uid,
         )
         for uid, one in found.items()
         if uid_fault(uid) is None
     ]
-    return sorted(series, key=lambda one: (_count(one.number) is None, _count(one.number) or 0, one.uid))
+    return sorted(series, key=lambda one: (count(one.number) is None, count(one.number) or 0, one.uid))
 
 
 def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Study:
@@ -145,10 +151,23 @@ def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Stu
 
     That count is no proof: some archives count what they neither list nor send.
     """
+    if study.series_uid is not None:
+        return replace(study, instances=_of_series(finder, study, study.series_uid, by_series))
     instances = finder.instances(study.study_uid, by_series)
     if not by_series and (study.counted or 0) > len(instances):
         instances = finder.instances(study.study_uid, by_series=True) | instances
     return replace(study, instances=instances)
+
+
+def _of_series(finder: Finder, study: Study, series_uid: str, also_whole: bool) -> dict[str, str]:
+    """The instances that the archive lists of one series: asked for it alone, and in doubt for its whole study, too."""
+    listed: dict[str, str] = {}
+    with suppress(QueryRefused):
+        listed = finder.instances_of(study.study_uid, series_uid)
+    if also_whole or not listed or (study.counted or 0) > len(listed):
+        whole = finder.instances(study.study_uid, by_series=True)
+        listed |= {sop: series for sop, series in whole.items() if series == series_uid}
+    return listed
 
 
 def with_all_patients(finder: Finder, study: Study) -> Study:
@@ -172,7 +191,7 @@ def of_one_series(study: Study, series_uid: str | None = None) -> Study:
         return study
     chosen = series_uid or max(series.items(), key=lambda one: (one[1], one[0]))[0]
     instances = {sop: series for sop, series in study.instances.items() if series == chosen}
-    return replace(study, instances=instances, series_uid=chosen)
+    return replace(study, instances=instances, series_uid=chosen, counted=None)
 
 
 def with_modalities(finder: Finder, study: Study) -> Study:
@@ -218,8 +237,7 @@ def require_instances(studies: Collection[Study]) -> None:
     for study in studies:
         if not study.instances:
             raise NoDicomData(
-                f"The PACS knows a study with the accession number {study.accession_number}, and lists no instance"
-                " of it. Check the study in the PACS.",
+                f"The PACS lists no instance of {study.title}. Check it in the PACS.",
                 accession=study.accession_number,
             )
 
@@ -265,10 +283,11 @@ def _study(answer: Answer) -> Study:
         instances={},
         birth_date=answer["PatientBirthDate"],
         sex=answer["PatientSex"],
-        counted=_count(answer["NumberOfStudyRelatedInstances"]),
-        counted_series=_count(answer.get("NumberOfStudyRelatedSeries", "")),
+        counted=count(answer["NumberOfStudyRelatedInstances"]),
+        counted_series=count(answer.get("NumberOfStudyRelatedSeries", "")),
     )
 
 
-def _count(text: str) -> int | None:
+def count(text: str) -> int | None:
+    """A number of an answer; None where it is none."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_COUNTED else None
