@@ -118,6 +118,16 @@ function follow(tick) {
   }
 }
 
+// Only a ZIP can have a password.
+function protect(changed) {
+  const { format, protect: asked } = form().elements;
+  if (changed === asked && asked.checked) {
+    format.value = "zip";
+  } else if (format.value !== "zip") {
+    asked.checked = false;
+  }
+}
+
 function tickAll(isTicked) {
   for (const study of studies()) {
     study.checked = isTicked;
@@ -152,7 +162,7 @@ async function openSeries(link) {
 
 function putSeries(row, link, page) {
   const cell = document.createElement("td");
-  cell.colSpan = row.cells.length;
+  cell.colSpan = 9;
   const below = document.createElement("tr");
   below.append(cell);
   if (page) {
@@ -171,6 +181,13 @@ function putSeries(row, link, page) {
   tell();
 }
 
+function divider(text) {
+  const row = document.createElement("tr");
+  const cell = row.appendChild(document.createElement("th"));
+  Object.assign(cell, { colSpan: 9, scope: "rowgroup", textContent: text });
+  return row;
+}
+
 // What the patient has beside what was looked up, below that and not ticked.
 async function addOthers(link) {
   const place = link.parentElement;
@@ -180,7 +197,7 @@ async function addOthers(link) {
   }
   const known = new Set(studies().map((study) => study.value));
   const rows = page ? [...page.querySelectorAll("tr.study")].filter((row) => !known.has(row.dataset.study)) : [];
-  form().querySelector("tbody").append(...rows.map((row) => document.importNode(row, true)));
+  form().querySelector("tbody").append(...(rows.length ? [divider(link.textContent)] : []), ...rows.map((row) => document.importNode(row, true)));
   place.querySelector("[role=status]").textContent = page ? (rows.length ? "" : form().dataset.others) : form().dataset.failed;
   link.hidden = page !== null;
   tell();
@@ -199,10 +216,11 @@ document.addEventListener("click", (event) => {
 }, true);
 
 document.addEventListener("change", (event) => {
-  if (event.target.form === form() && form()) {
-    if (event.target.type === "checkbox") {
+  if (form() && event.target.form === form()) {
+    if (["study_uids", "series_uids"].includes(event.target.name)) {
       follow(event.target);
     }
+    protect(event.target);
     tell();
   }
 });
