@@ -83,12 +83,20 @@ def _study(root: Path, common: Dataset, instances: Iterable[Dataset]) -> Study:
 
 
 def ct_study(
-    root: Path, patient: Patient, accession: str, *, number: int = 1, series: int = 1, count: int = 2, side: int = 128
+    root: Path, patient: Patient, accession: str, *, number: int = 1, count: int = 2, side: int = 128
 ) -> Study:
-    """Writes a CT study of as many series; `number` tells studies of one accession number apart."""
+    """Writes a CT study of one series; `number` tells studies of one accession number apart."""
     common = datasets.study(patient, accession, number)
-    images = (datasets.ct(common, s, n, side) for s in range(1, series + 1) for n in range(1, count + 1))
-    return _study(root, common, images)
+    return _study(root, common, (datasets.ct(common, 1, n, side) for n in range(1, count + 1)))
+
+
+def series_study(
+    root: Path, patient: Patient, accession: str, *, number: int = 1, series: int = 3, count: int = 2
+) -> Study:
+    """Writes a CT study of several series of small images; the first has `count` of them, each other one more."""
+    common = datasets.study(patient, accession, number)
+    places = ((s, n) for s in range(1, series + 1) for n in range(1, count + s))
+    return _study(root, common, (datasets.ct(common, s, n, 16) for s, n in places))
 
 
 def _ct_001(root: Path) -> Study:
