@@ -246,6 +246,18 @@ def test_an_archive_that_sends_whole_studies_brings_nothing_else_onto_the_disc(h
 
 
 @pytest.mark.parametrize(
+    "behaviour",
+    ["early", "duplicate", "breaks-once", "refuses-whole-studies", "ignores-whole-studies", "cut-whole-studies"],
+)
+def test_what_is_odd_and_complete_is_a_disc_of_the_series_too(held: Held, tmp_path: Path, behaviour: str) -> None:
+    study = held.his[0]
+    chosen = series_uids(study)[1:]
+    with counter(tmp_path, held, behaviour, n=2) as made:
+        file = made.disc(study_uids=(study.study_uid,), series_uids=tuple(chosen))
+    assert instances_on(read_disc(file, tmp_path / "disc")) == of_series(study, *chosen)
+
+
+@pytest.mark.parametrize(
     ("behaviour", "kind", "told"),
     [
         ("refuses-series", errors.PacsRejected, "take the whole study"),
