@@ -20,7 +20,7 @@ from mkiso.ledger.schema import ledger_time
 from mkiso.retrieve.search import PatientQuery
 from mkiso.retrieve.studies import Series
 from mkiso.web.answers import accession_list, argument, choose_job_id, live_jobs, prefers_json, service_status
-from mkiso.web.found import LookedUp, Ticked, likely_bytes, ticked
+from mkiso.web.found import LookedUp, Ticked, bytes_an_image, ticked
 from mkiso.web.guards import installation, refuse_embedding, requester
 from mkiso.web.orders import disc_order, disc_page, relay_page
 
@@ -130,11 +130,11 @@ def _followed() -> Recent:
 
 
 @blueprint.app_template_global()
-def likely_size(modalities: Collection[str], images: int | None) -> int | str:
-    """The bytes of so many images as far as the ledger has experience of them, else no text."""
+def bytes_each(modalities: Collection[str]) -> int | str:
+    """The bytes of an image of these modalities as far as the ledger has experience of them, else no text."""
     if "sizes" not in g:
         g.sizes = installation().ledger.sizes()
-    return likely_bytes(g.sizes, modalities, images) or ""
+    return bytes_an_image(g.sizes, modalities) or ""
 
 
 @blueprint.app_template_global()

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mkiso.dicom.datasets import page_name
+from mkiso.ledger.experience import Sizes
 from mkiso.retrieve.studies import Patient, Study, by_patient, count_patients
 
 # What lies beside the images of a study, and is small.
 DOCUMENTS = {"SR", "PR", "KO", "DOC", "REG", "AU"}
 
 
-class Sizes(Protocol):
-    """What the ledger's experience tells."""
+def bytes_an_image(sizes: Sizes, modalities: Collection[str]) -> int | None:
+    """What an image of these modalities comes to, of which each may have any share: rather too much.
 
-    def likely(self, counts: Mapping[str, int]) -> int | None:
-        """The bytes of so many instances by modality; None where nothing is known of one."""
-
-
-def likely_bytes(sizes: Sizes, modalities: Collection[str], images: int | None) -> int | None:
-    """What so many images of these modalities come to, of which each may have any share: rather too much."""
-    if images is None:
-        return None
+    None where nothing is known of one.
+    """
     shares = [one for one in modalities if one not in DOCUMENTS] or modalities
-    known = [sizes.likely({one: images}) for one in shares]
+    known = [sizes.likely({one: 1}) for one in shares]
     return max((one for one in known if one is not None), default=None) if None not in known else None
 
 
@@ -116,6 +112,11 @@ class LookedUp:
     def images(self, study: Study) -> int | None:
         """How many images a study has, as the archive lists or, where nobody asked for these, counts them."""
         return study.counted if self.search else len(study.instances)
+
+    @staticmethod
+    def of_series(study: Study) -> dict[str, int]:
+        """How many images each series has, as far as the archive has listed them."""
+        return dict(Counter(study.instances.values()))
 
     @staticmethod
     def people(study: Study) -> list[list[str]]:

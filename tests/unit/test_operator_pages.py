@@ -19,7 +19,7 @@ from mkiso.installation import Installation
 from mkiso.ledger.experience import Kind, Sizes
 from mkiso.retrieve.search import PatientQuery, SearchResult
 from mkiso.retrieve.studies import Patient, Series, Study
-from mkiso.web.found import LookedUp, likely_bytes, ticked
+from mkiso.web.found import LookedUp, bytes_an_image, ticked
 from mkiso.workspace import job_directory
 from tests.unit.test_web import BROWSER, DOWNLOADS, ID, ISO, Jobs, client, installation, ledger, record, service
 
@@ -313,15 +313,12 @@ def test_what_is_ticked_is_what_is_asked_for(studies: str, series: str, opened: 
     assert tuple(" ".join(one) for one in asked) == wanted
 
 
-def test_the_size_is_told_where_it_is_known_and_never_by_a_report() -> None:
+def test_the_size_of_an_image_is_told_where_it_is_known_and_never_by_a_report() -> None:
     sizes = Sizes({"CT": Kind(10, 5000), "PT": Kind(10, 1000), "SR": Kind(1, 9000)})
-    assert likely_bytes(sizes, ("CT",), 4) == 2000
-    assert likely_bytes(sizes, ("CT", "SR"), 4) == 2000
-    assert likely_bytes(sizes, ("PT", "CT"), 4) == 2000
-    assert likely_bytes(sizes, ("SR",), 1) == 9000
-    assert [likely_bytes(sizes, *one) for one in (((), 4), (("MR",), 4), (("CT", "MR"), 4), (("CT",), None))] == [
-        None
-    ] * 4
+    for modalities, each in ((("CT",), 500), (("CT", "SR"), 500), (("PT", "CT"), 500), (("SR",), 9000)):
+        assert bytes_an_image(sizes, modalities) == each
+    for unknown in ((), ("MR",), ("CT", "MR")):
+        assert bytes_an_image(sizes, unknown) is None
 
 
 @pytest.mark.usefixtures("held")

@@ -20,8 +20,11 @@ function counted(study) {
   return ticked.length === series.length ? [study] : ticked;
 }
 
-// NaN where one of them is not known.
-const sum = (ticked, name) => ticked.reduce((all, one) => all + (one.dataset[name] === "" ? NaN : Number(one.dataset[name])), 0);
+// NaN where it is not known of one of them.
+const known = (text) => (text === "" ? NaN : Number(text));
+const imagesOf = (one) => known(one.dataset.images);
+const bytesOf = (one) => imagesOf(one) * known(one.dataset.each);
+const sum = (ticked, count) => ticked.reduce((all, one) => all + count(one), 0);
 
 // A patient is one by the ID, and of one ID by each issuer, where the archive tells any.
 function patients(ticked) {
@@ -42,7 +45,7 @@ function mediumOf(bytes) {
 function total(ticked) {
   const { one, many, oneStudy, manyStudies, about, fits } = form().dataset;
   const parts = ticked.flatMap(counted);
-  const [images, bytes] = [sum(parts, "images"), sum(parts, "bytes")];
+  const [images, bytes] = [sum(parts, imagesOf), sum(parts, bytesOf)];
   const said = [numbered(ticked.length, oneStudy, manyStudies)];
   if (!Number.isNaN(images)) {
     said.push(numbered(images, one, many));
@@ -177,8 +180,20 @@ function putSeries(row, link, page) {
     row.nextElementSibling.remove();
   }
   row.after(below);
+  countSeries(row);
   follow(row.querySelector("input[name=study_uids]"));
   tell();
+}
+
+// As the look-up has listed them, where the archive does not count by series.
+function countSeries(row) {
+  const { one, many } = form().dataset;
+  const study = row.querySelector("input[name=study_uids]");
+  const counts = JSON.parse(study.dataset.series);
+  for (const series of seriesOf(study).filter((input) => input.dataset.images === "" && counts[input.value])) {
+    series.dataset.images = counts[series.value];
+    series.closest("label").querySelector("small").textContent = numbered(counts[series.value], one, many);
+  }
 }
 
 function divider(text) {
@@ -195,8 +210,8 @@ async function addOthers(link) {
   if (!place.isConnected) {
     return;
   }
-  const known = new Set(studies().map((study) => study.value));
-  const rows = page ? [...page.querySelectorAll("tr.study")].filter((row) => !known.has(row.dataset.study)) : [];
+  const shown = new Set(studies().map((study) => study.value));
+  const rows = page ? [...page.querySelectorAll("tr.study")].filter((row) => !shown.has(row.dataset.study)) : [];
   form().querySelector("tbody").append(...(rows.length ? [divider(link.textContent)] : []), ...rows.map((row) => document.importNode(row, true)));
   place.querySelector("[role=status]").textContent = page ? (rows.length ? "" : form().dataset.others) : form().dataset.failed;
   link.hidden = page !== null;
