@@ -6,7 +6,7 @@ from flask import Flask
 
 from mkiso.config import Config
 from mkiso.installation import Installation
-from mkiso.web import answers, api, desk, guards, history, orders, pages
+from mkiso.web import answers, api, desk, guards, history, languages, orders, pages
 from mkiso.web.following import FollowedJobs, Polls
 from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs
 
@@ -27,7 +27,7 @@ def create_app(config: Config) -> Flask:
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = KEPT
     for guard in guards.BEFORE_EACH_REQUEST:
         app.before_request(guard)
-    for room in (orders, api, desk, history, pages):
+    for room in (orders, api, desk, history, pages, languages):
         app.register_blueprint(room.blueprint)
     answers.register(app)
     app.wsgi_app = Polls(app.wsgi_app, followed, config.server)  # type: ignore[method-assign]

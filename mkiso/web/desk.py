@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
@@ -15,14 +14,22 @@ from flask import Blueprint, Response, current_app, g, jsonify, make_response, r
 from mkiso.accession import BETWEEN, parse_list, parse_one, parse_uids, pasted_list
 from mkiso.disc.product import CAPACITIES
 from mkiso.errors import BadRequest, InvalidAccession, MissingAccession, MkisoError, TooManyAccessions
-from mkiso.job import Order
 from mkiso.ledger.schema import ledger_time
 from mkiso.retrieve.search import PatientQuery
 from mkiso.retrieve.studies import Series
-from mkiso.web.answers import accession_list, argument, choose_job_id, live_jobs, prefers_json, service_status
-from mkiso.web.found import LookedUp, Ticked, bytes_an_image, ticked
+from mkiso.web.answers import (
+    MOST_SERIES,
+    Asked,
+    argument,
+    asked_for,
+    choose_job_id,
+    live_jobs,
+    prefers_json,
+    service_status,
+)
+from mkiso.web.found import LookedUp, bytes_an_image, ticked
 from mkiso.web.guards import installation, refuse_embedding, requester
-from mkiso.web.orders import disc_order, disc_page, relay_page
+from mkiso.web.orders import begun, disc_order
 
 RECENT = timedelta(hours=1)
 MOST_RECENT = 50
@@ -32,7 +39,6 @@ OF_PATIENT = PatientQuery.PARAMETERS
 TODAY = "today"
 MODALITIES = ("CT", "MR", "CR", "DX", "US", "MG", "XA", "RF", "NM", "PT", "IO", "ES", "OT")
 FEWEST_LETTERS = 3
-MOST_SERIES = 100
 MOST_SHOWN = 10_000  # of a form, whose size is limited anyway
 blueprint = Blueprint("desk", __name__)
 blueprint.before_request(refuse_embedding)
@@ -68,17 +74,10 @@ def series() -> Response:
 def make() -> Response:
     """Start what a form of ours asks for; where it is under way already, ask first."""
     choose_job_id()
-    wanted, destination = _wanted(), argument("destination")
-    if destination is None:
-        order = disc_order(wanted.accessions)
-    else:
+    order, destination = disc_order(*_wanted()), argument("destination")
+    if destination is not None:
         installation().config.destination(destination)
-        order = Order(wanted.accessions, requester(), job_id=g.job_id)
-    order = replace(order, study_uids=wanted.study_uids, series_uids=wanted.series_uids)
-    running = installation().ledger.history.running(*wanted)
-    if running and argument("again") is None:
-        return make_response(render_template("again.html", running=running, order=order, destination=destination))
-    return disc_page(order) if destination is None else relay_page(order, destination)
+    return begun(order, destination)
 
 
 def _recent() -> list[dict[str, Any]]:
@@ -182,14 +181,12 @@ def _is_wrong(entry: str) -> bool:
     return False
 
 
-def _wanted() -> Ticked:
+def _wanted() -> Asked:
     """What a form asks for: by what is ticked on our page, or by the parameters of every disc's URL."""
-    limits = {STUDIES: installation().config.retrieve.max_accessions, SERIES: MOST_SERIES}
     offered, values = argument("offered"), request.values
     if offered is None:
-        given = {name: parse_uids(argument(name), name, most) for name, most in limits.items()}
-        by_number = argument(NUMBERS) is not None or not any(given.values())
-        return Ticked(accession_list(NUMBERS) if by_number else (), given[STUDIES], given[SERIES])
+        return asked_for()
+    limits = {STUDIES: installation().config.retrieve.max_accessions, SERIES: MOST_SERIES}
     numbers = argument("looked_up")
     wanted = ticked(
         parse_list(numbers, limits[STUDIES]) if numbers else (),

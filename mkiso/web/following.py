@@ -163,12 +163,22 @@ class JobView:
         return float(sum(self.job["seconds"].values()))
 
     def again(self) -> dict[str, str] | None:
-        """The fields of a form that starts the same once more; None where its destination is configured no more."""
-        fields = {"accession_numbers": ",".join(self.job["accessions"])}
+        """The fields of a form that starts the same once more.
+
+        None where its destination is configured no more, or nothing is known of what it was of.
+        """
+        fields = wanted(self.job, "accession_numbers")
         if self.job["kind"] == "iso":
-            return fields | {"format": self.job["format"] or "iso", "layout": self.job["layout"] or "legacy"}
-        name = destination_at(self.destinations, self.job["destination"])
-        return None if name is None else fields | {"destination": name}
+            chosen = {"format": self.job["format"] or "iso", "layout": self.job["layout"] or "legacy"}
+        else:
+            chosen = {"destination": destination_at(self.destinations, self.job["destination"]) or ""}
+        return fields | chosen if fields and all(chosen.values()) else None
+
+
+def wanted(job: Mapping[str, Any], numbers: str) -> dict[str, str]:
+    """The parameters that say what a job is of; `numbers` is the name of the one with the accession numbers."""
+    lists = {numbers: job["accessions"], "study_uids": job["studies"], "series_uids": job["series"]}
+    return {name: ",".join(values) for name, values in lists.items() if values}
 
 
 def destination_at(destinations: Mapping[str, Destination], address: str | None) -> str | None:
@@ -186,7 +196,9 @@ def not_started(order: Order) -> dict[str, Any]:
         "requester": order.requester,
         "layout": order.layout,
         "format": order.format,
-        "studies": [],
+        "studies": list(order.study_uids),
+        "series": list(order.series_uids) or None,
+        "encrypted": order.password is not None,
         "seconds": {},
         "received": 0,
         "bytes": 0,
@@ -199,4 +211,4 @@ def download_url(job: Mapping[str, Any], parameters: Mapping[str, str]) -> str:
     """The disc's own URL, with the id of the job that it is to be, for a frame of the job's page."""
     path = "/mkiso.php" if "single" in parameters and len(job["accessions"]) == 1 else "/mkiso_multiple.php"
     chosen = {"format": job["format"], "layout": job["layout"], "job": job["id"], "page": "frame"}
-    return f"{path}?{urlencode({'accession_number': ','.join(job['accessions'])} | chosen)}"
+    return f"{path}?{urlencode(wanted(job, 'accession_number') | chosen)}"

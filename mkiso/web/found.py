@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from mkiso.dicom.datasets import page_name
 from mkiso.ledger.experience import Sizes
 from mkiso.retrieve.studies import Patient, Study, by_patient, count_patients
+from mkiso.web.answers import Asked
 
 # What lies beside the images of a study, and is small.
 DOCUMENTS = {"SR", "PR", "KO", "DOC", "REG", "AU"}
@@ -124,21 +124,13 @@ class LookedUp:
         return [["\\".join(one.identity), one.issuer if one.patient_id else ""] for one in study.patients]
 
 
-class Ticked(NamedTuple):
-    """What a form of the page asks for."""
-
-    accessions: tuple[str, ...]
-    study_uids: tuple[str, ...] = ()
-    series_uids: tuple[str, ...] = ()
-
-
 def ticked(
     looked_up: tuple[str, ...],
     offered: Collection[str],
     study_uids: Iterable[str],
     series_uids: Collection[str],
     opened: Iterable[tuple[str, ...]],
-) -> Ticked:
+) -> Asked:
     """What is ticked: the looked-up numbers as they are, where that is all that they offered, and else the studies.
 
     `opened` are studies whose series were shown, each with its series behind it: one of which every series is ticked is
@@ -154,5 +146,5 @@ def ticked(
         if len(of_it) == len(its_series):
             series = {one: None for one in series if one not in its_series}
     if looked_up and not series and set(studies) == set(offered):
-        return Ticked(looked_up)
-    return Ticked((), tuple(studies), tuple(series))
+        return Asked(looked_up, (), ())
+    return Asked((), tuple(studies), tuple(series))
