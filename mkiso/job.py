@@ -251,7 +251,9 @@ class Job:
         else:
             made = mastering(self._config.tools.genisoimage, media, tree.grafts, self.workspace.path, checkpoint)
         with made as product:
-            self.record.note(bytes=product.size, medium=medium(product.size), not_indexed=tree.not_indexed)
+            self.record.note(
+                bytes=product.size, medium=medium(product.size, self.order.format), not_indexed=tree.not_indexed
+            )
             yield product
 
     def _setting(self) -> Setting:

@@ -66,7 +66,10 @@ class History:
         self._database = database
 
     def page(self, filters: Filters, beyond: Mark | None, most: int) -> list[dict[str, Any]]:
-        """JOBs that meet the filters, newest first; the first ones older than a mark, where it is given."""
+        """JOBs that meet the filters, newest first; the first ones older than a mark, where it is given.
+
+        Each with its `collections`: who collected what it made.
+        """
         return self._database.do(lambda connection: _page(connection, filters, beyond, most))
 
     def all(self, filters: Filters) -> Iterator[dict[str, Any]]:
@@ -105,6 +108,17 @@ class History:
         )
         return self._database.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
+    def handed_out(self, job_id: str) -> list[dict[str, Any]]:
+        """How many instances (`count`) a job handed out of each series and SOP class."""
+        kinds = (instances.c.study_uid, instances.c.series_uid, instances.c.sop_class_uid)
+        query = sa.select(*kinds, sa.func.count().label("count")).where(instances.c.job_id == job_id).group_by(*kinds)
+        return self._database.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
+
+    def asked(self, job_id: str) -> list[list[str]] | None:
+        """The accession numbers, study UIDs and series UIDs for which a job was asked; None where nobody wrote them."""
+        query = sa.select(jobs.c.asked).where(jobs.c.id == job_id)
+        return self._database.do(lambda connection: connection.execute(query).scalar())
+
     def queue(self, work_dir: str) -> int:
         """How many jobs of a work_dir's identity wait for a receiver."""
         waiting = sa.select(sa.func.count()).select_from(jobs).where(_waits(jobs), jobs.c.work_dir == work_dir)
@@ -142,7 +156,8 @@ def _page(connection: sa.Connection, filters: Filters, beyond: Mark | None, most
     ids = sa.select(jobs.c.id).where(*conditions).order_by(*newest_first).limit(most)
     found = connection.execute(ids).scalars().all()
     rows = connection.execute(sa.select(*PUBLIC).where(jobs.c.id.in_(found)).order_by(*newest_first)).mappings()
-    return [dict(row) for row in rows]
+    entries = _collections(connection, found)
+    return [{**row, "collections": entries.get(row["id"], [])} for row in rows]
 
 
 def _collections(connection: sa.Connection, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:

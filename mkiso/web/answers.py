@@ -26,8 +26,8 @@ from mkiso.ledger.ledger import STATES
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
 from mkiso.texts import Texts, texts
-from mkiso.web.following import destination_at
-from mkiso.web.guards import installation, person, user_of
+from mkiso.web.following import destination_at, shown_name
+from mkiso.web.guards import installation, person
 from mkiso.web.live import LiveJobs
 
 log = logging.getLogger("mkiso.web")
@@ -39,6 +39,13 @@ PAGE_HEADERS = {
     "X-Frame-Options": "SAMEORIGIN",
     "Referrer-Policy": "same-origin",
     "Vary": "Accept, Accept-Language, Cookie",
+}
+# What may be over, or put right, when the same is asked for once more.
+MAY_WORK_AGAIN = {
+    *("accession_not_found", "study_not_found", "series_not_found", "no_dicom_data", "incomplete", "busy", "stopping"),
+    *("pacs_unreachable", "pacs_rejected", "pacs_timeout", "destination_unreachable", "relay_failed", "disk_full"),
+    *("patient_api_unavailable", "patient_db_unavailable", "ledger_unavailable", "receiver_unavailable", "internal"),
+    *("conflicting_instances", "cancelled"),
 }
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 LANGUAGES = {"en": "English", "id": "Bahasa Indonesia"}  # as each calls itself
@@ -56,8 +63,8 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http_error)
     app.after_request(_mark)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    filters = (local_time, size, duration, page_name, destination_name, destination_title, who)
-    app.jinja_env.filters.update({one.__name__: one for one in filters}, date=readable_date)
+    filters = (local_time, size, duration, page_name, destination_name, destination_title)
+    app.jinja_env.filters.update({one.__name__: one for one in filters}, date=readable_date, who=shown_name)
     app.jinja_env.globals["static_url"] = _static_url
     app.context_processor(_known_to_every_page)
 
@@ -160,7 +167,8 @@ def see_other(endpoint: str, **values: Any) -> Response:
 
 def error_answer(raised: MkisoError) -> Response:
     fields = raised.answer_fields(g.get("job_id"))
-    body = render_template("error.html", **fields, fields=raised.fields) if prefers_page() else jsonify(fields)
+    page = {"fields": raised.fields, "may_work_again": MAY_WORK_AGAIN}
+    body = render_template("error.html", **fields, **page) if prefers_page() else jsonify(fields)
     response = make_response(body, HTTPStatus.OK if _is_framed() else raised.http_status)
     if isinstance(raised, Busy | Stopping):
         response.headers["Retry-After"] = str(RETRY_AFTER)
@@ -248,11 +256,6 @@ def destination_name(address: str | None) -> str:
 def destination_title(name: str) -> str:
     """What people read for a destination of the configuration: its title, or its name."""
     return installation().config.destinations[name].title or name
-
-
-def who(known: str) -> str:
-    """Of a requester the user's name; the address where that is all."""
-    return user_of(known) or known
 
 
 def _here() -> str:

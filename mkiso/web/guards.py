@@ -106,12 +106,7 @@ def requester() -> str:
 
 def person() -> str | None:
     """The name of whoever sent it, that a password or a token stands for; None where nobody's was asked for."""
-    return user_of(requester())
-
-
-def user_of(known: str) -> str | None:
-    """The user's name of a requester, who may be an address alone."""
-    return known.rpartition("@")[0] or None
+    return requester().rpartition("@")[0] or None
 
 
 def requester_in(environ: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast, get_args
 
-from flask import Blueprint, Response, g, jsonify, make_response, render_template, request
+from flask import Blueprint, Response, g, jsonify, make_response, render_template, request, url_for
 
 from mkiso.config import LayoutName
 from mkiso.dicom.datasets import display_name
@@ -50,6 +50,7 @@ URLS = (  # the path; the parameter, and whether it takes a list; where a relay 
     ("/api/iso/print", "accession_number", False, "cd_publisher"),
     ("/api/iso/print-multiple", "accession_numbers", True, "cd_publisher"),
 )
+FILE_COOKIE = "mkiso_file"  # by which the page of a job knows that this browser has its file, and the file's name
 RELAYING = ("GET", "POST")
 log = logging.getLogger("mkiso.web")
 blueprint = Blueprint("orders", __name__)
@@ -127,6 +128,9 @@ def disc_answer(order: Order) -> Response:
             cancellation.on_cancel(partial(break_connection, client))
         response = _disc_response(_streamed(first, chunks, client), order.format, disc.file_name)
         response.content_length = disc.size
+        if argument("page") == FRAME:
+            page = url_for("pages.job", job_id=order.job_id)
+            response.set_cookie(FILE_COOKIE, disc.file_name, path=page, httponly=True, samesite="Lax")
         response.call_on_close(held.pop_all().close)
     return response
 

@@ -12,7 +12,8 @@ import mkiso.web
 from mkiso.ledger.ledger import STATES
 from mkiso.ledger.schema import UNFINISHED
 from mkiso.texts import texts
-from mkiso.web.answers import LANGUAGES, duration, language, local_time, size, who
+from mkiso.web.answers import LANGUAGES, duration, language, local_time, size
+from mkiso.web.following import shown_name
 from tests.unit.test_errors import CLASSES, TABLE
 
 WEB = Path(mkiso.web.__file__).parent
@@ -77,7 +78,7 @@ def test_a_language_that_somebody_chose_goes_before_the_browsers(kept: str, give
     [("anna@10.0.0.3", "anna"), ("desk 2@ward@::1", "desk 2@ward"), ("10.0.0.3", "10.0.0.3"), ("local", "local")],
 )
 def test_who_asked_is_told_without_the_address_where_there_is_a_name(requester: str, shown: str) -> None:
-    assert who(requester) == shown
+    assert shown_name(requester) == shown
 
 
 def test_a_time_is_the_clocks_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:

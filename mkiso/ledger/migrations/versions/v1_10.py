@@ -23,7 +23,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     },
     "instances": {"modality": sa.String(16)},
 }
-PIECE = 500  # rows; each of their keys takes three of a statement's parameters
+PIECE = 5000  # rows
 SEARCHED = "jobs_searched"
 JOBS = sa.table("jobs", *map(sa.column, ("id", "patient_id", "patient_name", "folded")))
 
@@ -39,10 +39,10 @@ def upgrade() -> None:
             op.add_column(table, sa.Column("encrypted", sa.Boolean, nullable=False, server_default=sa.false()))
     collections.create(connection, checkfirst=True)
     experience.create(connection, checkfirst=True)
+    fold = JOBS.update().where(JOBS.c.id == sa.bindparam("job")).values(folded=sa.bindparam("key"))
     for rows in _unfolded(connection):
-        keys = {row.id: search_key(row.patient_id or "", row.patient_name or "") for row in rows}
-        key = sa.case(keys, value=JOBS.c.id)
-        connection.execute(JOBS.update().where(JOBS.c.id.in_(keys)).values(folded=key))
+        keys = ({"job": job, "key": search_key(number or "", name or "")} for job, number, name, _ in rows)
+        connection.execute(fold, list(keys))
     if connection.dialect.name == "sqlite":
         op.drop_index(SEARCHED, "jobs")
         next(index for index in jobs.indexes if index.name == SEARCHED).create(connection)
