@@ -239,7 +239,7 @@ def test_the_list_of_everybodys_jobs_is_live(clerk: Person, desk: Desk) -> None:
     page = clerk.page
     assert desk.service.get("/mkiso.php?accession_number=RAD.401").ok
     job = desk.jobs()[0]["id"]
-    expect(page.locator(f"#jobs table a[href='/jobs/{job}']")).to_be_visible()
+    expect(page.locator(f"#jobs table a[href='/jobs/{job}']")).to_be_visible(timeout=20_000)
     page.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
     asked = list[str]()
     page.on("request", lambda sent: asked.append(sent.url))

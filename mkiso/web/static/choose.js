@@ -37,7 +37,7 @@ function patients(ticked) {
 }
 
 function mediumOf(bytes) {
-  const media = Object.entries(JSON.parse(form().dataset.media));
+  const media = Object.entries(JSON.parse(form().dataset.media)).sort(([, one], [, other]) => one - other);
   const found = media.find(([, capacity]) => bytes <= capacity);
   return found && found[0];
 }
