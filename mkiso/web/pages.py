@@ -8,7 +8,7 @@ from typing import Any, cast
 from flask import Blueprint, Response, current_app, g, jsonify, make_response, render_template, request, send_file
 
 from mkiso.errors import BadRequest, JobNotFound
-from mkiso.web.answers import accession_list, argument, known_job_id, prefers_json, see_other
+from mkiso.web.answers import argument, asked_for, known_job_id, prefers_json, see_other
 from mkiso.web.following import FollowedJob, FollowedJobs, JobView, download_url, not_started, stopped
 from mkiso.web.guards import installation, refuse_embedding, requester
 from mkiso.web.orders import FILE_COOKIE, disc_order
@@ -91,9 +91,9 @@ def _known_job(job_id: str) -> FollowedJob:
 
 def _about_to_start() -> FollowedJob:
     """The job that the page's URL is about to start. Raises JobNotFound where it says nothing of one."""
-    if argument("accession_numbers") is None:
+    if not any(argument(name) for name in ("accession_numbers", "study_uids", "series_uids")):
         raise JobNotFound("The ledger has no job of that id.")
-    return FollowedJob(not_started(disc_order(accession_list("accession_numbers"))), None)
+    return FollowedJob(not_started(disc_order(*asked_for())), None)
 
 
 def _view(followed: FollowedJob) -> JobView:

@@ -161,12 +161,12 @@ part("cancel").addEventListener("submit", (event) => {
 });
 
 // A download never loads into its frame; what does load there is why there is none. The job tells that, where it began;
-// where another window began it, this one has its page, and no download.
+// where another window began it, this one has its page, and no download: as soon as the ledger knows that job.
 async function notDownloaded(frame) {
   const said = frame.contentDocument && frame.contentDocument.getElementById("main");
   if (said && said.querySelector("[data-code=job_exists]")) {
     isOver = true;
-    location.replace(location.pathname);
+    location.reload();
     return;
   }
   await look();
