@@ -22,6 +22,7 @@ def create_app(config: Config) -> Flask:
     installation, live = Installation(config), LiveJobs(config.server.threads - THREADS_KEPT_FREE)
     followed = FollowedJobs(installation.ledger.history)
     app.extensions["mkiso"] = (installation, live, followed)
+    app.extensions["mkiso.recent"] = desk.Recent()
     app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = KEPT
     for guard in guards.BEFORE_EACH_REQUEST:

@@ -16,12 +16,15 @@ from mkiso.config import parse
 from mkiso.installation import Installation
 from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.retrieve.search import PatientQuery, SearchResult
+from mkiso.retrieve.studies import Series
+from mkiso.retrieve.studies import Study as FoundStudy
 from mkiso.verify.verify import verify
 from mkiso.waiting import Cancellation
 from tests.support import dcmqrscp, tools
 from tests.support.archive import running_archive
 from tests.support.datasets import Patient
 from tests.support.destination import running_destination
+from tests.support.many import running_many
 from tests.support.ports import free_ports
 from tests.support.service import data_set, instances_on, mkiso, read_disc, running_service, settings
 from tests.support.studies import JANE, UTF8, Study, series_study
@@ -97,6 +100,12 @@ class Counter:
 
     def search(self, **known: str) -> SearchResult:
         return self._installation.search(PatientQuery.of(known), Cancellation(), str(uuid4()))
+
+    def look_up(self, *numbers: str) -> dict[str, list[FoundStudy]]:
+        return self._installation.look_up(numbers, Cancellation(), str(uuid4()))
+
+    def series_of(self, study_uids: Sequence[str]) -> dict[str, list[Series]]:
+        return self._installation.series_of(study_uids, Cancellation(), str(uuid4()))
 
     def close(self) -> None:
         self._installation.ledger.close()
@@ -237,6 +246,18 @@ def test_an_archive_that_sends_whole_studies_brings_nothing_else_onto_the_disc(h
 
 
 @pytest.mark.parametrize(
+    "behaviour",
+    ["early", "duplicate", "breaks-once", "refuses-whole-studies", "ignores-whole-studies", "cut-whole-studies"],
+)
+def test_what_is_odd_and_complete_is_a_disc_of_the_series_too(held: Held, tmp_path: Path, behaviour: str) -> None:
+    study = held.his[0]
+    chosen = series_uids(study)[1:]
+    with counter(tmp_path, held, behaviour, n=2) as made:
+        file = made.disc(study_uids=(study.study_uid,), series_uids=tuple(chosen))
+    assert instances_on(read_disc(file, tmp_path / "disc")) == of_series(study, *chosen)
+
+
+@pytest.mark.parametrize(
     ("behaviour", "kind", "told"),
     [
         ("refuses-series", errors.PacsRejected, "take the whole study"),
@@ -298,6 +319,52 @@ def test_answers_that_do_not_meet_what_was_asked_are_left_out(held: Held, tmp_pa
         days = made.search(**{"patient_name": "kusuma", "from": "20240302", "to": "2024-03-04"}).studies
         assert [one.study_date for one in days] == ["20240304", "20240303", "20240302"]
         assert made.search(**{"from": "20240301", "modality": "mr"}).studies == []
+
+
+def test_a_search_is_one_query_and_of_very_many_answers_it_takes_the_first(tmp_path: Path) -> None:
+    archive, receiver, port = free_ports(3)
+    with running_many(tmp_path, archive, 8_000) as many:
+        configuration = settings(tmp_path, archive, {RECEIVER: receiver})
+        with running_service(tmp_path / "service", port, configuration) as service:
+            found = service.get("/api/studies?patient_name=KUSUMA").json()
+            assert (len(found["studies"]), found["patients"], found["cut"]) == (4, 1, False)
+            assert many.levels() == ["STUDY"]
+            found = service.get("/api/studies?patient_name=SANTOSO").json()
+            assert (len(found["studies"]), found["cut"]) == (200, True)
+            assert all(one["patient_name"].endswith("SANTOSO") for one in found["studies"])
+            assert many.levels()[1] == "STUDY"
+            assert many.levels().count("STUDY") == 2
+
+
+@pytest.mark.parametrize("most", [3, 5, 6])
+def test_an_archive_that_goes_on_is_left_and_a_search_that_just_fits_is_whole(
+    at_each: Counter, held: Held, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.retrieve.search.MOST_FOUND", most)
+    result = at_each.search(patient_id=KUSUMA.patient_id)
+    assert (len(result.studies), result.is_cut) == (min(most, 5), most < 5)
+    assert {one.study_uid for one in result.studies} <= {one.study_uid for one in held.his}
+
+
+def test_a_number_in_small_letters_is_taken_as_the_archive_has_it(at_each: Counter, held: Held) -> None:
+    found = at_each.look_up("kus.1", "KUS.2", "nobody.1", "kus.2")
+    assert list(found) == ["KUS.1", "KUS.2", "nobody.1"]
+    assert [[study.study_uid for study in studies] for studies in found.values()] == [
+        [held.his[0].study_uid],
+        [held.his[1].study_uid],
+        [],
+    ]
+
+
+def test_the_series_of_studies_are_told_by_their_numbers(at_each: Counter, held: Held) -> None:
+    uids = [held.his[4].study_uid, held.hers.study_uid]
+    told = at_each.series_of(uids)
+    assert list(told) == uids
+    for study, series in zip((held.his[4], held.hers), told.values(), strict=True):
+        assert [one.uid for one in series] == series_uids(study)
+        assert [(one.number, one.modality, one.study_uid) for one in series] == [
+            (number, "CT", study.study_uid) for number in ("1", "2", "3")
+        ]
 
 
 def test_the_api_and_the_commands_take_the_same_choice(held: Held, tmp_path: Path) -> None:

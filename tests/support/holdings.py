@@ -88,6 +88,8 @@ class Holdings:
         for keyword in (element.keyword for element in query):
             if keyword in _COUNTED:
                 setattr(answer, keyword, _COUNTED[keyword](study))
+            elif keyword == "NumberOfSeriesRelatedInstances":
+                setattr(answer, keyword, len(group))
             elif keyword in header:
                 answer[keyword] = header[keyword]
             else:
