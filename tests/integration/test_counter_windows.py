@@ -1,5 +1,6 @@
 """The ways in, in Chromium: windows that the hospital's own page opens, the name of who is there, and the language."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ DISC = "/mkiso.php?accession_number=RAD.101"
 ENGLISH, INDONESIAN = "English", "Bahasa Indonesia"
 SIZES = "buttons => buttons.flatMap(one => [one.offsetWidth, one.offsetHeight])"
 THUMB = 44
+ROBOT = "CD robot, ground floor"
 STATES: tuple[dict[str, Any], ...] = (
     {},
     {"color_scheme": "dark"},
@@ -29,7 +31,8 @@ STATES: tuple[dict[str, Any], ...] = (
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """A desk whose `.php` URLs give a browser the job's page, and whose archive takes its time."""
-    with front_desk(tmp_path_factory.mktemp("desk"), "slow", 0.3, php_page=True, title="RS Harapan") as opened:
+    about: dict[str, Any] = {"php_page": True, "title": "RS Harapan", "titles": {"cd_publisher": ROBOT}}
+    with front_desk(tmp_path_factory.mktemp("desk"), "slow", 0.3, **about) as opened:
         yield opened
 
 
@@ -159,6 +162,20 @@ def test_nobody_is_named_where_no_password_is_asked_for(browser: Browser, desk: 
     with person(browser, desk.url) as clerk:
         clerk.open()
         expect(clerk.page.locator("header")).not_to_contain_text("Logged in")
+
+
+def test_a_destination_has_its_title_for_people_and_its_address_for_programs(browser: Browser, desk: Desk) -> None:
+    with person(browser, desk.url) as clerk:
+        clerk.look_up("RAD.201")
+        clerk.page.get_by_role("button", name=f"Send to {ROBOT}").click()
+        expect(clerk.page.get_by_text(f"{ROBOT} confirmed all 4 images")).to_be_visible()
+        expect(clerk.page.locator("h1")).to_have_text(f"Images of DEWI LESTARI to {ROBOT}")
+        expect(clerk.page).to_have_url(re.compile("/jobs/[0-9a-f-]+$"))
+        job = desk.service.get(f"/api/jobs/{clerk.page.url.rpartition('/')[2]}").json()
+        assert re.fullmatch(r"127\.0\.0\.1:[0-9]+", job["destination"])
+        clerk.open()
+        row = clerk.page.locator("#jobs tbody tr", has_text="DEWI LESTARI").first
+        expect(row).to_contain_text(f"Sending to {ROBOT}")
 
 
 def test_a_page_that_downloads_offers_no_way_to_leave_it(browser: Browser, desk: Desk) -> None:
