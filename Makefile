@@ -104,6 +104,7 @@ bench: setup-tests
 	$(PYTHON) -m benchmarks.layout
 	$(PYTHON) -m benchmarks.tls
 	$(PYTHON) -m benchmarks.history
+	$(PYTHON) -m benchmarks.search
 	$(PYTHON) -m benchmarks.metrics
 	$(PYTHON) -m benchmarks.pages
 	$(PYTHON) -m benchmarks.hosts

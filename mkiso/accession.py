@@ -1,11 +1,19 @@
-"""Accession numbers as a request gives them: parsed, checked, and never used before that."""
+"""Accession numbers and UIDs as a request gives them: parsed, checked, and never used before that."""
 
 from __future__ import annotations
 
-from mkiso.errors import EmptyAccession, InvalidAccession, MissingAccession, TooManyAccessions
+import re
+
+from mkiso.errors import BadRequest, EmptyAccession, InvalidAccession, MissingAccession, TooManyAccessions
+from mkiso.log import printable
 
 LONGEST = 64
+MOST_SERIES = 1000  # of one request
 REFUSED = frozenset('*?\\,"=')
+LONGEST_UID, SHOWN = 64, 80
+UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
+# Between the numbers of a list as people paste it: spaces of any kind and length, also none.
+BETWEEN = re.compile(r"[\s,;\u200b\ufeff]+")
 
 
 def parse_one(text: str | None, parameter: str = "accession_number") -> str:
@@ -17,15 +25,19 @@ def parse_one(text: str | None, parameter: str = "accession_number") -> str:
     accession = (text or "").strip(" ")
     if not accession:
         raise MissingAccession("Give an accession number.", error=f"missing {parameter}")
-    if len(accession) > LONGEST:
-        raise InvalidAccession(f"An accession number has at most {LONGEST} characters.")
-    if not all(" " <= character <= "~" for character in accession):
-        raise InvalidAccession("An accession number consists of printable ASCII characters.")
-    if found := sorted(REFUSED.intersection(accession)):
-        raise InvalidAccession(
-            f'An accession number holds none of * ? \\ , " = (found {" ".join(found)}). Give one number as it is.'
-        )
+    if why := _fault(accession):
+        raise InvalidAccession(f"{shown(accession)} is no accession number: {why}")
     return accession
+
+
+def _fault(accession: str) -> str | None:
+    if len(accession) > LONGEST:
+        return f"it has {len(accession)} characters, and {LONGEST} are allowed."
+    if not all(" " <= character <= "~" for character in accession):
+        return "it consists of printable ASCII characters."
+    if found := sorted(REFUSED.intersection(accession)):
+        return f'it holds none of * ? \\ , " = (found {" ".join(found)}). Give the number as it is.'
+    return None
 
 
 def parse_list(text: str | None, limit: int, parameter: str = "accession_numbers") -> tuple[str, ...]:
@@ -42,3 +54,46 @@ def parse_list(text: str | None, limit: int, parameter: str = "accession_numbers
     if len(accessions) > limit:
         raise TooManyAccessions(f"{len(accessions)} accession numbers; at most {limit} go into one request.")
     return accessions
+
+
+def pasted_list(text: str, limit: int) -> tuple[str, ...]:
+    """The accession numbers of a list as people type and paste it, of which each may end with a full stop.
+
+    Between them are spaces, tabs, lines, commas or semicolons, as many as there are. Raises as parse_list.
+    """
+    entries = (entry.rstrip(".") for entry in BETWEEN.split(text))
+    return parse_list(",".join(filter(None, entries)), limit)
+
+
+def parse_uids(text: str | None, parameter: str, limit: int) -> tuple[str, ...]:
+    """The UIDs (PS3.5 9.1) of a list split at commas: repeats dropped, order kept, at most `limit`; none of no text.
+
+    Raises BadRequest, whose detail names the parameter and what is wrong.
+    """
+    if not (text or "").strip(" "):
+        return ()
+    uids = tuple(dict.fromkeys(part.strip(" ") for part in (text or "").split(",")))
+    for uid in uids:
+        if why := uid_fault(uid):
+            raise BadRequest(f"{parameter} is a list of UIDs with commas, and {shown(uid) or 'one of them'} {why}.")
+    if len(uids) > limit:
+        raise BadRequest(f"{parameter} has {len(uids)} UIDs; at most {limit} go into one request.")
+    return uids
+
+
+def uid_fault(uid: str) -> str | None:
+    """Why it is no UID (PS3.5 9.1) to ask for, or to name a file after; None where it is one."""
+    if UID.fullmatch(uid):
+        return None
+    if not uid:
+        return "is empty"
+    if len(uid) > LONGEST_UID:
+        return f"has {len(uid)} characters, and {LONGEST_UID} are allowed"
+    if wrong := "".join(dict.fromkeys(re.sub(r"[0-9.]", "", uid))):
+        return f"has {wrong[:SHOWN]!a} in it, and only digits and full stops are allowed"
+    return "has a full stop without a number before or behind it"
+
+
+def shown(text: str) -> str:
+    """The beginning of what somebody gave, as an error's text can hold it."""
+    return printable(text[:SHOWN]) + ("…" if len(text) > SHOWN else "")

@@ -77,6 +77,14 @@ class AccessionNotFound(MkisoError):
     code, http_status, error = "accession_not_found", 404, "accession_number not found"
 
 
+class StudyNotFound(MkisoError):
+    code, http_status, error = "study_not_found", 404, "study not found"
+
+
+class SeriesNotFound(MkisoError):
+    code, http_status, error = "series_not_found", 404, "series not found"
+
+
 class SeveralPatients(MkisoError):
     code, http_status = "several_patients", 409
     error = "accession_numbers belong to different patients"

@@ -9,7 +9,8 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -22,7 +23,17 @@ from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import Writer
 from mkiso.patients import patient_source
 from mkiso.retrieve.receiver import taken
-from mkiso.retrieve.studies import Study, find_studies, studies_of, with_instances, with_modalities
+from mkiso.retrieve.search import PatientQuery, SearchResult, search
+from mkiso.retrieve.studies import (
+    Series,
+    Study,
+    find_by_uid,
+    find_studies,
+    series_of,
+    studies_of,
+    with_instances,
+    with_modalities,
+)
 from mkiso.waiting import Cancellation, lack
 from mkiso.workspace import Workspace, identity, job_directory, living_jobs, require_space, sweep
 
@@ -154,15 +165,46 @@ class Installation:
 
         `query_id` is a UUID that names the query's directory.
         """
-        with job_directory(self.config.storage.work_dir, query_id) as workspace:
-            finder = self.finder(workspace, cancellation)
+        with self._asking(cancellation, query_id) as finder:
             return [_described(finder, study) for study in find_studies(finder, accessions)]
 
     def look_up(self, accessions: Sequence[str], cancellation: Cancellation, query_id: str) -> dict[str, list[Study]]:
-        """As `studies`, by accession number, with none for a number that the archive does not know."""
+        """As `studies`, by accession number, with none for a number that the archive does not know.
+
+        One that it knows in capitals alone is taken, and given, so.
+        """
+        found: dict[str, list[Study]] = {}
+        with self._asking(cancellation, query_id) as finder:
+            for typed in accessions:
+                for number in dict.fromkeys((typed, typed.upper())):
+                    if studies := studies_of(finder, number):
+                        found[number] = [_described(finder, study) for study in studies]
+                        break
+                else:
+                    found[typed] = []
+        return found
+
+    def look_up_studies(self, study_uids: Sequence[str], cancellation: Cancellation, query_id: str) -> list[Study]:
+        """As `studies`, of Study Instance UIDs. Raises StudyNotFound."""
+        with self._asking(cancellation, query_id) as finder:
+            return [_described(finder, study) for study in find_by_uid(finder, study_uids)]
+
+    def search(self, query: PatientQuery, cancellation: Cancellation, query_id: str) -> SearchResult:
+        """The studies that the archive finds for a patient or for days, as it describes them itself."""
+        with self._asking(cancellation, query_id) as finder:
+            return search(finder, query)
+
+    def series_of(
+        self, study_uids: Sequence[str], cancellation: Cancellation, query_id: str
+    ) -> dict[str, list[Series]]:
+        """The series of each study, as the archive describes them: a query for each."""
+        with self._asking(cancellation, query_id) as finder:
+            return {study_uid: series_of(finder, study_uid) for study_uid in study_uids}
+
+    @contextmanager
+    def _asking(self, cancellation: Cancellation, query_id: str) -> Iterator[Finder]:
         with job_directory(self.config.storage.work_dir, query_id) as workspace:
-            finder = self.finder(workspace, cancellation)
-            return {one: [_described(finder, study) for study in studies_of(finder, one)] for one in accessions}
+            yield self.finder(workspace, cancellation)
 
     def sweep(self) -> list[str]:
         """Clear away what jobs left behind whose process died; their ids. The ledger learns of it a little later."""

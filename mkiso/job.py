@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mkiso.browse.shown import Part
 from mkiso.config import LayoutName
 from mkiso.dcmtk.findscu import Finder
 from mkiso.dicom.datasets import disc_file_name, display_name, single_file_name
@@ -17,13 +19,15 @@ from mkiso.disc.product import Format, Product, mastering, medium, require_small
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
 from mkiso.errors import BadRequest, Cancelled, NotConfigured
 from mkiso.installation import Installation
+from mkiso.ledger.history import search_key
 from mkiso.ledger.record import JobRecord
 from mkiso.password import require_password
 from mkiso.relay import Delivery, Relay, peer_of
+from mkiso.retrieve.choosing import find_chosen
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.receiver import RunningReceiver, Strangers, receiver_slot, started_receiver
 from mkiso.retrieve.retrieval import LookUp, Retrieval
-from mkiso.retrieve.studies import Study, find_studies, require_instances, require_one_patient, with_instances
+from mkiso.retrieve.studies import Study, require_instances, require_one_patient, with_instances
 from mkiso.waiting import LEFT, Cancellation
 from mkiso.workspace import Workspace, claimed, job_directory, require_space
 
@@ -55,23 +59,24 @@ class Order:
                 raise BadRequest("Only a ZIP can have a password. Ask for format=zip, too, or leave the password out.")
             require_password(self.password)
 
-    def file_name(self, patient_name: str) -> str:
-        """The name of the disc's file (contract, "File names")."""
+    def file_name(self, patient_name: str, found: Sequence[str] = ()) -> str:
+        """The name of the disc's file (contract, "File names"), by the accession numbers of what was found."""
         if self.single:
             return single_file_name(self.accessions[0], self.format)
-        return disc_file_name(patient_name, self.accessions, self.format)
+        return disc_file_name(patient_name, found or self.accessions, self.format)
 
 
 @dataclass(frozen=True)
 class Relayed:
     """A relay of which the destination acknowledged every instance.
 
-    `patient_name` is a DICOM person name, `destination` is HOST:PORT.
+    `patient_name` is a DICOM person name, `destination` is HOST:PORT, `accessions` are those of its studies.
     """
 
     patient_name: str
     destination: str
     delivery: Delivery
+    accessions: tuple[str, ...] = ()
 
 
 def make_disc(installation: Installation, order: Order, cancellation: Cancellation) -> Disc:
@@ -82,15 +87,16 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
     if why := unusable(installation.config.media, order.layout):
         raise NotConfigured(why)
     record = JobRecord(installation.writer, order.job_id, cancellation)
-    fields = {"layout": order.layout, "format": order.format, "encrypted": order.password is not None}
     with ExitStack() as held:
-        job = held.enter_context(running_job(installation, order, cancellation, record, kind="iso", **fields))
+        job = held.enter_context(
+            running_job(installation, order, cancellation, record, kind="iso", layout=order.layout, format=order.format)
+        )
         studies = job.look_up()
         received = job.retrieve(studies)
         content = job.decompress(received)
         product = held.enter_context(job.master(content))
         # From here on the disc holds what the job holds: until its last byte, or until it is closed.
-        return Disc(order.file_name(job.patient_name), product, content.instances, job, held.pop_all())
+        return Disc(order.file_name(job.patient_name, job.accessions), product, content.instances, job, held.pop_all())
 
 
 def relay(
@@ -115,7 +121,7 @@ def relay(
         instances = job.retrieve(studies)
         delivery = job.send(instances, sender)
         record.complete()
-        return Relayed(job.patient_name, address, delivery)
+        return Relayed(job.patient_name, address, delivery, job.accessions)
 
 
 @contextmanager
@@ -132,14 +138,23 @@ def running_job(
         try:
             workspace = held.enter_context(job_directory(storage.work_dir, order.job_id))
         finally:  # without a directory, too: the row tells why
-            record.open(accessions=order.accessions, requester=order.requester, **fields)
+            record.open(
+                accessions=order.accessions,
+                study_uids=order.study_uids,
+                series_uids=sorted(order.series_uids),
+                requester=order.requester,
+                encrypted=order.password is not None,
+                **fields,
+            )
         require_space(storage.work_dir, storage.min_free)
         yield Job(installation, order, cancellation, record, workspace)
 
 
 @dataclass
 class Job:
-    """The steps of the story. `patient_name` is a DICOM person name, known after `look_up`."""
+    """The steps of the story. After `look_up` it knows the patient's name, a DICOM person name, the accession numbers
+    of the studies, and which of these the job has in part.
+    """
 
     installation: Installation
     order: Order
@@ -147,25 +162,41 @@ class Job:
     record: JobRecord
     workspace: Workspace
     patient_name: str = ""
+    accessions: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         self._config = self.installation.config
 
     def look_up(self) -> list[Study]:
-        """Whose studies these are. What fails here has cost no receiver."""
+        """Whose studies these are, of a part an entry for each series. What fails here has cost no receiver."""
         self.record.enter("querying")
-        name = self.installation.patients.name_of(self.order.accessions[0], self.cancellation.checkpoint)
-        studies = find_studies(self.finder(), self.order.accessions)
+        order = self.order
+        name = self._name_of(order.accessions)
+        studies = find_chosen(self.finder(), order.accessions, order.study_uids, order.series_uids)
         if not self._config.patients.allow_mixed:
             require_one_patient(studies)
+        numbers = (*order.accessions, *(study.accession_number for study in studies))
+        self.accessions = tuple(dict.fromkeys(filter(None, numbers)))
+        if not order.accessions:
+            name = self._name_of(self.accessions)
         self.patient_name = studies[0].patient_name if name is None else name
+        self.parts = parts_of(studies)
         self.record.enter(
             "queued",
             patient_id=studies[0].patient_id,
             patient_name=display_name(self.patient_name),
-            studies=[study.study_uid for study in studies],
+            folded=search_key(studies[0].patient_id, self.patient_name),
+            accessions=list(self.accessions),
+            studies=list(dict.fromkeys(study.study_uid for study in studies)),
         )
         return studies
+
+    def _name_of(self, accessions: Sequence[str]) -> str | None:
+        """The patient's name by the patient source, which knows patients by accession numbers alone."""
+        if not accessions:
+            return None
+        return self.installation.patients.name_of(accessions[0], self.cancellation.checkpoint)
 
     def finder(self, meanwhile: Callable[[], None] = lambda: None) -> Finder:
         """The way to ask the archive; `meanwhile` is called while it answers."""
@@ -228,11 +259,13 @@ class Job:
         else:
             made = mastering(self._config.tools.genisoimage, media, tree.grafts, self.workspace.path, checkpoint)
         with made as product:
-            self.record.note(bytes=product.size, medium=medium(product.size), not_indexed=tree.not_indexed)
+            self.record.note(
+                bytes=product.size, medium=medium(product.size, self.order.format), not_indexed=tree.not_indexed
+            )
             yield product
 
     def _setting(self) -> Setting:
-        return Setting(self._config, self.workspace, self.order.format, self._checkpoint)
+        return Setting(self._config, self.workspace, self.order.format, self._checkpoint, parts=self.parts)
 
     def _checkpoint(self) -> None:
         self.cancellation.checkpoint()
@@ -259,6 +292,18 @@ class Job:
 
     def _sent(self, count: int) -> None:
         self.record.note(files_sent=count)
+
+
+def parts_of(studies: Sequence[Study]) -> tuple[Part, ...]:
+    """The studies of which not all series are wanted."""
+    wanted = Counter(study.study_uid for study in studies if study.series_uid is not None)
+    known = {study.study_uid: study for study in studies}
+    parts = (
+        Part(study.study_date, study.description, wanted[uid], study.counted_series or 0)
+        for uid, study in known.items()
+        if uid in wanted
+    )
+    return tuple(part for part in parts if part.series < part.of)
 
 
 class Disc:

@@ -34,6 +34,11 @@ STOPPED = "The job was cancelled on request."
 Checkpoint = Callable[[], None]  # raises where a job must not go on
 
 
+def stopped_by(who: str | None) -> str:
+    """The reason of a cancel on request; None where an older version of the program took it, which remembers nobody."""
+    return STOPPED if who is None else f"Cancelled by {who}."
+
+
 def lack(error: BaseException) -> str | None:
     """What there is none of, where that is why this was raised; else None."""
     if isinstance(error, OSError):

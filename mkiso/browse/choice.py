@@ -178,7 +178,7 @@ def _looked_at(instances: Sequence[Instance], with_frames: bool, checkpoint: Che
         return headers_left >= 0
 
     def kind_of(instance: Instance) -> Kind:
-        if kind := _kind(instance):
+        if kind := kind_of_class(instance.sop_class_uid):
             return kind
         return Kind.IMAGE if may_be_read() and Header(instance.path, ["Rows"]).number("Rows") else Kind.OTHER
 
@@ -193,9 +193,9 @@ def _looked_at(instances: Sequence[Instance], with_frames: bool, checkpoint: Che
     return _Series(instances, kinds, list(accumulate(map(frames_of, instances, kinds))))
 
 
-def _kind(instance: Instance) -> Kind | None:
+def kind_of_class(sop_class_uid: str) -> Kind | None:
     """By the SOP class; None where that is nobody's but its maker's, or newer than what is known here."""
-    sop_class = UID(instance.sop_class_uid)
+    sop_class = UID(sop_class_uid)
     if sop_class.startswith(REPORT):
         return Kind.REPORT
     if sop_class == uid.EncapsulatedPDFStorage:

@@ -30,6 +30,7 @@ from mkiso.browse.shown import (
     About,
     Document,
     Nothing,
+    Part,
     Picture,
     ShownPatient,
     ShownReport,
@@ -193,7 +194,7 @@ class Titles:
 
     phrases: Mapping[str, str]
 
-    def study(self, study: ShownStudy) -> str:
+    def study(self, study: ShownStudy | Part) -> str:
         return _joined(" ", readable_date(study.date), study.description) or self.phrases["study"]
 
     def series(self, series: ShownSeries, with_modality: bool = True) -> str:

@@ -15,7 +15,8 @@ from anyascii import anyascii
 
 import mkiso
 from mkiso.browse.pages import readable_time
-from mkiso.browse.shown import About, ShownPatient
+from mkiso.browse.shown import About, Part, ShownPatient
+from mkiso.dicom.datasets import readable_date
 from mkiso.texts import texts
 
 WIDTH = 76
@@ -29,6 +30,7 @@ def readme(about: About, patients: Sequence[ShownPatient]) -> bytes:
     phrases = texts(about.language)["readme"]
     return _file(
         _head(about, patients, phrases),
+        _parts(about.parts, phrases),
         _opening(about, phrases),
         _contents(about, phrases),
         _not_indexed(about, phrases),
@@ -36,9 +38,10 @@ def readme(about: About, patients: Sequence[ShownPatient]) -> bytes:
     )
 
 
-def readme_of_malformed(language: str, malformed: Sequence[tuple[str, str]]) -> bytes:
-    """A file that names these alone, for a layout that has no README.TXT else."""
-    return _file(_malformed(malformed, texts(language)["readme"]))
+def short_readme(language: str, parts: Sequence[Part], malformed: Sequence[tuple[str, str]]) -> bytes:
+    """A file that tells of these alone, for a layout that has no README.TXT else."""
+    phrases = texts(language)["readme"]
+    return _file(_parts(parts, phrases), _malformed(malformed, phrases))
 
 
 def ascii_name(name: str) -> str:
@@ -74,6 +77,15 @@ def _remarks(about: About, phrases: Mapping[str, str]) -> Iterator[str]:
         yield from _paragraph(phrases["decompressed"].format(count=about.decompressed))
     if about.left_compressed:
         yield from _paragraph(phrases["left_compressed"].format(count=about.left_compressed))
+
+
+def _parts(parts: Sequence[Part], phrases: Mapping[str, str]) -> Iterator[str]:
+    if parts:
+        yield from _titled(phrases["parts"])
+        yield from _paragraph(phrases["parts_why"])
+        for part in parts:
+            study = " ".join(filter(None, (readable_date(part.date), part.description))) or phrases["study"]
+            yield from _point(_ascii(phrases["part"].format(study=study, series=part.series, of=part.of)))
 
 
 def _opening(about: About, phrases: Mapping[str, str]) -> Iterator[str]:

@@ -133,12 +133,23 @@ class NotIndexed:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A study of which the disc has `series` of the `of` that the archive has; the date is DICOM's."""
+
+    date: str
+    description: str
+    series: int
+    of: int
+
+
+@dataclass(frozen=True)
 class About:
     """What README.TXT and the pages tell beside the patients: who made the disc, and what is particular about it.
 
     `profile` is the media application profile that every instance fits (PS3.11), None where there is none;
     `malformed` are the files, and their SOP Instance UIDs, that came whole and are not well-formed;
-    `decompressed` and `left_compressed` count instances where `media.uncompressed` was asked for.
+    `decompressed` and `left_compressed` count instances where `media.uncompressed` was asked for; `parts` are the
+    studies that the disc has in part.
     """
 
     institution: str
@@ -153,6 +164,7 @@ class About:
     malformed: tuple[tuple[str, str], ...] = ()
     decompressed: int = 0
     left_compressed: int = 0
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)

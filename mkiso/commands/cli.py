@@ -25,11 +25,12 @@ from mkiso import __version__
 from mkiso.accession import parse_one
 from mkiso.commands.check import checks, trial
 from mkiso.commands.jobs import (
-    accessions_of,
     check_line,
+    chosen_options,
     config_option,
     installation_of,
     jobs,
+    order_of,
     password_of,
     password_option,
     read_config,
@@ -39,7 +40,7 @@ from mkiso.commands.jobs import (
 )
 from mkiso.disc.product import medium
 from mkiso.errors import Cancelled, ConfigurationError, MkisoError
-from mkiso.job import Order, make_disc
+from mkiso.job import make_disc
 from mkiso.job import relay as run_relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import set_up
@@ -177,7 +178,7 @@ def serve(config_file: str | None) -> None:
 
 @cli.command()
 @config_option
-@click.argument("accessions", nargs=-1, required=True, metavar="A [B …]")
+@chosen_options
 @click.option("-o", "output", required=True, metavar="FILE", help="the ISO or ZIP; - is standard output")
 @click.option("--layout", type=click.Choice(["legacy", "pdi"]), help="default: media.layout")
 @click.option("--format", "chosen", type=click.Choice(["iso", "zip"]), help="default: zip where FILE ends in .zip")
@@ -185,19 +186,19 @@ def serve(config_file: str | None) -> None:
 @password_option("what has the password that the ZIP is to have")
 def iso(
     config_file: str | None,
-    accessions: tuple[str, ...],
     output: str,
     layout: Any,
     chosen: Any,
     force: bool,
     password_file: str | None,
+    **what: tuple[str, ...],
 ) -> None:
-    """Write one disc with the studies of the accession numbers."""
+    """Write one disc with the studies of the accession numbers, or of these UIDs and with these series alone."""
     installation = installation_of(config_file)
-    numbers = accessions_of(installation, accessions)
     layout = layout or installation.config.media.layout
     chosen = chosen or ("zip" if output.lower().endswith(".zip") else "iso")
-    order = Order(numbers, requester("iso"), layout, chosen, len(numbers) == 1, password=password_of(password_file))
+    wanted = {"layout": layout, "format": chosen, "password": password_of(password_file)}
+    order = order_of(installation, **what, requester=requester("iso"), **wanted)
     with (
         written(output, force) as write,
         interruptible() as cancellation,
@@ -207,18 +208,18 @@ def iso(
         for chunk in disc:
             write(chunk)
             progress.wrote(len(chunk), disc.size)
-    fits = medium(disc.size)
-    click.echo(f"{disc.size} bytes written, {f'for a {fits}' if fits else 'more than any disc holds'}", err=True)
+    fits = f", {f'for a {needed}' if (needed := medium(disc.size)) else 'more than any disc holds'}"
+    click.echo(f"{disc.size} bytes written{fits if chosen == 'iso' else ''}", err=True)
 
 
 @cli.command()
 @config_option
-@click.argument("accessions", nargs=-1, required=True, metavar="A [B …]")
+@chosen_options
 @click.option("--to", "destination", required=True, metavar="NAME", help="a name of destinations")
-def relay(config_file: str | None, accessions: tuple[str, ...], destination: str) -> None:
-    """Send the studies of the accession numbers to a destination."""
+def relay(config_file: str | None, destination: str, **what: tuple[str, ...]) -> None:
+    """Send the studies of the accession numbers, or of these UIDs and of these series alone, to a destination."""
     installation = installation_of(config_file)
-    order = Order(accessions_of(installation, accessions), requester("relay"))
+    order = order_of(installation, **what, requester=requester("relay"))
     with interruptible() as cancellation, shown_progress(installation.ledger, order.job_id):
         done = run_relay(installation, order, destination, cancellation)
     for warning in done.delivery.warnings:

@@ -23,11 +23,12 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from tqdm.utils import disp_len
 
-from mkiso.accession import parse_list, parse_one
+from mkiso.accession import MOST_SERIES, parse_list, parse_one, parse_uids
 from mkiso.checks import Check
 from mkiso.config import SYSTEM_FILE, Config, find_file, load
 from mkiso.errors import DiskFull, JobNotFound, LedgerUnavailable
 from mkiso.installation import Installation
+from mkiso.job import Order
 from mkiso.ledger.ledger import STATES, Ledger
 from mkiso.log import printable, set_up
 from mkiso.verify.medium import UnreadableDisc, WrongPassword
@@ -73,9 +74,37 @@ def installation_of(config_file: str | None) -> Installation:
     return installation
 
 
-def accessions_of(installation: Installation, words: tuple[str, ...]) -> tuple[str, ...]:
-    """The accession numbers that were given as words, or as lists; BadRequest."""
-    return parse_list(",".join(words), installation.config.retrieve.max_accessions)
+def chosen_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments of a command that is told which studies it is about."""
+    command = click.option(
+        "--series-uid",
+        "series_uids",
+        multiple=True,
+        metavar="UID",
+        help="of its study this series alone; again for more",
+    )(command)
+    command = click.option(
+        "--study-uid", "study_uids", multiple=True, metavar="UID", help="a study by its UID; again for more"
+    )(command)
+    return click.argument("accessions", nargs=-1, metavar="[A …]")(command)
+
+
+def order_of(
+    installation: Installation,
+    accessions: Sequence[str],
+    study_uids: Sequence[str],
+    series_uids: Sequence[str],
+    **asked: Any,
+) -> Order:
+    """An order of what was given as words, or as lists; BadRequest."""
+    most = installation.config.retrieve.max_accessions
+    studies = parse_uids(",".join(study_uids), "--study-uid", most)
+    series = parse_uids(",".join(series_uids), "--series-uid", MOST_SERIES)
+    has_uids = bool(studies or series)
+    if not (accessions or has_uids):
+        raise click.UsageError("Missing argument: give accession numbers, or --study-uid or --series-uid.")
+    numbers = () if has_uids and not accessions else parse_list(",".join(accessions), most)
+    return Order(numbers, study_uids=studies, series_uids=series, single=not has_uids and len(numbers) == 1, **asked)
 
 
 def requester(command: str) -> str:
@@ -235,7 +264,7 @@ def jobs(
 
 def _cancel(ledger: Ledger, job_id: str, as_json: bool) -> None:
     was_over = ledger.job(job_id)["finished_at"] is not None
-    job = ledger.request_cancel(job_id)
+    job = ledger.request_cancel(job_id, requester("jobs"))
     if as_json:
         click.echo(_json(job))
     elif was_over:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from mkiso.accession import LONGEST_UID, SHOWN, uid_fault
 from mkiso.dcmtk.association import (
     SMALL_DICTIONARY,
     Failure,
@@ -24,7 +25,7 @@ from mkiso.dcmtk.association import (
     error_text,
     silent_error,
 )
-from mkiso.dicom.datasets import PADDING, Unreadable, read, texts
+from mkiso.dicom.datasets import PADDING, UTF8, Unreadable, read, texts
 from mkiso.errors import PacsRejected, PacsTimeout
 from mkiso.process import ToolTimeout, read_log, run
 
@@ -47,13 +48,13 @@ STUDY_KEYS = (
     "ModalitiesInStudy",
     "NumberOfStudyRelatedInstances",
 )
+SEARCH_KEYS = (*STUDY_KEYS, "NumberOfStudyRelatedSeries")
+SERIES_KEYS = ("SeriesNumber", "Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances")
 NO_DATA_SET = "receiveDataSetInMemory: dset->read() Failed"
 MOST_ANSWERS = 100_000
 LARGEST_ANSWER, LARGEST_LISTED = 1 << 16, 1 << 11  # bytes of one, as a data set, and on the average in a list of UIDs
-LONGEST_UID, SHOWN = 64, 80
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 SPACES = f"{PADDING}\n"
-UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
 Answer = Mapping[str, str]  # the values of an answer, as texts, by their keywords
@@ -61,6 +62,10 @@ Answer = Mapping[str, str]  # the values of an answer, as texts, by their keywor
 
 class QueryRefused(PacsRejected):
     """The association came about, and the query has no answer that can be used."""
+
+
+class _Enough(Exception):
+    """The archive goes on although it was told to end the query."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,32 @@ class Finder:
         answers = self._answers("STUDY", *_asking(STUDY_KEYS, StudyInstanceUID=study_uid))
         return [one for one in answers if one["StudyInstanceUID"] == study_uid]
 
+    def search(self, most: int, **values: str) -> tuple[list[Answer], bool]:
+        """The answers at STUDY level that match these keys, as the archive matches them; whether it had more.
+
+        Of more than `most` it is told to end the query, and these are the first. Raises as `studies`.
+        """
+        keys = tuple(_asking(SEARCH_KEYS, **values))
+        pending = self._ask(_of_level("STUDY", keys), ("-X", "--cancel", str(most + 1)), most)
+        return self._read(keys, pending, most), pending > most
+
+    def series(self, study_uid: str) -> list[Answer]:
+        """The series of a study, and what the archive says of each. Raises as `studies`."""
+        return [one for one in self._series(study_uid, SERIES_KEYS) if one["StudyInstanceUID"] in ("", study_uid)]
+
+    def studies_of_series(self, series_uid: str) -> set[str]:
+        """The Study Instance UIDs of a series, from an archive that answers without one (PS3.4 C.4.1.2.2.1)."""
+        answers = self._answers("SERIES", "StudyInstanceUID", f"SeriesInstanceUID={series_uid}")
+        return {one["StudyInstanceUID"] for one in answers if one["SeriesInstanceUID"] == series_uid}
+
     def modalities(self, study_uid: str) -> set[str]:
         """The modalities of a study's series, for an archive that leaves ModalitiesInStudy empty."""
         return {one["Modality"] for one in self._series(study_uid)} - {""}
+
+    def instances_of(self, study_uid: str, series_uid: str) -> dict[str, str]:
+        """As `instances`, those of one series; an archive may answer with others, too, and may not say whose."""
+        answers = dict(self._instances(study_uid, series_uid))
+        return {sop: series_uid for sop, series in answers.items() if series in ("", series_uid)}
 
     def instances(self, study_uid: str, by_series: bool = False) -> dict[str, str]:
         """The SOP Instance UIDs that the archive lists of a study, each with what its series is called.
@@ -129,8 +157,8 @@ class Finder:
                     " Have the PACS correct it."
                 )
 
-    def _series(self, study_uid: str) -> list[Answer]:
-        return self._answers("SERIES", f"StudyInstanceUID={study_uid}", "SeriesInstanceUID", "Modality")
+    def _series(self, study_uid: str, keys: Sequence[str] = ("Modality",)) -> list[Answer]:
+        return self._answers("SERIES", f"StudyInstanceUID={study_uid}", "SeriesInstanceUID", *keys)
 
     def _instances(self, study_uid: str, series_uid: str = "") -> list[tuple[str, str]]:
         """SOP Instance UID and series of each answer."""
@@ -149,14 +177,18 @@ class Finder:
 
     def _answers(self, level: str, *keys: str) -> list[Answer]:
         """The answers, each read from a file as a data set."""
-        pending = self._ask(_of_level(level, keys), ("-X",))
+        return self._read(keys, self._ask(_of_level(level, keys), ("-X",)))
+
+    def _read(self, keys: Sequence[str], pending: int, most: int = MOST_ANSWERS) -> list[Answer]:
         files = sorted(self.directory.glob("rsp*.dcm"))
-        if len(files) != pending:
+        if len(files) < min(pending, most):
             raise QueryRefused(
-                f"{pending} answers of the PACS {self.pacs} at {level} level came, and {len(files)} of them could be"
-                " read. The others are no data sets: its own log tells how it encodes them."
+                f"{pending} answers of the PACS {self.pacs} came, and {len(files)} of them could be read."
+                " The others are no data sets: its own log tells how it encodes them."
             )
-        return [self._answer(file, keys) for file in files]
+        for file in files[most:]:
+            file.unlink()
+        return [self._answer(file, keys) for file in files[:most]]
 
     def _answer(self, file: Path, keys: Sequence[str]) -> Answer:
         self.checkpoint()
@@ -171,15 +203,16 @@ class Finder:
         finally:
             file.unlink()
 
-    def _ask(self, keys: tuple[str, ...], output: tuple[str, ...]) -> int:
+    def _ask(self, keys: tuple[str, ...], output: tuple[str, ...], most: int = MOST_ANSWERS) -> int:
+        """How many answers came; of more than `most` it does not matter how they ended."""
         argv = find_argv(self.dcmtk_dir, self.pacs, self.timeout, keys, (*output, "-od", str(self.directory)))
         for _ in attempts(self.pacs, self.checkpoint):
-            log = self._run(argv)
+            log = self._run(argv, most)
             if association_failure(log) is not Failure.BUSY:
                 break
-        return answered(self.pacs, self.timeout, log)
+        return answered(self.pacs, self.timeout, log, most)
 
-    def _run(self, argv: tuple[str, ...]) -> str:
+    def _run(self, argv: tuple[str, ...], most: int) -> str:
         log, limit = self.directory / "findscu.log", self.pacs.connect_timeout + self.timeout
         try:
             return run(
@@ -187,20 +220,25 @@ class Finder:
                 timeout=limit,
                 cwd=self.directory,
                 log=log,
-                checkpoint=lambda: self._checkpoint(log),
+                checkpoint=lambda: self._checkpoint(log, most),
                 environment=SMALL_DICTIONARY,
             ).stderr
         except ToolTimeout:
             if "I: Association Accepted" not in read_log(log):
                 raise silent_error(self.pacs) from None
             raise _too_late(self.pacs, self.timeout) from None
+        except _Enough:
+            return read_log(log)
         finally:
             log.unlink(missing_ok=True)
 
-    def _checkpoint(self, log: Path) -> None:
+    def _checkpoint(self, log: Path, most: int) -> None:
         self.checkpoint()
-        if _answers_by_now(read_log(log)) > MOST_ANSWERS:
+        came = _answers_by_now(read_log(log))
+        if came > MOST_ANSWERS:
             raise PacsRejected(f"The PACS {self.pacs} gave more than {MOST_ANSWERS} answers to one query. Check it.")
+        if came > 2 * most:
+            raise _Enough
 
 
 def find_argv(
@@ -216,13 +254,16 @@ def find_argv(
     )
 
 
-def answered(pacs: Peer, timeout: float, log: str) -> int:
-    """How many answers came, where the archive ended them with success; else raises what went wrong."""
+def answered(pacs: Peer, timeout: float, log: str, most: int = MOST_ANSWERS) -> int:
+    """How many answers came, where the archive ended them with success, or they are more than `most`.
+
+    Else raises what went wrong.
+    """
     if error := association_error(pacs, log):
         raise error
-    final = FINAL.search(log)
-    if final is not None and final[1] == "Success":
-        return _answers_by_now(log)
+    final, came = FINAL.search(log), _answers_by_now(log)
+    if came > most or (final is not None and final[1] == "Success"):
+        return came
     if TIMED_OUT.search(log):
         raise _too_late(pacs, timeout)
     why = final[1] if final else error_text(log)
@@ -242,7 +283,9 @@ def _answers_by_now(log: str) -> int:
 
 
 def _of_level(level: str, keys: Iterable[str]) -> tuple[str, ...]:
-    return (CHARACTER_SET, f"QueryRetrieveLevel={level}", *keys)
+    """Where a key is not ASCII, all go in UTF-8, and the query says so (PS3.4 C.4.1.1.3)."""
+    asked = (f"QueryRetrieveLevel={level}", *keys)
+    return (CHARACTER_SET if all(map(str.isascii, asked)) else f"{CHARACTER_SET}={UTF8}", *asked)
 
 
 def _asking(keys: Iterable[str], **values: str) -> Iterator[str]:
@@ -268,19 +311,6 @@ def fault(answers: Sequence[Answer], study_uid: str) -> str | None:
         if study not in ("", study_uid):
             return f"The PACS, asked for the study {study_uid}, lists an instance of another: {named(study)}."
     return None
-
-
-def uid_fault(uid: str) -> str | None:
-    """Why it is no UID (PS3.5 9.1) to ask for, or to name a file after; None where it is one."""
-    if UID.fullmatch(uid):
-        return None
-    if not uid:
-        return "is empty"
-    if len(uid) > LONGEST_UID:
-        return f"has {len(uid)} characters, and {LONGEST_UID} are allowed"
-    if wrong := "".join(dict.fromkeys(re.sub(r"[0-9.]", "", uid))):
-        return f"has {wrong!a} in it, and only digits and full stops are allowed"
-    return "has a full stop without a number before or behind it"
 
 
 def named(uid: str) -> str:

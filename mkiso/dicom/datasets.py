@@ -202,7 +202,12 @@ def single_file_name(accession: str, ending: str = "iso") -> str:
 
 
 def disc_file_name(patient_name: str, accessions: Sequence[str], ending: str = "iso") -> str:
-    """`PATIENTNAME-ACCESSIONS.iso` of ASCII letters and digits, at most 120 characters, of each part at least half."""
+    """`PATIENTNAME-ACCESSIONS.iso` of ASCII letters and digits, at most 120 characters, of each part at least half.
+
+    `PATIENTNAME.iso` where there is no accession number.
+    """
+    if not accessions:
+        return f"{_letters_and_digits(_first_group(patient_name))[: LONGEST_FILE_NAME - len(ending) - 1]}.{ending}"
     name, numbers = _letters_and_digits(_first_group(patient_name)), _letters_and_digits("".join(accessions))
     room = LONGEST_FILE_NAME - len(f"-.{ending}")
     name = name[: max(room // 2, room - len(numbers))]

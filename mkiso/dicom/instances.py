@@ -49,7 +49,10 @@ NAMED = {
     encoding.STUDY: "Study Instance UID",
 }
 # What the ledger remembers of an instance.
-COLUMNS = ("sop_instance_uid", "sop_class_uid", "series_uid", "study_uid", "transfer_syntax", "bytes", "malformed")
+COLUMNS = (
+    *("sop_instance_uid", "sop_class_uid", "series_uid", "study_uid", "modality", "transfer_syntax", "bytes"),
+    "malformed",
+)
 COMPARED = 1 << 16
 HEAD = 1 << 18  # bytes of a file that grows, which tell what it will be
 HEAD_CHECKS = 10  # of its walk, which so many steps or pieces of what is deflated lie between
@@ -72,6 +75,7 @@ class Instance:
     version: tuple[int, int]
     patient_id: str = ""
     data_set_at: int = 0
+    modality: str = ""
     series_number: str = ""
     instance_number: str = ""
     malformed: bool = False
@@ -251,6 +255,7 @@ def _read(path: Path, file: FileBytes, version: tuple[int, int], expectation: Ex
     series_number, number = [_text(found, tag) for tag in (encoding.SERIES_NUMBER, encoding.INSTANCE_NUMBER)]
     return Instance(
         *(path, sop, sop_class, series, study, syntax, version[0], version, patient, data_set_at),
+        modality=_text(found, encoding.MODALITY),
         series_number=series_number,
         instance_number=number,
         malformed=malformed,

@@ -25,8 +25,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from mkiso.browse.contents import show
 from mkiso.browse.pages import write_pages
-from mkiso.browse.readme import readme, readme_of_malformed
-from mkiso.browse.shown import About, Maker, NotIndexed, ShownPatient, Viewer
+from mkiso.browse.readme import readme, short_readme
+from mkiso.browse.shown import About, Maker, NotIndexed, Part, ShownPatient, Viewer
 from mkiso.config import Config, LayoutName, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.dicom.instances import Instance
@@ -56,7 +56,8 @@ log = logging.getLogger("mkiso.disc.layout")
 class Setting:
     """Of one job, what a layout needs beside the instances; `checkpoint` is called all the while.
 
-    Where `media.uncompressed` is set, so many instances were decompressed, and so many could not be.
+    Where `media.uncompressed` is set, so many instances were decompressed, and so many could not be. Of the studies
+    in `parts` the disc has not all series.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class Setting:
     checkpoint: Checkpoint
     decompressed: int = 0
     left_compressed: int = 0
+    parts: tuple[Part, ...] = ()
 
     @property
     def stage(self) -> Path:
@@ -270,6 +272,7 @@ def _about(staged: Sequence[Staged], aside: Sequence[Staged], setting: Setting) 
         tuple((one.file, one.instance.sop_instance_uid) for one in where if one.instance.malformed),
         setting.decompressed,
         setting.left_compressed,
+        setting.parts,
     )
 
 
@@ -287,7 +290,8 @@ def _report(dicomdir: Dicomdir, setting: Setting) -> None:
 def legacy(instances: Sequence[Instance], setting: Setting) -> Tree:
     """Every instance in the folder `DICOMDIR`, its file named by its SOP Instance UID.
 
-    README.TXT names those that are not well-formed, where there are any, and the viewer has no file of that name.
+    README.TXT tells of studies in part and of instances that are not well-formed, where there are any, and the viewer
+    has no file of that name.
     """
     folder = setting.stage / "DICOMDIR"
     folder.mkdir()
@@ -295,9 +299,9 @@ def legacy(instances: Sequence[Instance], setting: Setting) -> Tree:
         os.rename(instance.path, f"{folder}/{instance.sop_instance_uid}")
     grafts = [("DICOMDIR", folder)]
     malformed = [(f"DICOMDIR/{one.sop_instance_uid}", one.sop_instance_uid) for one in instances if one.malformed]
-    if malformed and README not in map(str.upper, found_viewer(setting.config.media).entries):
+    if (malformed or setting.parts) and README not in map(str.upper, found_viewer(setting.config.media).entries):
         file = setting.stage / README
-        file.write_bytes(readme_of_malformed(setting.config.media.language, malformed))
+        file.write_bytes(short_readme(setting.config.media.language, setting.parts, malformed))
         grafts.append((README, file))
     return Tree(grafts)
 

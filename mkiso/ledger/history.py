@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,9 +12,11 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from mkiso.ledger.database import Database
-from mkiso.ledger.schema import PUBLIC, UNFINISHED, instances, job_accessions, jobs
+from mkiso.ledger.schema import PUBLIC, UNFINISHED, collections, instances, job_accessions, jobs
 
 BATCH = 500
+# What NFKD takes no accent from, and people type without.
+PLAIN = str.maketrans(dict(zip("ıøđłħŧɨð", "iodlhtid", strict=True)) | {"æ": "ae", "œ": "oe", "þ": "th"})
 WILDCARD, ESCAPED = re.compile(r"([%_/])"), r"/\1"
 
 
@@ -27,8 +31,8 @@ class Mark(NamedTuple):
 class Filters:
     """What a job is to meet, where it is given.
 
-    `patient` are words, each in the patient's name or ID, `requester` is a part of who asked; both
-    in capitals or not. `since` and `until` are the ledger's times, `until` the first one beyond.
+    `patient` are words, each in the patient's name or ID, with accents or without, `requester` is a part of who asked;
+    both in capitals or not. `since` and `until` are the ledger's times, `until` the first one beyond.
     """
 
     accession: str | None = None
@@ -48,7 +52,7 @@ class Filters:
         if self.until is not None:
             yield jobs.c.created_at < self.until
         for word in self.patient:
-            yield sa.or_(_contains(jobs.c.patient_name, word, dialect), _contains(jobs.c.patient_id, word, dialect))
+            yield sa.or_(_holds(jobs.c.folded, folded(word)), _is_unfolded_and_has(word, dialect))
         if self.requester is not None:
             yield _contains(jobs.c.requester, self.requester, dialect)
         if self.state is not None:  # the last, for it costs SQLite most
@@ -62,7 +66,10 @@ class History:
         self._database = database
 
     def page(self, filters: Filters, beyond: Mark | None, most: int) -> list[dict[str, Any]]:
-        """JOBs that meet the filters, newest first; the first ones older than a mark, where it is given."""
+        """JOBs that meet the filters, newest first; the first ones older than a mark, where it is given.
+
+        Each with its `collections`: who collected what it made.
+        """
         return self._database.do(lambda connection: _page(connection, filters, beyond, most))
 
     def all(self, filters: Filters) -> Iterator[dict[str, Any]]:
@@ -72,11 +79,18 @@ class History:
             yield from page
             beyond = mark_of(page[-1])
 
-    def running(self, accessions: Collection[str]) -> list[dict[str, Any]]:
-        """The JOBs under way for exactly these accession numbers, newest first."""
-        query = sa.select(*PUBLIC).where(jobs.c.state.in_(UNFINISHED)).order_by(jobs.c.created_at.desc())
+    def running(
+        self, accessions: Collection[str], studies: Collection[str] = (), series: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
+        """The JOBs under way for which exactly this was asked, newest first: these numbers, study and series UIDs."""
+        query = sa.select(*PUBLIC, jobs.c.asked).where(jobs.c.state.in_(UNFINISHED)).order_by(jobs.c.created_at.desc())
         rows = self._database.do(lambda connection: connection.execute(query).mappings().all())
-        return [dict(row) for row in rows if set(row["accessions"]) == set(accessions)]
+        found, wanted = map(dict, rows), asked_for(accessions, studies, series)
+        return [row for row in found if (row.pop("asked") or asked_for(row["accessions"], (), ())) == wanted]
+
+    def collections(self, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+        """Who collected what these jobs made, oldest first: the last one is valid, and corrects those before it."""
+        return self._database.do(lambda connection: _collections(connection, job_ids))
 
     def jobs(self, job_ids: Collection[str]) -> dict[str, tuple[dict[str, Any], int | None]]:
         """Of each job that is there its JOB, and the place in the queue for a receiver, from 1, of one that waits."""
@@ -94,10 +108,40 @@ class History:
         )
         return self._database.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
+    def handed_out(self, job_id: str) -> list[dict[str, Any]]:
+        """How many instances (`count`) a job handed out of each series and SOP class."""
+        kinds = (instances.c.study_uid, instances.c.series_uid, instances.c.sop_class_uid)
+        query = sa.select(*kinds, sa.func.count().label("count")).where(instances.c.job_id == job_id).group_by(*kinds)
+        return self._database.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
+
+    def asked(self, job_id: str) -> list[list[str]] | None:
+        """The accession numbers, study UIDs and series UIDs for which a job was asked; None where nobody wrote them."""
+        query = sa.select(jobs.c.asked).where(jobs.c.id == job_id)
+        return self._database.do(lambda connection: connection.execute(query).scalar())
+
     def queue(self, work_dir: str) -> int:
         """How many jobs of a work_dir's identity wait for a receiver."""
         waiting = sa.select(sa.func.count()).select_from(jobs).where(_waits(jobs), jobs.c.work_dir == work_dir)
         return self._database.do(lambda connection: connection.execute(waiting).scalar_one())
+
+
+def folded(text: str) -> str:
+    """The text as the search compares it: without capitals, accents, and the widths and shapes of one letter."""
+    text = unicodedata.normalize("NFKD", text).casefold()
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text).translate(PLAIN)
+        text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    return text
+
+
+def search_key(patient_id: str, name: str) -> str:
+    """What the search finds a patient by: the ID, and all groups of a DICOM person name (PS3.5 6.2.1)."""
+    return folded(" ".join([patient_id, *re.split(r"[\s^=]+", name)])).strip()
+
+
+def asked_for(accessions: Collection[str], studies: Collection[str], series: Collection[str]) -> list[list[str]]:
+    """What a job was asked for, to compare."""
+    return [sorted(set(one)) for one in (accessions, studies, series)]
 
 
 def mark_of(job: Mapping[str, Any]) -> Mark:
@@ -112,7 +156,18 @@ def _page(connection: sa.Connection, filters: Filters, beyond: Mark | None, most
     ids = sa.select(jobs.c.id).where(*conditions).order_by(*newest_first).limit(most)
     found = connection.execute(ids).scalars().all()
     rows = connection.execute(sa.select(*PUBLIC).where(jobs.c.id.in_(found)).order_by(*newest_first)).mappings()
-    return [dict(row) for row in rows]
+    entries = _collections(connection, found)
+    return [{**row, "collections": entries.get(row["id"], [])} for row in rows]
+
+
+def _collections(connection: sa.Connection, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    said = [column for column in collections.c if column.name != "id"]
+    query = sa.select(*said).where(collections.c.job_id.in_(job_ids)).order_by(collections.c.id)
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in connection.execute(query).mappings():
+        entry = dict(row)
+        found[entry.pop("job_id")].append(entry)
+    return dict(found)
 
 
 def _is_older(mark: Mark) -> sa.ColumnElement[bool]:
@@ -123,6 +178,18 @@ def _is_older(mark: Mark) -> sa.ColumnElement[bool]:
 def _state(dialect: str) -> sa.ColumnElement[str]:
     """Not by SQLite's index of the state alone: it would take that for a state that nearly all jobs have, too."""
     return jobs.c.state.concat("") if dialect == "sqlite" else jobs.c.state
+
+
+def _holds(column: sa.Column[Any], text: str) -> sa.ColumnElement[bool]:
+    """What is folded on both sides is compared as it is; half as long where nothing is escaped."""
+    pattern = f"%{WILDCARD.sub(ESCAPED, text)}%"
+    return column.like(pattern, escape=None if pattern == f"%{text}%" else "/")
+
+
+def _is_unfolded_and_has(word: str, dialect: str) -> sa.ColumnElement[bool]:
+    """Rows of an older version beside, which folds nothing."""
+    columns = (jobs.c.patient_name, jobs.c.patient_id)
+    return sa.and_(jobs.c.folded.is_(None), sa.or_(*(_contains(column, word, dialect) for column in columns)))
 
 
 def _contains(column: sa.Column[Any], text: str, dialect: str) -> sa.ColumnElement[bool]:

@@ -11,19 +11,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from mkiso.accession import LONGEST
 from mkiso.errors import Cancelled, Internal, JobExists, JobNotFound
 from mkiso.ledger.database import Database
-from mkiso.ledger.history import History
-from mkiso.ledger.schema import PUBLIC, UNFINISHED, fitting, instances, job_accessions, jobs, ledger_time
+from mkiso.ledger.experience import Sizes, read_sizes
+from mkiso.ledger.history import History, asked_for, search_key
+from mkiso.ledger.schema import PUBLIC, UNFINISHED, collections, fitting, instances, job_accessions, jobs, ledger_time
 from mkiso.ledger.totals import Retention, Totals, change, read_totals
-from mkiso.waiting import STOPPED
+from mkiso.waiting import stopped_by
 
 STATES = (*UNFINISHED, "done", "failed", "cancelled")
 # A running job's row is written every BEAT seconds; a row on which nobody wrote for SILENT seconds has no process.
 BEAT = 10.0
 SILENT = 120.0
 DIED = {"code": Internal.code, "detail": "The process that ran this job died. Ask again."}
-CANCELLED = {"code": Cancelled.code, "detail": STOPPED}
 UNDER_WAY = jobs.c.state.in_(UNFINISHED)
 
 
@@ -59,24 +60,38 @@ class Ledger:
         """Raise ConfigurationError where the ledger is of a version of the program that this one cannot go on from."""
         self._database.refuse_other_versions()
 
-    def open_job(self, job_id: str, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
-        """A row for a new job, which has its directory already; JobExists where there is one of that id."""
+    def open_job(
+        self,
+        job_id: str,
+        kind: str,
+        accessions: Sequence[str],
+        *,
+        study_uids: Sequence[str] = (),
+        series_uids: Sequence[str] = (),
+        **fields: Any,
+    ) -> None:
+        """A row for a new job, which has its directory already; JobExists where there is one of that id.
+
+        It remembers what was asked for, by which `History.running` knows the same again.
+        """
         row = {
             "id": job_id,
             "kind": kind,
             "state": "queued",
             "accessions": list(accessions),
+            "series": list(series_uids) or None,
+            "asked": asked_for(accessions, study_uids, series_uids),
             "created_at": now(),
             "work_dir": self._identity(),
             "host": socket.gethostname(),
             "alive_at": self._database.now,
-            **fields,
+            "folded": "",
+            **_searchable(fields),
         }
-        numbers = [{"job_id": job_id, "accession_number": accession} for accession in accessions]
 
         def work(connection: sa.Connection) -> None:
             connection.execute(jobs.insert().values(fitting(jobs, row)))
-            connection.execute(job_accessions.insert(), numbers)
+            _number(connection, job_id, accessions)
 
         try:
             self._database.do(work)
@@ -90,11 +105,20 @@ class Ledger:
         return bool(self._database.do(lambda connection: connection.execute(sa.select(jobs.c.id).where(*same)).all()))
 
     def update(self, job_id: str, **fields: Any) -> None:
-        """Write columns of a job's row; it is alive."""
-        row, values = jobs.c.id == job_id, fitting(jobs, fields) | {"alive_at": self._database.now}
+        """Write columns of a job's row; it is alive. It is listed by its `accessions`, where they are given anew."""
+        row, values = jobs.c.id == job_id, fitting(jobs, _searchable(fields)) | {"alive_at": self._database.now}
         goes_on = jobs.update().where(row, jobs.c.finished_at.is_(None)).values(values)
-        if fields.get("finished_at") or not self._database.do(lambda connection: connection.execute(goes_on).rowcount):
-            self._database.do(lambda connection: change(connection, row, values), alone=True)
+
+        def write_on(connection: sa.Connection) -> int:
+            _renumber(connection, job_id, fields)
+            return connection.execute(goes_on).rowcount
+
+        def end(connection: sa.Connection) -> None:
+            _renumber(connection, job_id, fields)
+            change(connection, row, values)
+
+        if fields.get("finished_at") or not self._database.do(write_on):
+            self._database.do(end, alone=True)
 
     def hand_out(self, job_id: str, rows: Sequence[Mapping[str, str | int]]) -> None:
         """Remember instances that leave the house with this job: columns of `instances`, without the job's.
@@ -150,19 +174,47 @@ class Ledger:
             query = query.where(jobs.c.created_at >= since)
         return self._database.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
-    def request_cancel(self, job_id: str) -> dict[str, Any]:
-        """Ask whichever process runs the job to stop it, or end it where none does; the job as it is now."""
+    def request_cancel(self, job_id: str, by: str) -> dict[str, Any]:
+        """Ask whichever process runs the job to stop it, or end it where none does; the job as it is now.
+
+        `by` is a requester; the first one is remembered, and said in the job's error.
+        """
+        values = fitting(jobs, {"cancel_requested": True, "cancelled_by": by})
 
         def work(connection: sa.Connection) -> list[str]:
-            connection.execute(jobs.update().where(jobs.c.id == job_id, UNDER_WAY).values(cancel_requested=True))
+            is_new = (jobs.c.id == job_id, UNDER_WAY, sa.not_(jobs.c.cancel_requested))
+            connection.execute(jobs.update().where(*is_new).values(values))
             return self._dead(connection, jobs.c.id == job_id)
 
-        self._finish(self._database.do(work), "cancelled", CANCELLED)
+        if dead := self._database.do(work):
+            who = self.cancel_requested(dead).get(job_id)
+            self._finish(dead, "cancelled", {"code": Cancelled.code, "detail": stopped_by(who)})
         return self.job(job_id)
 
-    def cancel_requested(self, job_ids: Collection[str]) -> set[str]:
-        query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.cancel_requested)
-        return self._database.do(lambda connection: set(connection.execute(query).scalars()))
+    def cancel_requested(self, job_ids: Collection[str]) -> dict[str, str | None]:
+        """Those of the jobs that somebody asked to stop, and who; None where an older version took the request."""
+        query = sa.select(jobs.c.id, jobs.c.cancelled_by).where(jobs.c.id.in_(job_ids), jobs.c.cancel_requested)
+        return self._database.do(lambda connection: dict(connection.execute(query).all()))
+
+    def collect(self, job_id: str, *, name: str, relation: str, handed_over_by: str, note: str, requester: str) -> None:
+        """Remember who collected what a job made, beside all that was said of it before; JobNotFound."""
+        said = {"name": name, "relation": relation, "handed_over_by": handed_over_by, "note": note}
+        row = fitting(collections, {"job_id": job_id, "at": now(), "requester": requester} | said)
+
+        def work(connection: sa.Connection) -> bool:
+            if not connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update()).first():
+                return False
+            same = [collections.c[name] == row[name] for name in ("job_id", "at")]  # its COMMIT was not heard of
+            if not connection.execute(sa.select(collections.c.id).where(*same)).first():
+                connection.execute(collections.insert().values(row))
+            return True
+
+        if not self._database.do(work, alone=True):
+            raise JobNotFound("The ledger has no job of that id.")
+
+    def sizes(self) -> Sizes:
+        """What instances came to so far: a few rows."""
+        return self._database.do(read_sizes)
 
     def abandon(self) -> list[str]:
         """Finish the rows of jobs whose process is gone, ours and anybody's; their ids."""
@@ -215,3 +267,27 @@ class Ledger:
             which = sa.and_(jobs.c.id.in_(job_ids), UNDER_WAY)
             values = {"state": state, "finished_at": now(), "error": error}
             self._database.do(lambda connection: change(connection, which, values), alone=True)
+
+
+def _searchable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, and what the search compares: of the name as it is shown, where nobody gives more of it."""
+    patient = [fields.get(name) or "" for name in ("patient_id", "patient_name")]
+    return ({"folded": search_key(*patient)} if any(patient) else {}) | dict(fields)
+
+
+def _renumber(connection: sa.Connection, job_id: str, fields: Mapping[str, Any]) -> None:
+    """List a job by the accession numbers among these fields, where they are others than before."""
+    numbers = fields.get("accessions")
+    if numbers is not None:
+        before = connection.execute(sa.select(jobs.c.accessions).where(jobs.c.id == job_id)).scalar()
+        if before is not None and set(before) != set(numbers):
+            connection.execute(job_accessions.delete().where(job_accessions.c.job_id == job_id))
+            _number(connection, job_id, numbers)
+
+
+def _number(connection: sa.Connection, job_id: str, accessions: Sequence[str]) -> None:
+    """List a job by these accession numbers: those that somebody can ask for."""
+    numbers = [number for number in dict.fromkeys(accessions) if number and len(number.encode()) <= LONGEST]
+    if numbers:
+        rows = [{"job_id": job_id, "accession_number": number} for number in numbers]
+        connection.execute(job_accessions.insert(), rows)

@@ -21,7 +21,7 @@ from mkiso.errors import Cancelled, ConfigurationError, DiskFull, Internal, Mkis
 from mkiso.ledger.database import LIMIT
 from mkiso.ledger.ledger import BEAT, Ledger, now
 from mkiso.log import log_once
-from mkiso.waiting import LEFT, STOPPED, Cancellation, exhausted, lack, start
+from mkiso.waiting import LEFT, Cancellation, exhausted, lack, start, stopped_by
 from mkiso.workspace import means_full_disk
 
 TICK = 0.25
@@ -139,8 +139,8 @@ class Writer:
             if beat or not row.is_written:
                 self._write(row)
         if rows:
-            for job_id in self.ledger.cancel_requested(rows):
-                rows[job_id].cancellation.cancel(STOPPED)
+            for job_id, who in self.ledger.cancel_requested(rows).items():
+                rows[job_id].cancellation.cancel(stopped_by(who))
         if beat:
             self.ledger.abandon()
 

@@ -60,9 +60,10 @@ jobs = sa.Table(
     # The Series Instance UIDs of a disc or relay of a part; none where whole studies were asked for.
     sa.Column("series", sa.JSON(none_as_null=True)),
     sa.Column("encrypted", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
-    # Not for the outside: what the history's search compares (the patient's name and ID, folded), whose job it is,
-    # when its process last wrote (seconds, by the database's clock, for the hosts' may differ), whether somebody asked
-    # to stop it, and who.
+    # Not for the outside: what was asked for, what the history's search compares (the patient's ID and name, folded),
+    # whose job it is, when its process last wrote (seconds, by the database's clock, for the hosts' may differ),
+    # whether somebody asked to stop it, and who. The first two an older version beside leaves out.
+    sa.Column("asked", sa.JSON(none_as_null=True)),
     sa.Column("folded", sa.Text),
     sa.Column("work_dir", sa.Text, nullable=False),
     sa.Column("host", sa.Text),
@@ -71,7 +72,7 @@ jobs = sa.Table(
     sa.Column("cancelled_by", sa.Text),
     **UNICODE,
 )
-INTERNAL = ("folded", "work_dir", "host", "alive_at", "cancel_requested", "cancelled_by")
+INTERNAL = ("asked", "folded", "work_dir", "host", "alive_at", "cancel_requested", "cancelled_by")
 PUBLIC = tuple(one for one in jobs.columns if one.name not in INTERNAL)
 job_accessions = sa.Table(
     "job_accessions",
@@ -99,6 +100,7 @@ instances = sa.Table(
     # What became of it: on a disc, or in a destination's words.
     sa.Column("outcome", sa.Text, nullable=False),
     sa.Column("malformed", sa.Boolean),
+    sa.Column("modality", sa.String(16)),
     **UNICODE,
 )
 # What jobs come to that ended, of nobody in particular; their rows may be gone. `code` is the error's, or empty.
@@ -120,7 +122,8 @@ collections = sa.Table(
     "collections",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False, index=True),
+    # An older version beside forgets the job alone.
+    sa.Column("job_id", sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("at", sa.String(27), nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("relation", sa.String(16), nullable=False),
@@ -129,7 +132,8 @@ collections = sa.Table(
     sa.Column("requester", sa.Text, nullable=False),
     **UNICODE,
 )
-# What instances of a kind came to so far, by which the size of a disc is told before it is made.
+# What instances of a kind came to so far, by which the size of a disc is told before it is made: their number, the sum
+# of their bytes, and of the squares of these.
 experience = sa.Table(
     "experience",
     metadata,
@@ -137,6 +141,7 @@ experience = sa.Table(
     sa.Column("sop_class_uid", sa.String(64), primary_key=True),
     sa.Column("instances", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("squares", sa.Double, nullable=False),
     **UNICODE,
 )
 # For the history, newest first. SQLite finds in the second one all that its filters look at, without the rows; other
@@ -144,7 +149,7 @@ experience = sa.Table(
 sa.Index("jobs_by_state", jobs.c.state, jobs.c.created_at, jobs.c.id)
 sa.Index(
     "jobs_searched",
-    *(jobs.c[name] for name in ("created_at", "id", "state", "patient_name", "patient_id", "requester")),
+    *(jobs.c[name] for name in ("created_at", "id", "state", "folded", "requester")),
 ).ddl_if(dialect="sqlite")
 # For the jobs that ended, in the order in which they did. With the work_dir first, SQLite would take it for jobs of a
 # state, too.

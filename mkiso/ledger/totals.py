@@ -1,6 +1,6 @@
 """What jobs that ended come to, counted in the transaction that ends a job; and forgetting those that did long ago.
 
-Their rows, numbers and instances are forgotten; what was counted stays.
+Their rows, numbers, instances, and who collected them are forgotten; what was counted stays.
 
 What is forgotten cannot be had back, so a clock alone is not believed. A job's row tells when it was written: a clock
 that is more than a day beyond the newest one may be wrong; and so may one whose newest rows have a long gap before them
@@ -23,7 +23,8 @@ from sqlalchemy.exc import IntegrityError
 
 from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.ledger.database import Database
-from mkiso.ledger.schema import UNFINISHED, instances, job_accessions, jobs, ledger_time, totals
+from mkiso.ledger.experience import learn
+from mkiso.ledger.schema import UNFINISHED, collections, instances, job_accessions, jobs, ledger_time, totals
 
 COUNTED = tuple(
     jobs.c[name] for name in ("id", "work_dir", "kind", "state", "error", "received", "bytes", "seconds", "finished_at")
@@ -61,7 +62,7 @@ def read_totals(connection: sa.Connection, work_dir: str) -> Totals:
 
 
 def change(connection: sa.Connection, which: sa.ColumnElement[bool], values: Mapping[str, Any]) -> None:
-    """Write these values into the jobs' rows, and count what that makes of them.
+    """Write these values into the jobs' rows, and count what that makes of them; learn from those that are done now.
 
     A job may end anew, or turn out to run still: then what was counted of it is taken off. In SQLite the transaction is
     to be alone.
@@ -70,6 +71,8 @@ def change(connection: sa.Connection, which: sa.ColumnElement[bool], values: Map
     if before:
         connection.execute(jobs.update().where(jobs.c.id.in_([row["id"] for row in before])).values(values))
         count(connection, before, [{**row, **values} for row in before])
+        if values.get("state") == "done":
+            learn(connection, [row["id"] for row in before if row["state"] != "done"])
 
 
 @dataclass
@@ -196,7 +199,7 @@ def _forget(connection: sa.Connection, before: str) -> int:
     oldest = sa.select(jobs.c.id).where(*ended).order_by(jobs.c.finished_at, jobs.c.id).limit(JOBS).with_for_update()
     ids = _few_enough(connection, connection.execute(oldest).scalars().all())
     if ids:
-        for column in (instances.c.job_id, job_accessions.c.job_id, jobs.c.id):
+        for column in (instances.c.job_id, job_accessions.c.job_id, collections.c.job_id, jobs.c.id):
             connection.execute(column.table.delete().where(column.in_(ids)))
     return len(ids)
 

@@ -29,7 +29,7 @@ from mkiso.dicom.instances import (
     same_data_set,
     version_of,
 )
-from mkiso.errors import ConflictingInstances, WrongPatient
+from mkiso.errors import ConflictingInstances, Incomplete, WrongPatient
 from mkiso.retrieve.studies import Study, keys_of, require_one_patient
 from mkiso.waiting import Checkpoint, Stopwatch
 from mkiso.workspace import is_full
@@ -140,9 +140,9 @@ class Inbox:
         (self._directory / name).unlink(missing_ok=True)
         self.torn.discard(name)
 
-    def discard(self, study_uid: str) -> None:
-        """What has come of a study is no longer there."""
-        gone = [name for name, one in self._files.items() if one.study_uid == study_uid]
+    def discard(self, study: Study) -> None:
+        """What has come of a study, or of the series of it that is wanted, is no longer there."""
+        gone = [name for name, one in self._files.items() if is_of(study, one)]
         for name in gone:
             self.remove(name)
             self._transfers.forget(name)
@@ -224,22 +224,24 @@ class Evidence:
         return bool(self.unlisted or self.uncounted)
 
 
+def is_of(study: Study, instance: Instance) -> bool:
+    """Whether an instance is of the study, and of the series of it that is wanted, where that is one."""
+    return instance.study_uid == study.study_uid and study.series_uid in (None, instance.series_uid)
+
+
 def evidence_against(
-    study: Study, job_studies: Set[str], arrivals: Arrivals, ended: MoveResult, foreign: int = 0
+    study: Study, job_studies: Set[str], arrivals: Arrivals, ended: MoveResult, foreign: int = 0, elsewhere: int = 0
 ) -> Evidence:
     """What the C-MOVE of a study says of its list (PS3.4 C.4.2.1.6); `job_studies` are the UIDs of all of the job.
 
     A further copy explains a sub-operation. An instance of a study that nobody asked for explains one that was
     completed, and none that failed: a stranger may have sent it. So many `foreign` ones came beside the arrivals.
+    Those of the study that came with the C-MOVE of another series, `elsewhere`, explain nothing.
     """
     came = {sop: copies for (study_uid, sop), copies in arrivals.items() if study_uid == study.study_uid}
-    unlisted = {
-        sop
-        for sop, (first, *_) in came.items()
-        if sop not in study.instances and study.series_uid in (None, first.series_uid)
-    }
+    unlisted = {sop for sop, (first, *_) in came.items() if sop not in study.instances and is_of(study, first)}
     known = came.keys() | study.instances.keys()
-    explained = len(known) + sum(len(copies) - 1 for copies in came.values())
+    explained = len(known) + sum(len(copies) - 1 for copies in came.values()) - elsewhere
     foreign += sum(len(copies) for (study_uid, _), copies in arrivals.items() if study_uid not in job_studies)
     sent = ended.completed + ended.warning
     explained += min(foreign, max(0, sent - explained))
@@ -275,6 +277,21 @@ def _of_another_patient(studies: Sequence[Study], arrivals: Arrivals) -> tuple[S
     return None
 
 
+def require_series(studies: Sequence[Study], arrivals: Arrivals) -> None:
+    """Raise Incomplete where an instance says itself that it is of another series than the one it is listed in."""
+    for study in (one for one in studies if one.series_uid is not None):
+        if others := [
+            key[1] for key in sorted(keys_of(study)) if arrivals[key][0].series_uid not in ("", study.series_uid)
+        ]:
+            raise Incomplete(
+                f"The PACS lists {len(others)} instances in {study.title} that are of another series by their own"
+                f" Series Instance UID, such as {others[0]}. Have the PACS correct it, or take the whole study.",
+                accession=study.accession_number,
+                expected=len(study.instances),
+                received=len(study.instances) - len(others),
+            )
+
+
 def require_agreement(studies: Sequence[Study], arrivals: Arrivals, checkpoint: Checkpoint) -> None:
     """Raise ConflictingInstances where an instance came more than once, and not the same, or is of two studies.
 
@@ -295,13 +312,13 @@ def require_agreement(studies: Sequence[Study], arrivals: Arrivals, checkpoint: 
 def _wrong_patient(study: Study, instance: Instance) -> WrongPatient:
     if not instance.patient_known:
         return WrongPatient(
-            f"The instance {instance.sop_instance_uid}, received for {study.accession_number}, is malformed, and its"
+            f"The instance {instance.sop_instance_uid}, received for {study.title}, is malformed, and its"
             " Patient ID cannot be read. Have the PACS correct it; where you know that it is this patient's, set"
             " retrieve.verify_patient to false.",
             accession=study.accession_number,
         )
     return WrongPatient(
-        f"The instance {instance.sop_instance_uid}, received for {study.accession_number}, has another Patient ID than"
+        f"The instance {instance.sop_instance_uid}, received for {study.title}, has another Patient ID than"
         " the PACS's answer. Have the PACS correct it, and see who may send to this host's receivers. If its files"
         " keep an older Patient ID on purpose, set retrieve.verify_patient to false.",
         accession=study.accession_number,
@@ -310,7 +327,7 @@ def _wrong_patient(study: Study, instance: Instance) -> WrongPatient:
 
 def _conflict(study: Study, instance: Instance) -> ConflictingInstances:
     return ConflictingInstances(
-        f"The instance {instance.sop_instance_uid} of {study.accession_number} arrived twice, with different contents."
+        f"The instance {instance.sop_instance_uid} of {study.title} arrived twice, with different contents."
         " Try again; if it stays so, see who may send to this host's receivers.",
         accession=study.accession_number,
     )

@@ -23,7 +23,7 @@ from mkiso.dicom.instances import Instance, Key
 from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
 from mkiso.process import Child, read_log, spawned
-from mkiso.retrieve.inbox import Evidence, evidence_against, require_agreement, require_patient
+from mkiso.retrieve.inbox import Evidence, evidence_against, is_of, require_agreement, require_patient, require_series
 from mkiso.retrieve.receiver import Strangers
 from mkiso.retrieve.studies import Study, keys_of, with_all_patients
 from mkiso.waiting import Cancellation, Stopwatch
@@ -41,16 +41,17 @@ LookUp = Callable[[Finder, Study, bool], Study]
 
 @dataclass
 class Move:
-    """A study, as the archive has been found to list it, and how its C-MOVE goes.
+    """A study, or a series of it, as the archive has been found to list it, and how its C-MOVE goes.
 
     `began` is when the first study of its accession number did. `examined` is the evidence for a cut list that a new
-    look at the list left.
+    look at the list left. So many instances of other series of the study came with it, `beside`.
     """
 
     study: Study
     began: Stopwatch = field(default_factory=Stopwatch)
     ended: MoveResult = NOT_ENDED
     examined: Evidence | None = None
+    beside: int = 0
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Retrieval:
         began: dict[str, Stopwatch] = {}
         try:
             for move in self._moves:
-                move.began = began.setdefault(move.study.accession_number, Stopwatch())
+                move.began = began.setdefault(move.study.accession_number or move.study.study_uid, Stopwatch())
                 self._inbox.expectation.checkpoint = partial(self._check_reading, move)
                 self._receive(move)
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
@@ -112,9 +113,10 @@ class Retrieval:
         if not self.config.patients.allow_mixed:
             with_all = partial(with_all_patients, self.finder)
             require_patient(studies, arrivals, self.config.retrieve.verify_patient, with_all)
+        require_series(studies, arrivals)
         require_agreement(studies, arrivals, self.cancellation.checkpoint)
         wanted = self._wanted()
-        self._report(arrivals.keys() - wanted)
+        self._report([arrivals[key][0] for key in arrivals.keys() - wanted])
         self.record.note(expected=len(wanted))
         self.record.progress(len(wanted), self._inbox.bytes)
         proven = [arrivals[key][0] for key in sorted(wanted)]
@@ -130,19 +132,29 @@ class Retrieval:
         return {move.study.study_uid for move in self._moves}
 
     def _receive(self, move: Move) -> None:
+        before = self._of_other_series(move)
         move.ended = self._run_movescu(move)
         self._wait_for_all(move)
         self._move_again_if_it_broke_off(move)
         self._wait_for_the_unfinished(move)
+        move.beside = self._of_other_series(move) - before
         if self._list_again_if_doubtful(move):
             self._wait_for_all(move)
             self._wait_for_the_unfinished(move)
             self._require_no_evidence(move)
 
-    def _report(self, left_out: Set[Key]) -> None:
-        asked = self._asked()
-        unlisted = {sop for study, sop in left_out if study in asked}
-        others = {sop for study, sop in left_out if study not in asked}
+    def _of_other_series(self, move: Move) -> int:
+        """How many instances have come of the study, and not of the series that is wanted of it."""
+        if move.study.series_uid is None:
+            return 0
+        of_study = (
+            one for key, copies in self._inbox.arrivals.items() if key[0] == move.study.study_uid for one in copies
+        )
+        return sum(not is_of(move.study, one) for one in of_study)
+
+    def _report(self, left_out: Collection[Instance]) -> None:
+        unlisted = {one.sop_instance_uid for one in left_out if any(is_of(move.study, one) for move in self._moves)}
+        others = {one.sop_instance_uid for one in left_out} - unlisted
         foreign = len(others) + self._inbox.foreign + self._inbox.unread
         self._tell("instances that the PACS sends and does not list are left out", len(unlisted), unlisted)
         self._tell("the receiver got instances that were not asked for", foreign, others | self._inbox.foreign_uids)
@@ -166,7 +178,10 @@ class Retrieval:
         return True
 
     def _evidence(self, move: Move) -> Evidence:
-        return evidence_against(move.study, self._asked(), self._inbox.arrivals, move.ended, self._inbox.foreign)
+        elsewhere = self._of_other_series(move) - move.beside
+        return evidence_against(
+            move.study, self._asked(), self._inbox.arrivals, move.ended, self._inbox.foreign, elsewhere
+        )
 
     def _require_no_evidence(self, move: Move) -> None:
         """Raise Incomplete where the archive's list still lacks what it sends or counts."""
@@ -176,14 +191,14 @@ class Retrieval:
             raise self._cut(move, unlisted, evidence.uncounted)
 
     def _cut(self, move: Move, unlisted: Set[str], uncounted: int) -> Incomplete:
-        listed, accession = len(move.study.instances), move.study.accession_number
+        listed, accession, title = len(move.study.instances), move.study.accession_number, move.study.title
         if unlisted:
             what = f"and sent {len(unlisted)} more that it does not list: {_named(unlisted)}"
             hides = " Where it hides rejected images on purpose, retrieve.unlisted: leave_out leaves them out."
         else:
             what, hides = f"and counted {listed + uncounted} when it sent them", ""
         return Incomplete(
-            f"The PACS lists {listed} instances for {accession}, {what}. Its list is cut: have the limit on the answers"
+            f"The PACS lists {listed} instances for {title}, {what}. Its list is cut: have the limit on the answers"
             " to one C-FIND raised or taken away in the PACS; mkiso check --accession looks at its lists. If new images"
             f" come in now, try again.{hides}",
             accession=accession,
@@ -252,7 +267,7 @@ class Retrieval:
         if not failed or not 0 < len(missing) < len(move.study.instances) or self._inbox.ran_out_of_space():
             return
         self._warn("sub-operations failed, and the study is moved once more", {"count": len(missing)})
-        self._inbox.discard(move.study.study_uid)
+        self._inbox.discard(move.study)
         move.ended = self._run_movescu(move)
         self._wait_for_all(move)
 
@@ -318,16 +333,18 @@ class Retrieval:
 
     def _incomplete(self, move: Move, missing: list[str]) -> MkisoError:
         expected, accession, ended = len(move.study.instances), move.study.accession_number, move.ended
-        what = f"{len(missing)} of {expected} instances for {accession} are missing: {_named(missing)}."
+        title = move.study.title
+        what = f"{len(missing)} of {expected} instances for {title} are missing: {_named(missing)}."
         what = f"{what} {self._inbox.damage()}".rstrip()
         if ended.ending is Ending.FAILURE:
-            return PacsRejected(f"{ended.explanation} {what}")
+            alone = " Where it moves whole studies alone, take the whole study." if move.study.series_uid else ""
+            return PacsRejected(f"{ended.explanation}{alone} {what}")
         numbers: dict[str, Any] = {"accession": accession, "expected": expected, "received": expected - len(missing)}
         why = f" The PACS said: {ended.explanation}." if ended.explanation else ""
         unlisted = self._evidence(move).unlisted
         if len(missing) == expected and not self._inbox.damaged and not unlisted:
             return NoDicomData(
-                f"The PACS lists {expected} instances for {accession}, and sent none: {_named(missing)}.{why}"
+                f"The PACS lists {expected} instances for {title}, and sent none: {_named(missing)}.{why}"
                 " Check that it reaches this host's receivers, and try again.",
                 **numbers,
             )

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mkiso.dcmtk.findscu import Answer, Finder, QueryRefused, named, uid_fault
+from mkiso.accession import uid_fault
+from mkiso.dcmtk.findscu import Answer, Finder, QueryRefused, named
 from mkiso.dicom.datasets import display_name, plain_name
 from mkiso.dicom.instances import Key
-from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients
+from mkiso.errors import AccessionNotFound, NoDicomData, PacsRejected, SeveralPatients, StudyNotFound
 
 MOST_COUNTED = 9  # digits
 
@@ -37,8 +38,8 @@ class Study:
     """A study as the archive's C-FIND describes it; `instances` maps SOP Instance UIDs to what their series are called.
 
     That is mostly a Series Instance UID, and is not checked. Where `series_uid` is set, only that series is wanted, and
-    the instances are those of it. `counted` is how many instances the archive says that it has of the study, where it
-    does. `others` are patients whom further answers name for the same study.
+    the instances are those of it. `counted` is how many instances the archive says that it has of that, where it
+    does, and `counted_series` how many series. `others` are patients whom further answers name for the same study.
     """
 
     accession_number: str
@@ -55,11 +56,18 @@ class Study:
     sex: str = ""
     counted: int | None = None
     others: tuple[Patient, ...] = ()
+    counted_series: int | None = None
 
     @property
     def patients(self) -> tuple[Patient, ...]:
         """Whom all answers about the study name."""
         return (Patient(self.patient_id, self.issuer, self.patient_name, self.birth_date, self.sex), *self.others)
+
+    @property
+    def title(self) -> str:
+        """What an error's text calls the study, or the series of it that is wanted."""
+        study = self.accession_number or f"the study {self.study_uid}"
+        return study if self.series_uid is None else f"the series {self.series_uid} of {study}"
 
     def public(self) -> dict[str, Any]:
         """The study as `/api/studies` and the ledger show it."""
@@ -74,6 +82,18 @@ class Study:
             "series": len(set(self.instances.values())),
             "instances": len(self.instances),
         }
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series as the archive's C-FIND describes it; `instances` is how many it says that it has, where it does."""
+
+    uid: str
+    number: str
+    modality: str
+    description: str
+    instances: int | None
+    study_uid: str
 
 
 def keys_of(study: Study) -> set[Key]:
@@ -98,15 +118,56 @@ def find_studies(finder: Finder, accessions: Sequence[str]) -> list[Study]:
     return list(studies.values())
 
 
+def find_by_uid(finder: Finder, study_uids: Sequence[str]) -> list[Study]:
+    """As `find_studies`, of Study Instance UIDs. Raises StudyNotFound."""
+    studies: dict[str, Study] = {}
+    for study_uid in study_uids:
+        _add(studies, map(_study, finder.of_study(study_uid)))
+        if study_uid not in studies:
+            raise StudyNotFound(f"The PACS knows no study with the Study Instance UID {study_uid}.", study=study_uid)
+    return list(studies.values())
+
+
+def series_of(finder: Finder, study_uid: str) -> list[Series]:
+    """The series that the archive lists of a study, by their numbers; those that cannot be asked for are left out."""
+    found = {one["SeriesInstanceUID"]: one for one in finder.series(study_uid)}
+    series = [
+        Series(
+            uid,
+            one["SeriesNumber"],
+            one["Modality"],
+            one["SeriesDescription"],
+            count(one["NumberOfSeriesRelatedInstances"]),
+            study_uid,
+        )
+        for uid, one in found.items()
+        if uid_fault(uid) is None
+    ]
+    return sorted(series, key=lambda one: (count(one.number) is None, count(one.number) or 0, one.uid))
+
+
 def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Study:
     """The study with the instances that the archive lists of it now; asked series by series, too, where it counts more.
 
     That count is no proof: some archives count what they neither list nor send.
     """
+    if study.series_uid is not None:
+        return replace(study, instances=_of_series(finder, study, study.series_uid, by_series))
     instances = finder.instances(study.study_uid, by_series)
     if not by_series and (study.counted or 0) > len(instances):
         instances = finder.instances(study.study_uid, by_series=True) | instances
     return replace(study, instances=instances)
+
+
+def _of_series(finder: Finder, study: Study, series_uid: str, also_whole: bool) -> dict[str, str]:
+    """The instances that the archive lists of one series: asked for it alone, and in doubt for its whole study, too."""
+    listed: dict[str, str] = {}
+    with suppress(QueryRefused):
+        listed = finder.instances_of(study.study_uid, series_uid)
+    if also_whole or not listed or (study.counted or 0) > len(listed):
+        whole = finder.instances(study.study_uid, by_series=True)
+        listed |= {sop: series for sop, series in whole.items() if series == series_uid}
+    return listed
 
 
 def with_all_patients(finder: Finder, study: Study) -> Study:
@@ -130,7 +191,7 @@ def of_one_series(study: Study, series_uid: str | None = None) -> Study:
         return study
     chosen = series_uid or max(series.items(), key=lambda one: (one[1], one[0]))[0]
     instances = {sop: series for sop, series in study.instances.items() if series == chosen}
-    return replace(study, instances=instances, series_uid=chosen)
+    return replace(study, instances=instances, series_uid=chosen, counted=None)
 
 
 def with_modalities(finder: Finder, study: Study) -> Study:
@@ -176,8 +237,7 @@ def require_instances(studies: Collection[Study]) -> None:
     for study in studies:
         if not study.instances:
             raise NoDicomData(
-                f"The PACS knows a study with the accession number {study.accession_number}, and lists no instance"
-                " of it. Check the study in the PACS.",
+                f"The PACS lists no instance of {study.title}. Check it in the PACS.",
                 accession=study.accession_number,
             )
 
@@ -187,8 +247,13 @@ def studies_of(finder: Finder, accession: str) -> list[Study]:
 
     An archive may answer several times about one study: once for each of its patients.
     """
+    return described(finder.studies(accession))
+
+
+def described(answers: Iterable[Answer]) -> list[Study]:
+    """The studies of which the archive's answers tell, each once."""
     studies: dict[str, Study] = {}
-    _add(studies, map(_study, finder.studies(accession)))
+    _add(studies, map(_study, answers))
     return list(studies.values())
 
 
@@ -206,7 +271,6 @@ def _study(answer: Answer) -> Study:
         raise PacsRejected(
             f"The PACS lists a study whose Study Instance UID {named(study_uid)} {why}. Have the PACS correct it."
         )
-    counted = answer["NumberOfStudyRelatedInstances"]
     return Study(
         accession_number=answer["AccessionNumber"],
         study_uid=study_uid,
@@ -219,5 +283,11 @@ def _study(answer: Answer) -> Study:
         instances={},
         birth_date=answer["PatientBirthDate"],
         sex=answer["PatientSex"],
-        counted=int(counted) if counted.isascii() and counted.isdecimal() and len(counted) <= MOST_COUNTED else None,
+        counted=count(answer["NumberOfStudyRelatedInstances"]),
+        counted_series=count(answer.get("NumberOfStudyRelatedSeries", "")),
     )
+
+
+def count(text: str) -> int | None:
+    """A number of an answer; None where it is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_COUNTED else None

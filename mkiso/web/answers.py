@@ -13,20 +13,21 @@ import zlib
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
+from urllib.parse import quote
 
 from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
-from mkiso.accession import parse_list
+from mkiso.accession import parse_list, parse_one, parse_uids
 from mkiso.dicom.datasets import page_name, readable_date
 from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, JobNotFound, MkisoError, Stopping, Unauthorized
 from mkiso.ledger.ledger import STATES
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
 from mkiso.texts import Texts, texts
-from mkiso.web.following import destination_at
-from mkiso.web.guards import installation
+from mkiso.web.following import destination_at, shown_name
+from mkiso.web.guards import installation, person
 from mkiso.web.live import LiveJobs
 
 log = logging.getLogger("mkiso.web")
@@ -37,10 +38,20 @@ PAGE_HEADERS = {
     " connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'",
     "X-Frame-Options": "SAMEORIGIN",
     "Referrer-Policy": "same-origin",
-    "Vary": "Accept, Accept-Language",
+    "Vary": "Accept, Accept-Language, Cookie",
+}
+# What may be over, or put right, when the same is asked for once more.
+MAY_WORK_AGAIN = {
+    *("accession_not_found", "study_not_found", "series_not_found", "no_dicom_data", "incomplete", "busy", "stopping"),
+    *("pacs_unreachable", "pacs_rejected", "pacs_timeout", "destination_unreachable", "relay_failed", "disk_full"),
+    *("patient_api_unavailable", "patient_db_unavailable", "ledger_unavailable", "receiver_unavailable", "internal"),
+    *("conflicting_instances", "cancelled"),
 }
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
-LANGUAGES = ("en", "id")
+LANGUAGES = {"en": "English", "id": "Bahasa Indonesia"}  # as each calls itself
+LANGUAGE = "mkiso_language"  # the cookie of who chose one
+MOST_SERIES = 100  # of one request: a URL, of which servers take 8 kB, has room for them and for 20 studies
+PAGES = ("desk.", "pages.", "history.")  # endpoints of what may be asked for twice
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
@@ -52,8 +63,8 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http_error)
     app.after_request(_mark)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    filters = (local_time, size, duration, page_name, destination_name)
-    app.jinja_env.filters.update({one.__name__: one for one in filters}, date=readable_date)
+    filters = (local_time, size, duration, page_name, destination_name, destination_title)
+    app.jinja_env.filters.update({one.__name__: one for one in filters}, date=readable_date, who=shown_name)
     app.jinja_env.globals["static_url"] = _static_url
     app.context_processor(_known_to_every_page)
 
@@ -73,6 +84,36 @@ def argument(name: str) -> str | None:
 def accession_list(name: str) -> tuple[str, ...]:
     """The accession numbers of a parameter that takes several; raises as `parse_list` does."""
     return parse_list(argument(name), installation().config.retrieve.max_accessions, name)
+
+
+class Asked(NamedTuple):
+    """Of what a job is to be, as a request names it: accession numbers, studies, and series of these."""
+
+    accessions: tuple[str, ...]
+    study_uids: tuple[str, ...]
+    series_uids: tuple[str, ...]
+
+
+def asked_for(parameter: str = "accession_numbers", several: bool = True) -> Asked:
+    """What the request asks for, which may do without the accession numbers where it has UIDs.
+
+    Raises MissingAccession where it has nothing, BadRequest, and as `parse_list` and `parse_one` do.
+    """
+    if all(argument(f"accession_number{end}") is not None for end in ("", "s")):
+        raise BadRequest("Give accession_number or accession_numbers, not both.")
+    most = {"study_uids": installation().config.retrieve.max_accessions, "series_uids": MOST_SERIES}
+    uids = {name: uid_list(name, limit) for name, limit in most.items()}
+    if argument(parameter) is None and any(uids.values()):
+        return Asked((), **uids)
+    return Asked(accession_list(parameter) if several else (parse_one(argument(parameter)),), **uids)
+
+
+def uid_list(name: str, limit: int) -> tuple[str, ...]:
+    """The UIDs of a parameter, none where it is not given. Raises BadRequest where it is, and has none."""
+    text = argument(name)
+    if text is not None and not text.strip():
+        raise BadRequest(f"{name} is empty. Give UIDs with commas, or leave it out.")
+    return parse_uids(text, name, limit)
 
 
 def choose_job_id() -> str:
@@ -126,7 +167,8 @@ def see_other(endpoint: str, **values: Any) -> Response:
 
 def error_answer(raised: MkisoError) -> Response:
     fields = raised.answer_fields(g.get("job_id"))
-    body = render_template("error.html", **fields, fields=raised.fields) if prefers_page() else jsonify(fields)
+    page = {"fields": raised.fields, "may_work_again": MAY_WORK_AGAIN}
+    body = render_template("error.html", **fields, **page) if prefers_page() else jsonify(fields)
     response = make_response(body, HTTPStatus.OK if _is_framed() else raised.http_status)
     if isinstance(raised, Busy | Stopping):
         response.headers["Retry-After"] = str(RETRY_AFTER)
@@ -171,8 +213,11 @@ def _mark(response: Response) -> Response:
 
 
 def language() -> str:
-    """The language that the browser asks for, of those that there are."""
-    return request.accept_languages.best_match(LANGUAGES) or LANGUAGES[0]
+    """The language that somebody chose here, or that the browser asks for, of those that there are."""
+    chosen = request.cookies.get(LANGUAGE)
+    if chosen in LANGUAGES:
+        return chosen
+    return request.accept_languages.best_match(LANGUAGES) or next(iter(LANGUAGES))
 
 
 def page_texts() -> Texts:
@@ -203,8 +248,21 @@ def _decimal(number: float) -> str:
 
 
 def destination_name(address: str | None) -> str:
-    """HOST:PORT by the name that the configuration has for it now, where it has one."""
-    return destination_at(installation().config.destinations, address) or address or ""
+    """HOST:PORT by the title or name that the configuration has for it now, where it has one."""
+    name = destination_at(installation().config.destinations, address)
+    return destination_title(name) if name else address or ""
+
+
+def destination_title(name: str) -> str:
+    """What people read for a destination of the configuration: its title, or its name."""
+    return installation().config.destinations[name].title or name
+
+
+def _here() -> str:
+    """The page that is shown, as a path to come back to; the start page where it cannot be asked for again."""
+    if request.method != "GET" or request.endpoint is None or not request.endpoint.startswith(PAGES):
+        return url_for("desk.start")
+    return f"{quote(request.path)}?{request.query_string.decode()}".removesuffix("?")
 
 
 def service_status() -> dict[str, Any]:
@@ -231,6 +289,9 @@ def _known_to_every_page() -> dict[str, Any]:
         "remedies": known["remedies"],
         "texts": known,
         "language": language(),
+        "languages": LANGUAGES,
+        "here": _here(),
+        "person": person(),
         "config": installation().config,
         "status": service_status(),
     }

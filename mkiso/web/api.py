@@ -18,15 +18,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 import mkiso
-from mkiso.accession import parse_one
+from mkiso.accession import parse_one, parse_uids
 from mkiso.checks import Check
 from mkiso.errors import BadRequest, DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
 from mkiso.ledger.schema import ledger_time
 from mkiso.retrieve.receiver import taken
-from mkiso.retrieve.studies import count_patients
+from mkiso.retrieve.search import PatientQuery
+from mkiso.retrieve.studies import Study, count_patients
 from mkiso.web.answers import accession_list, argument, known_job_id, live_jobs, require_state
-from mkiso.web.guards import installation
+from mkiso.web.guards import installation, requester
 
 MOST_JOBS = 1000
 PATIENCE = 10.0
@@ -49,13 +50,32 @@ blueprint = Blueprint("api", __name__)
 
 @blueprint.get("/api/studies")
 def studies() -> Response:
-    accessions = accession_list("accession_numbers")
+    """Studies by number or UID, with the instances that the archive lists; or by patient, as it counts them itself."""
+    asked = _asked()
     if request.method == "HEAD":
         return jsonify()
     query_id = str(uuid.uuid4())
     with live_jobs().watching(query_id, request.environ.get("gunicorn.socket")) as cancellation:
-        found = installation().studies(accessions, cancellation, query_id)
-    return jsonify(studies=[study.public() for study in found], patients=count_patients(found))
+        if isinstance(asked, PatientQuery):
+            result = installation().search(asked, cancellation, query_id)
+            return jsonify(studies=result.public(), patients=count_patients(result.studies), cut=result.is_cut)
+        look_up, names = asked
+        found = look_up(names, cancellation, query_id)
+    return jsonify(studies=[study.public() for study in found], patients=count_patients(found), cut=False)
+
+
+def _asked() -> PatientQuery | tuple[Callable[..., list[Study]], tuple[str, ...]]:
+    """What is known of the patient, or how to look up which numbers or UIDs. Raises BadRequest."""
+    service, known = installation(), {one: argument(one) for one in PatientQuery.PARAMETERS}
+    study_uids = parse_uids(argument("study_uids"), "study_uids", service.config.retrieve.max_accessions)
+    ways = any(known.values()), bool(study_uids), argument("accession_numbers") is not None
+    if sum(ways) > 1:
+        raise BadRequest("Ask by accession_numbers, by study_uids, or by what is known of the patient: by one of them.")
+    if ways[0]:
+        return PatientQuery.of(known)
+    if study_uids:
+        return service.look_up_studies, study_uids
+    return service.studies, accession_list("accession_numbers")
 
 
 @blueprint.get("/api/jobs")
@@ -74,7 +94,7 @@ def job(job_id: str) -> Response:
 
 @blueprint.post("/api/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
-    return jsonify(installation().ledger.request_cancel(known_job_id(job_id)))
+    return jsonify(installation().ledger.request_cancel(known_job_id(job_id), requester()))
 
 
 def _since() -> str | None:

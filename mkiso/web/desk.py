@@ -1,27 +1,45 @@
-"""The front desk's page: look up, see whose studies these are, and start a disc or a relay of them."""
+"""The front desk's page: look up, see whose studies these are, tick, and start a disc or a relay of them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+import math
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, cast
 
-from flask import Blueprint, Response, g, jsonify, make_response, render_template, request
+from flask import Blueprint, Response, current_app, g, jsonify, make_response, render_template, request
 
-from mkiso.accession import parse_list
-from mkiso.dicom.datasets import page_name
-from mkiso.errors import MkisoError
-from mkiso.job import Order
+from mkiso.accession import BETWEEN, parse_list, parse_one, parse_uids, pasted_list
+from mkiso.disc.product import CAPACITIES
+from mkiso.errors import BadRequest, InvalidAccession, MissingAccession, MkisoError, TooManyAccessions
 from mkiso.ledger.schema import ledger_time
-from mkiso.retrieve.studies import Study, by_patient, count_patients
-from mkiso.web.answers import accession_list, argument, choose_job_id, live_jobs, prefers_json, service_status
+from mkiso.retrieve.search import PatientQuery
+from mkiso.retrieve.studies import Series
+from mkiso.web.answers import (
+    MOST_SERIES,
+    Asked,
+    argument,
+    asked_for,
+    choose_job_id,
+    live_jobs,
+    prefers_json,
+    service_status,
+)
+from mkiso.web.found import LookedUp, bytes_an_image, ticked
 from mkiso.web.guards import installation, refuse_embedding, requester
-from mkiso.web.orders import disc_order, disc_page, relay_page
+from mkiso.web.orders import begun, disc_order
 
 RECENT = timedelta(hours=1)
 MOST_RECENT = 50
+RECENT_AGE = 1.0  # seconds
+NUMBERS, STUDIES, SERIES = "accession_numbers", "study_uids", "series_uids"
+OF_PATIENT = PatientQuery.PARAMETERS
+TODAY = "today"
+MODALITIES = ("CT", "MR", "CR", "DX", "US", "MG", "XA", "RF", "NM", "PT", "IO", "ES", "OT")
+FEWEST_LETTERS = 3
+MOST_SHOWN = 10_000  # of a form, whose size is limited anyway
 blueprint = Blueprint("desk", __name__)
 blueprint.before_request(refuse_embedding)
 
@@ -29,30 +47,37 @@ blueprint.before_request(refuse_embedding)
 @blueprint.get("/")
 def start() -> Response:
     if prefers_json():
-        return jsonify(status=service_status(), jobs=_recent())
-    given, found, failed = argument("accession_numbers"), None, None
+        return jsonify(status=service_status(), jobs=_followed().jobs())
+    asked, found, failed, opened = _asked(), None, None, {}
     try:
-        accessions = pasted(given) if given is not None else ()
-        if accessions and request.method == "GET":
-            found = look_up(accessions)
+        if asked and request.method == "GET":
+            found = look_up(asked)
+            opened = _series(found.study_uids) if argument("open") else {}
     except MkisoError as error:
         failed = error
-    page = render_template("start.html", given=given, found=found, failed=failed, recent=_recent(), me=requester())
+    shown: dict[str, Any] = {"asked": asked, "found": found, "failed": failed, "opened": opened}
+    lists = {"recent": _recent(), "modalities": MODALITIES, "most_series": MOST_SERIES}
+    page = render_template("start.html", fault=_fault(asked, failed), me=requester(), **lists, **shown)
     return make_response(page, failed.http_status if failed else 200)
+
+
+@blueprint.get("/series")
+def series() -> Response:
+    """The series of a study, to be put below its line."""
+    uids = parse_uids(argument(STUDIES), STUDIES, 1)
+    if not uids:
+        raise BadRequest("Give a Study Instance UID.", error=f"missing {STUDIES}")
+    return make_response(render_template("series.html", opened=_series(uids)))
 
 
 @blueprint.post("/jobs")
 def make() -> Response:
     """Start what a form of ours asks for; where it is under way already, ask first."""
     choose_job_id()
-    accessions, destination = accession_list("accession_numbers"), argument("destination")
-    order = disc_order(accessions) if destination is None else Order(accessions, requester(), job_id=g.job_id)
+    order, destination = disc_order(*_wanted()), argument("destination")
     if destination is not None:
         installation().config.destination(destination)
-    running = installation().ledger.history.running(accessions)
-    if running and argument("again") is None:
-        return make_response(render_template("again.html", running=running, order=order, destination=destination))
-    return disc_page(order) if destination is None else relay_page(order, destination)
+    return begun(order, destination)
 
 
 def _recent() -> list[dict[str, Any]]:
@@ -61,67 +86,117 @@ def _recent() -> list[dict[str, Any]]:
     return installation().ledger.list_jobs(since=since, limit=MOST_RECENT)
 
 
-@dataclass(frozen=True)
-class PatientRow:
-    """Whose studies were found, and the accession numbers that are this patient's alone."""
+class Recent:
+    """The last hour's jobs of everybody, read at most once a second for all who follow them."""
 
-    patient_id: str
-    name: str
-    own: tuple[str, ...]
+    def __init__(self) -> None:
+        self._reading = threading.Lock()
+        self._jobs: list[dict[str, Any]] = []
+        self._read_at = -math.inf
 
-
-@dataclass(frozen=True)
-class LookedUp:
-    """The studies by accession number; none for a number that the archive does not know."""
-
-    studies: Mapping[str, list[Study]]
-    allow_mixed: bool = False
-
-    @property
-    def known(self) -> list[str]:
-        return [number for number, studies in self.studies.items() if studies]
-
-    @property
-    def has_unknown(self) -> bool:
-        return len(self.known) < len(self.studies)
-
-    @property
-    def several_patients(self) -> bool:
-        return not self.allow_mixed and count_patients(self._all()) > 1
-
-    @property
-    def can_start(self) -> bool:
-        return bool(self.known) and not (self.has_unknown or self.several_patients)
-
-    def patients(self) -> list[PatientRow]:
-        """In the order of the list. A number whose studies the archive gives to several is nobody's own."""
-        groups = by_patient(self._all())
-        owners = {one: [patient for patient, theirs in groups if self._has(one, theirs)] for one in self.known}
-        return [
-            PatientRow(
-                patient.patient_id,
-                page_name(patient.name),
-                tuple(number for number, found in owners.items() if found == [patient]),
-            )
-            for patient, _ in groups
-        ]
-
-    def _has(self, accession: str, studies: list[Study]) -> bool:
-        uids = {study.study_uid for study in studies}
-        return any(study.study_uid in uids for study in self.studies[accession])
-
-    def _all(self) -> list[Study]:
-        return [study for studies in self.studies.values() for study in studies]
+    def jobs(self) -> list[dict[str, Any]]:
+        """Raises LedgerUnavailable, DiskFull."""
+        with self._reading:
+            if time.monotonic() - self._read_at >= RECENT_AGE:
+                self._jobs, self._read_at = _recent(), time.monotonic()
+            return self._jobs
 
 
-def pasted(text: str) -> tuple[str, ...]:
-    """The accession numbers of a list as people paste it: between spaces, lines, tabs or commas."""
-    return parse_list(",".join(re.findall(r"[^\s,]+", text)), installation().config.retrieve.max_accessions)
+def look_up(asked: Mapping[str, str]) -> LookedUp:
+    """Ask the archive; a query counts among the jobs, and ends with the connection of who asked.
+
+    Raises BadRequest, and what the archive's answers raise.
+    """
+    most = installation().config.retrieve.max_accessions
+    numbers = pasted_list(asked[NUMBERS], most) if NUMBERS in asked else ()
+    uids = parse_uids(asked.get(STUDIES), STUDIES, most)
+    query = PatientQuery.of(asked) if any(name in asked for name in OF_PATIENT) else None
+    if query and (numbers or uids):
+        raise BadRequest("Ask for a patient, or for accession numbers and studies; not for both at once.")
+    mixed, query_id = installation().config.patients.allow_mixed, choose_job_id()
+    with live_jobs().watching(query_id, request.environ.get("gunicorn.socket")) as cancellation:
+        if query:
+            result = installation().search(query, cancellation, query_id)
+            return LookedUp({"": result.studies}, mixed, search=True, is_cut=result.is_cut)
+        found = installation().look_up(numbers, cancellation, query_id) if numbers else {}
+        if uids:
+            found = {**found, "": installation().look_up_studies(uids, cancellation, query_id)}
+    return LookedUp(found, mixed)
 
 
-def look_up(accessions: tuple[str, ...]) -> LookedUp:
-    """Ask the archive; a query counts among the jobs, and ends with the connection of who asked."""
+def _followed() -> Recent:
+    return cast(Recent, current_app.extensions["mkiso.recent"])
+
+
+@blueprint.app_template_global()
+def bytes_each(modalities: Collection[str]) -> int | str:
+    """The bytes of an image of these modalities as far as the ledger has experience of them, else no text."""
+    if "sizes" not in g:
+        g.sizes = installation().ledger.sizes()
+    return bytes_an_image(g.sizes, modalities) or ""
+
+
+@blueprint.app_template_global()
+def capacities() -> dict[str, int]:
+    return CAPACITIES
+
+
+def _series(study_uids: Sequence[str]) -> dict[str, list[Series]]:
     query_id = choose_job_id()
     with live_jobs().watching(query_id, request.environ.get("gunicorn.socket")) as cancellation:
-        studies = installation().look_up(accessions, cancellation, query_id)
-    return LookedUp(studies, installation().config.patients.allow_mixed)
+        return installation().series_of(study_uids, cancellation, query_id)
+
+
+def _asked() -> dict[str, str]:
+    """What the URL asks to be looked up, without what is empty unless all of a form is; today as a date."""
+    numbers = [text for name in (NUMBERS, "accession_number") if (text := argument(name)) is not None]
+    asked = {NUMBERS: " ".join(numbers)} if numbers else {}
+    if uids := argument(STUDIES):
+        asked[STUDIES] = uids
+    given = {name: text.strip() for name in OF_PATIENT if (text := argument(name)) is not None}
+    filled = {name: date.today().isoformat() if text == TODAY else text for name, text in given.items() if text}
+    return asked | (filled if filled or asked else given)
+
+
+def _fault(asked: Mapping[str, str], failed: MkisoError | None) -> dict[str, Any] | None:
+    """What is wrong with a field: its name, a key of the texts, and the values in that."""
+    entries = [one for one in dict.fromkeys(text.rstrip(".") for text in BETWEEN.split(asked.get(NUMBERS, ""))) if one]
+    if isinstance(failed, TooManyAccessions):
+        most = installation().config.retrieve.max_accessions
+        return {"field": NUMBERS, "text": "too_many", "values": {"count": len(entries), "most": most}}
+    if isinstance(failed, InvalidAccession):
+        return {"field": NUMBERS, "text": "bad_entry", "values": {"entry": next(filter(_is_wrong, entries), "")}}
+    is_alone = not any(text for name, text in asked.items() if name != "patient_name")
+    is_short = sum(map(str.isalnum, asked.get("patient_name", ""))) < FEWEST_LETTERS
+    if failed and failed.code == BadRequest.code and is_alone and is_short:
+        return {"field": "patient_name", "text": "short_name", "values": {}}
+    return None
+
+
+def _is_wrong(entry: str) -> bool:
+    try:
+        parse_one(entry)
+    except InvalidAccession:
+        return True
+    return False
+
+
+def _wanted() -> Asked:
+    """What a form asks for: by what is ticked on our page, or by the parameters of every disc's URL."""
+    offered, values = argument("offered"), request.values
+    if offered is None:
+        return asked_for()
+    limits = {STUDIES: installation().config.retrieve.max_accessions, SERIES: MOST_SERIES}
+    numbers = argument("looked_up")
+    wanted = ticked(
+        parse_list(numbers, limits[STUDIES]) if numbers else (),
+        parse_uids(offered, "offered", MOST_SHOWN),
+        parse_uids(",".join(values.getlist(STUDIES)), STUDIES, MOST_SHOWN),
+        parse_uids(",".join(values.getlist(SERIES)), SERIES, MOST_SHOWN),
+        [parse_uids(one, "opened", MOST_SHOWN) for one in values.getlist("opened")],
+    )
+    if not any(wanted):
+        raise MissingAccession("Nothing is ticked. Go back, and tick what you want.")
+    for name, most in limits.items():  # again, by what is left of them
+        parse_uids(",".join(getattr(wanted, name)), name, most)
+    return wanted

@@ -7,9 +7,10 @@ and what was just read is answered without the rest of the application.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlencode
@@ -19,7 +20,9 @@ from mkiso.errors import JobNotFound
 from mkiso.job import Order
 from mkiso.ledger.history import History
 from mkiso.ledger.schema import PUBLIC, UNFINISHED
+from mkiso.waiting import LEFT, stopped_by
 from mkiso.web.guards import is_for_us, is_text
+from mkiso.web.live import STOPPING
 
 AGE = 0.5
 WATCHED = 5.0
@@ -34,6 +37,9 @@ PHASES = {
     "iso": ("querying", "queued", "retrieving", "verifying", "mastering"),
     "relay": ("querying", "queued", "retrieving", "verifying", "sending"),
 }
+# Who or what stopped a job, by the error's detail: a key of the texts.
+STOPPED = {LEFT: "stopped_left", STOPPING: "stopped_service"}
+STOPPED_BY = re.compile(re.escape(stopped_by("\0")).replace("\0", "(.+)"), re.DOTALL)
 Application = Any  # a WSGI application
 
 
@@ -162,14 +168,51 @@ class JobView:
     def seconds(self) -> float:
         return float(sum(self.job["seconds"].values()))
 
-    def again(self) -> dict[str, str] | None:
-        """The fields of a form that starts the same once more; None where its destination is configured no more."""
-        fields = {"accession_numbers": ",".join(self.job["accessions"])}
+    @property
+    def percent(self) -> int | None:
+        """How far its phase is; None while nobody knows."""
+        expected = self.job["expected"]
+        return min(100 * self.moved // expected, 100) if expected else None
+
+    @property
+    def who(self) -> str:
+        """Who asked for it, as people say it."""
+        return shown_name(self.job["requester"])
+
+    def again(self, asked: Sequence[Sequence[str]] | None) -> dict[str, str] | None:
+        """The fields of a form that starts the same once more, of `History.asked`.
+
+        None where its destination is configured no more.
+        """
+        numbers, studies, series = asked or (self.job["accessions"], (), ())
+        in_order = [number for number in self.job["accessions"] if number in numbers]
+        fields = wanted("accession_numbers", in_order, studies, series)
         if self.job["kind"] == "iso":
             fields |= {"format": self.job["format"] or "iso", "layout": self.job["layout"] or "legacy"}
             return fields | ({"protect": "1"} if self.job["encrypted"] else {})
         name = destination_at(self.destinations, self.job["destination"])
         return None if name is None else fields | {"destination": name}
+
+
+def wanted(
+    parameter: str, accessions: Sequence[str], studies: Sequence[str], series: Sequence[str] | None
+) -> dict[str, str]:
+    """The parameters that say what a job is of; `parameter` is the name of the one with the accession numbers."""
+    lists = {parameter: accessions, "study_uids": studies, "series_uids": series}
+    return {name: ",".join(values) for name, values in lists.items() if values}
+
+
+def stopped(job: Mapping[str, Any]) -> tuple[str, str]:
+    """Who or what stopped a job: a key of the texts, and a name where that is a person."""
+    detail = (job["error"] or {}).get("detail", "")
+    if somebody := STOPPED_BY.fullmatch(detail):
+        return "stopped_by", shown_name(somebody[1])
+    return STOPPED.get(detail, "stopped"), ""
+
+
+def shown_name(requester: str) -> str:
+    """`USER` of `USER@ADDRESS`; of somebody without a name the address."""
+    return requester.rpartition("@")[0] or requester
 
 
 def destination_at(destinations: Mapping[str, Destination], address: str | None) -> str | None:
@@ -187,13 +230,14 @@ def not_started(order: Order) -> dict[str, Any]:
         "requester": order.requester,
         "layout": order.layout,
         "format": order.format,
-        "studies": [],
+        "studies": list(order.study_uids),
+        "series": list(order.series_uids) or None,
+        "encrypted": order.password is not None,
         "seconds": {},
         "received": 0,
         "bytes": 0,
         "files_sent": 0,
         "files_failed": 0,
-        "encrypted": False,
     }
 
 
@@ -201,4 +245,5 @@ def download_url(job: Mapping[str, Any], parameters: Mapping[str, str]) -> str:
     """The disc's own URL, with the id of the job that it is to be, for a frame of the job's page."""
     path = "/mkiso.php" if "single" in parameters and len(job["accessions"]) == 1 else "/mkiso_multiple.php"
     chosen = {"format": job["format"], "layout": job["layout"], "job": job["id"], "page": "frame"}
-    return f"{path}?{urlencode({'accession_number': ','.join(job['accessions'])} | chosen)}"
+    of = wanted("accession_number", job["accessions"], job["studies"], job["series"])
+    return f"{path}?{urlencode(of | chosen)}"

@@ -113,6 +113,11 @@ def requester() -> str:
     return requester_in(request.environ)
 
 
+def person() -> str | None:
+    """The name of whoever sent it, that a password or a token stands for; None where nobody's was asked for."""
+    return requester().rpartition("@")[0] or None
+
+
 def requester_in(environ: Mapping[str, Any]) -> str:
     """`USER@ADDRESS` or `ADDRESS`; what a proxy forwards counts only from loopback or the unix socket."""
     address, user = host_name(environ.get("REMOTE_ADDR") or ""), environ.get(USER)

@@ -11,16 +11,17 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast, get_args
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, g, jsonify, make_response, render_template, request, url_for
 from werkzeug.exceptions import MethodNotAllowed
 
-from mkiso.accession import parse_one
 from mkiso.config import LayoutName
 from mkiso.dicom.datasets import display_name
 from mkiso.disc.product import Format
@@ -30,8 +31,9 @@ from mkiso.log import log_once
 from mkiso.waiting import start
 from mkiso.web.answers import (
     FRAME,
-    accession_list,
+    Asked,
     argument,
+    asked_for,
     choice,
     choose_job_id,
     live_jobs,
@@ -51,6 +53,7 @@ URLS = (  # the path; the parameter, and whether it takes a list; where a relay 
     ("/api/iso/print", "accession_number", False, "cd_publisher"),
     ("/api/iso/print-multiple", "accession_numbers", True, "cd_publisher"),
 )
+FILE_COOKIE = "mkiso_file"  # by which the page of a job knows that this browser has its file, and the file's name
 METHODS = ("GET", "POST")
 PLAIN_METHODS = ("GET", "HEAD", "OPTIONS")
 NOT_BY_POST = "A POST makes a ZIP with a password, the field password of its form. Ask for any other disc by GET."
@@ -63,11 +66,14 @@ def disc_or_relay(parameter: str, several: bool, destination: str | None) -> Res
     if request.method == "POST" and not destination and argument("password") is None:
         raise MethodNotAllowed(PLAIN_METHODS, NOT_BY_POST)  # its name misspelt, everybody could open the disc
     choose_job_id()
-    accessions = accession_list(parameter) if several else (parse_one(argument(parameter)),)
+    asked = asked_for(parameter, several)
     if destination is not None:
-        return relay_answer(accessions, destination)
-    order, page = disc_order(accessions, single=not several), choice("page", ("0", "1", FRAME), "0")
-    return disc_page(order) if page == "1" and prefers_page() and order.password is None else disc_answer(order)
+        return relay_answer(asked, destination)
+    order = disc_order(*asked, single=not several and not asked.study_uids and len(asked.accessions) == 1)
+    page = choice("page", ("0", "1", FRAME), "")
+    if page == "1" and prefers_page() and order.password is None:
+        return disc_page(order)
+    return begun(order) if not page and opens_page() else disc_answer(order)
 
 
 for number, (path, *defaults) in enumerate(URLS):
@@ -85,14 +91,30 @@ def relay_to_destination() -> Response:
     refuse_embedding()
     choose_job_id()
     destination = argument("destination")
-    return relay_answer(accession_list("accession_numbers"), "relay" if destination is None else destination)
+    return relay_answer(asked_for(), "relay" if destination is None else destination)
 
 
-def disc_order(accessions: tuple[str, ...], single: bool = False) -> Order:
+def opens_page() -> bool:
+    """Whether a person opened a `.php` URL in a window, where `server.php_page` gives people the job's page.
+
+    A frame has the file as ever. A browser tells which it is over https alone.
+    """
+    is_window = request.headers.get("Sec-Fetch-Dest", WINDOW[0]) in WINDOW
+    is_for_people = installation().config.server.php_page and request.path.endswith(".php")
+    return is_for_people and is_window and request.method == "GET" and prefers_page()
+
+
+def disc_order(
+    accessions: tuple[str, ...],
+    study_uids: tuple[str, ...] = (),
+    series_uids: tuple[str, ...] = (),
+    single: bool = False,
+) -> Order:
     """A disc as the request wants it. Raises BadRequest."""
     layout = cast(LayoutName, choice("layout", get_args(LayoutName), installation().config.media.layout))
     chosen = cast(Format, choice("format", get_args(Format), "iso"))
-    return Order(accessions, requester(), layout, chosen, single, g.job_id, password=argument("password"))
+    wanted = (accessions, requester(), layout, chosen, single, g.job_id, study_uids, series_uids)
+    return Order(*wanted, password=argument("password"))
 
 
 def wants_protection() -> bool:
@@ -121,6 +143,9 @@ def disc_answer(order: Order) -> Response:
             cancellation.on_cancel(partial(break_connection, client))
         response = _disc_response(_streamed(first, chunks, client), order.format, disc.file_name)
         response.content_length = disc.size
+        if argument("page") == FRAME:
+            page = url_for("pages.job", job_id=order.job_id)
+            response.set_cookie(FILE_COOKIE, disc.file_name, path=page, httponly=True, samesite="Lax")
         response.call_on_close(held.pop_all().close)
     return response
 
@@ -149,23 +174,54 @@ def _disc_response(body: Iterator[bytes], chosen: Format, file_name: str | None)
 
 def disc_page(order: Order) -> Response:
     """Send the browser to the page that starts the download. What that starts stands in its URL, with the job's id."""
-    parameters = {"accession_numbers": ",".join(order.accessions), "format": order.format, "layout": order.layout}
-    if order.single:
-        parameters["single"] = "1"
-    if wants_protection():
-        if order.format != "zip":
-            raise BadRequest("Only a ZIP can have a password. Ask for format=zip, too, or leave protect=1 out.")
-        parameters["protect"] = "1"
-    return see_other("pages.job", job_id=order.job_id, **parameters)
+    if wants_protection() and order.format != "zip":
+        raise BadRequest("Only a ZIP can have a password. Ask for format=zip, too, or leave protect=1 out.")
+    lists = {
+        "accession_numbers": order.accessions,
+        "study_uids": order.study_uids,
+        "series_uids": order.series_uids,
+        "single": "1" if order.single else "",
+        "protect": "1" if wants_protection() else "",
+    }
+    parameters = {name: ",".join(values) for name, values in lists.items() if values}
+    return see_other("pages.job", job_id=order.job_id, format=order.format, layout=order.layout, **parameters)
 
 
-def relay_answer(accessions: tuple[str, ...], destination: str) -> Response:
+def begun(order: Order, destination: str | None = None) -> Response:
+    """Start what a person asks for, and send the browser to its page; where the same runs already, ask first.
+
+    A disc that was asked for twice, and has not begun, is one: both windows have its page, and the ledger lets the
+    download of one of them begin.
+    """
+    is_first = argument("again") is None
+    if is_first and destination is None and argument("job") is None:
+        order = replace(order, job_id=_next_id(order))
+        g.job_id = order.job_id
+    running = installation().ledger.history.running(order.accessions, order.study_uids, order.series_uids)
+    if running and is_first:
+        return make_response(render_template("again.html", running=running, order=order, destination=destination))
+    return disc_page(order) if destination is None else relay_page(order, destination)
+
+
+def _next_id(order: Order) -> str:
+    """The id of this order's next job, the same for whoever asks for that: of a chain the first that no job has yet."""
+    uids, kind = (order.study_uids, order.series_uids), (order.format, order.layout, argument("protect"))
+    wanted = repr((order.accessions, *uids, *kind, order.single))
+    job_id = uuid.uuid5(uuid.NAMESPACE_OID, wanted)
+    while installation().ledger.history.jobs([str(job_id)]):
+        job_id = uuid.uuid5(job_id, wanted)
+    return str(job_id)
+
+
+def relay_answer(asked: Asked, destination: str) -> Response:
     """Run the relay to its end, also where nobody waits for it any more, and tell what arrived. HEAD moves nothing.
 
     A browser is sent to the job's page at once, whose reloading sends nothing again.
     """
     installation().config.destination(destination)
-    order = Order(accessions, requester(), job_id=g.job_id, password=argument("password"))
+    accessions, studies, series = asked
+    password = argument("password")  # an order that may have none refuses it
+    order = Order(accessions, requester(), job_id=g.job_id, study_uids=studies, series_uids=series, password=password)
     if request.method == "HEAD":
         return jsonify()
     if prefers_page():

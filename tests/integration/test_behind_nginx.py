@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,17 +42,19 @@ ODD_NAMES = (
 )
 
 
-@dataclass
 class Upstream:
-    """What nginx sent in mkiso's place, byte by byte, a connection each; it answers every one of them."""
+    """In mkiso's place: what nginx sends is kept byte by byte, a connection each; every one of them is answered."""
 
-    socket: Path
-    seen: list[bytes] = field(default_factory=list)
+    def __init__(self, listener: socket.socket, path: Path) -> None:
+        self.socket = path
+        self._listener, self._kept = listener, list[bytes]()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
 
-    def serve(self, listener: socket.socket) -> None:
+    def _serve(self) -> None:
         while True:
             try:
-                connection, _ = listener.accept()
+                connection, _ = self._listener.accept()
             except OSError:
                 return
             with connection:
@@ -62,11 +64,17 @@ class Upstream:
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                 while more := connection.recv(1 << 16):
                     sent += more
-                self.seen.append(sent)
+                self._kept.append(sent)
+
+    def seen(self) -> list[bytes]:
+        """All that came, once nginx is gone: whoever has an answer has it before the connection's end was read here."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        return self._kept
 
     def told(self) -> list[tuple[str, dict[str, str]]]:
         """Request lines and headers of all that came; fails where a connection had more than one request."""
-        requests_ = [head.decode("latin-1").split("\r\n\r\n") for head in self.seen]
+        requests_ = [head.decode("latin-1").split("\r\n\r\n") for head in self.seen()]
         assert [rest for _, rest in requests_] == [""] * len(requests_)
         lines = [head.split("\r\n") for head, _ in requests_]
         return [(first, dict(line.split(": ", 1) for line in rest)) for first, *rest in lines]
@@ -77,12 +85,9 @@ def upstream() -> Iterator[Upstream]:
     with TemporaryDirectory(prefix="mkiso-") as short, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{short}/s")
         listener.listen()
-        made = Upstream(Path(short) / "s")
-        thread = threading.Thread(target=made.serve, args=(listener,))
-        thread.start()
+        made = Upstream(listener, Path(short) / "s")
         yield made
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        made.seen()
 
 
 @contextmanager
@@ -124,7 +129,6 @@ def test_a_name_that_nginx_has_checked_is_told_where_it_is_plain(upstream: Upstr
     with site(tmp_path, upstream.socket, CHECKED) as url:
         for name in ODD_NAMES:
             assert requests.get(f"{url}/healthz", headers=basic(name), timeout=20).status_code == 401
-        assert upstream.seen == []
         for name, password in CHECKED.items():
             assert requests.get(f"{url}/healthz", headers=basic(name, password), timeout=20).text == "ok"
         requests.get(f"{url}/metrics", headers=basic("dr.chief"), timeout=20)
@@ -169,7 +173,7 @@ def test_a_body_of_two_lengths_is_none_or_one(coding: str, upstream: Upstream, t
     with site(tmp_path, upstream.socket) as url:
         request = f"POST /mkiso2.php HTTP/1.1\r\nHost: mkiso\r\nConnection: close\r\n{coding}"
         raw(url, f"{request}{SMUGGLED}\r\n\r\n".encode())
-    for sent in upstream.seen:
+    for sent in upstream.seen():
         head, _, body = sent.partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}".encode() in head
         assert b"transfer-encoding" not in head.lower()

@@ -71,7 +71,7 @@ def test_what_is_written_when_the_connection_ends_is_written(loss: Loss, lossy: 
     for act in (
         lambda: ledger.update(job_id, state="retrieving"),
         lambda: ledger.hand_out(job_id, [instance("1.1"), instance("1.2")]),
-        lambda: ledger.request_cancel(job_id),
+        lambda: ledger.request_cancel(job_id, "x@10.0.0.9"),
     ):
         way.lose(loss)
         act()

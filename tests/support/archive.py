@@ -22,7 +22,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from tests.support import answers, behaviours, lists, tools
+from tests.support import answers, behaviours, lists, parts, tools
 from tests.support.behaviours import Answers, Behaviour
 from tests.support.holdings import Holdings
 from tests.support.moves import (
@@ -36,7 +36,7 @@ from tests.support.moves import (
 )
 from tests.support.tools import LOCALHOST
 
-BEHAVIOURS = behaviours.BEHAVIOURS | lists.BEHAVIOURS | answers.BEHAVIOURS
+BEHAVIOURS = behaviours.BEHAVIOURS | lists.BEHAVIOURS | answers.BEHAVIOURS | parts.BEHAVIOURS
 
 
 @dataclass(frozen=True)

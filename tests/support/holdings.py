@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 _IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-_KEYS = ("AccessionNumber", "PatientID", "PatientName", "StudyDate", *_IDENTIFIERS)
+_KEYS = ("AccessionNumber", "PatientID", "PatientName", "PatientBirthDate", "StudyDate", *_IDENTIFIERS)
 _LEVELS = {"STUDY": _IDENTIFIERS[:1], "SERIES": _IDENTIFIERS[:2], "IMAGE": _IDENTIFIERS}
 
 
@@ -66,12 +67,12 @@ class Holdings:
         self.instances = [*self.instances, instance]
 
     def matching(self, query: Dataset, ignored: Iterable[str] = ()) -> list[Instance]:
-        """The instances whose attributes are exactly the query's; an empty key matches all."""
+        """The instances whose attributes match the query's (PS3.4 C.2.2.2), capitals as they are."""
         wanted = {key: _values(query, key) for key in _KEYS if key not in ignored}
         return [
             instance
             for instance in self.instances
-            if all(not values or _text(instance.header, key) in values for key, values in wanted.items())
+            if all(_matches(_text(instance.header, key), values) for key, values in wanted.items())
         ]
 
     def answers(self, query: Dataset, ignored: Iterable[str] = ()) -> list[Dataset]:
@@ -87,6 +88,8 @@ class Holdings:
         for keyword in (element.keyword for element in query):
             if keyword in _COUNTED:
                 setattr(answer, keyword, _COUNTED[keyword](study))
+            elif keyword == "NumberOfSeriesRelatedInstances":
+                setattr(answer, keyword, len(group))
             elif keyword in header:
                 answer[keyword] = header[keyword]
             else:
@@ -110,6 +113,15 @@ _COUNTED: dict[str, Callable[[list[Instance]], object]] = {
 
 def _text(dataset: Dataset, keyword: str) -> str:
     return str(dataset.get(keyword, "") or "")
+
+
+def _matches(text: str, values: list[str]) -> bool:
+    if not values:
+        return True
+    first, dash, last = values[0].partition("-")
+    if dash and len(text) == len("20240301") and text.isdecimal():
+        return first <= text <= (last or text)
+    return any(fnmatchcase(text, value) for value in values)
 
 
 def _values(query: Dataset, keyword: str) -> list[str]:

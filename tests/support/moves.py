@@ -92,6 +92,15 @@ class Move:
         return self.archive.holdings.matching(self._query)
 
     @property
+    def level(self) -> str:
+        return str(self._query.QueryRetrieveLevel)
+
+    @property
+    def of_whole_studies(self) -> list[Instance]:
+        """As `instances`, whichever series is asked for."""
+        return self.archive.holdings.matching(self._query, ignored=("SeriesInstanceUID",))
+
+    @property
     def destination(self) -> str:
         return str(self._request.MoveDestination).strip()
 

@@ -90,6 +90,15 @@ def ct_study(
     return _study(root, common, (datasets.ct(common, 1, n, side) for n in range(1, count + 1)))
 
 
+def series_study(
+    root: Path, patient: Patient, accession: str, *, number: int = 1, series: int = 3, count: int = 2
+) -> Study:
+    """Writes a CT study of several series of small images; the first has `count` of them, each other one more."""
+    common = datasets.study(patient, accession, number)
+    places = ((s, n) for s in range(1, series + 1) for n in range(1, count + s))
+    return _study(root, common, (datasets.ct(common, s, n, 16) for s, n in places))
+
+
 def _ct_001(root: Path) -> Study:
     common = datasets.study(JOHN, "CT.001")
     return _study(root, common, (datasets.ct(common, s, n) for s in (1, 2) for n in range(1, 7)))

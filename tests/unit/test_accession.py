@@ -1,8 +1,10 @@
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.accession import parse_list, parse_one
+from mkiso.accession import parse_list, parse_one, parse_uids, pasted_list
 from mkiso.errors import BadRequest, EmptyAccession, InvalidAccession, MissingAccession, TooManyAccessions
 
 FORBIDDEN = '*?\\,"='
@@ -79,3 +81,71 @@ def test_repeats_do_not_count_against_the_limit() -> None:
 def test_a_list_above_the_limit_is_refused() -> None:
     with pytest.raises(TooManyAccessions):
         parse_list("A,B,C", 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("A,B*C,D", "B*C is"),
+        (f"A,{'B' * 65}", "has 65 characters"),
+        ("A,M\x1b[2JÜ", r"M\x1b[2JÜ is"),
+        ("A," + "Ü" * 999, "Ü" * 64),
+    ],
+)
+def test_a_bad_entry_of_a_list_is_named_harmlessly_and_cut(text: str, named: str) -> None:
+    with pytest.raises(InvalidAccession) as raised:
+        parse_list(text, 5)
+    assert named in raised.value.detail
+    assert raised.value.detail.isprintable()
+    assert len(raised.value.detail) < 200
+
+
+def test_how_many_are_too_many_is_told_with_both_numbers() -> None:
+    with pytest.raises(TooManyAccessions, match="3 accession numbers; at most 2"):
+        pasted_list("A;B;C", 2)
+
+
+@pytest.mark.parametrize(
+    "text", ["A,B C.1", "A; B;C.1", "A\tB\r\nC.1\n", "A.\nB.\nC.1.", ";A,,B;;C.1,", "A.;B. C.1 .", "A\xa0B\u200bC.1"]
+)
+def test_a_list_is_taken_as_people_paste_it(text: str) -> None:
+    assert pasted_list(text, 3) == ("A", "B", "C.1")
+
+
+@pytest.mark.parametrize("text", ["", " \n", ";,;", " . "])
+def test_a_pasted_list_of_nothing_has_no_number(text: str) -> None:
+    with pytest.raises(MissingAccession):
+        pasted_list(text, 3)
+
+
+@given(st.text() | likely)
+def test_a_pasted_list_holds_good_numbers_whatever_is_pasted(text: str) -> None:
+    with suppress(BadRequest):
+        assert all(map(is_good, pasted_list(text, 5)))
+
+
+@pytest.mark.parametrize(
+    ("text", "uids"), [(None, ()), (" ", ()), ("1.2", ("1.2",)), (" 1.3, 1.2 ,1.3", ("1.3", "1.2"))]
+)
+def test_a_list_of_uids_has_each_once_in_their_order(text: str | None, uids: tuple[str, ...]) -> None:
+    assert parse_uids(text, "study_uids", 2) == uids
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1.2,", "one of them is empty"),
+        ("1.2,1..3", "1..3 has a full stop"),
+        ("1.2*", "1.2* has '*' in it"),
+        ("1.2\n", "has"),
+        ("1.2\\1.3", "in it"),
+        ("1" * 65, "has 65 characters"),
+        ("1.1,1.2,1.3", "has 3 UIDs; at most 2"),
+        ("٣", "has '\\u0663' in it"),
+    ],
+)
+def test_what_is_no_list_of_uids_is_refused_by_the_name_of_its_parameter(text: str, told: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        parse_uids(text, "study_uids", 2)
+    assert told in raised.value.detail
+    assert raised.value.detail.startswith("study_uids ")

@@ -13,6 +13,8 @@ TABLE = (
     (401, "unauthorized", "unauthorized"),
     (403, "forbidden", "forbidden"),
     (404, "accession_not_found", "accession_number not found"),
+    (404, "study_not_found", "study not found"),
+    (404, "series_not_found", "series not found"),
     (409, "several_patients", "accession_numbers belong to different patients"),
     (404, "job_not_found", "job not found"),
     (409, "job_exists", "job already exists"),

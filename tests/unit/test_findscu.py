@@ -9,9 +9,10 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 from pytest_subprocess import FakeProcess
 
+from mkiso.accession import uid_fault
 from mkiso.dcmtk import findscu
 from mkiso.dcmtk.association import SMALL_DICTIONARY, Peer
-from mkiso.dcmtk.findscu import LARGEST_ANSWER, LARGEST_LISTED, Finder, answered, fault, find_argv, listed, uid_fault
+from mkiso.dcmtk.findscu import LARGEST_ANSWER, LARGEST_LISTED, Finder, answered, fault, find_argv, listed
 from mkiso.errors import PacsRejected, PacsTimeout, PacsUnreachable
 from mkiso.process import ToolTimeout
 

@@ -6,6 +6,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from mkiso.web.guards import USER, person
 from tests.unit.test_web import DOWNLOADS, ID, RELAYS, STUDIES, Jobs, client, installation, ledger, record, service
 
 __all__ = ("client", "installation", "service")  # fixtures
@@ -170,4 +171,82 @@ def test_another_sites_form_changes_nothing(
 def test_a_form_of_our_own_and_a_program_cancel(headers: dict[str, str], client: FlaskClient) -> None:
     record(client, ID, "MR.001")
     assert client.post(f"/api/jobs/{ID}/cancel", headers=headers).status_code == 200
-    assert ledger(client).cancel_requested([ID]) == {ID}
+    assert ledger(client).cancel_requested([ID]).keys() == {ID}
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({"HTTP_X_FORWARDED_USER": "anna", "HTTP_X_FORWARDED_FOR": "10.0.0.3"}, "anna"),
+        ({"HTTP_X_FORWARDED_USER": "desk 2@ward"}, "desk 2@ward"),
+        ({"HTTP_X_FORWARDED_USER": "anna", "REMOTE_ADDR": "10.0.0.3"}, None),
+        ({"HTTP_X_FORWARDED_USER": "<b>"}, None),
+        ({USER: "his"}, "his"),
+        ({}, None),
+    ],
+)
+def test_who_is_there_is_a_name_that_somebody_checked(
+    environ: dict[str, str], name: str | None, client: FlaskClient
+) -> None:
+    with client.application.test_request_context(environ_overrides=environ):
+        assert person() == name
+
+
+HISTORY = {"language": "id", "back": "/history"}
+
+
+def test_a_language_that_somebody_chooses_stays_and_leads_back(client: FlaskClient) -> None:
+    answer = client.post("/language", data={"language": "id", "back": "/history?patient=DOE&from=2026-01-31"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/history?patient=DOE&from=2026-01-31")
+    name, *kept = answer.headers["Set-Cookie"].split("; ")
+    assert (name, {*kept} >= {"Path=/", "SameSite=Lax", "HttpOnly", "Max-Age=31536000"}) == ("mkiso_language=id", True)
+    assert "Secure" not in kept
+    page = client.get("/", headers={"Accept": "text/html", "Accept-Language": "en"})
+    assert '<html lang="id">' in page.text
+    assert "Cookie" in page.headers["Vary"]
+
+
+@pytest.mark.parametrize("proto", ["http", "https"])
+def test_the_cookie_of_an_encrypted_page_goes_nowhere_else(proto: str, client: FlaskClient) -> None:
+    kept = client.post("/language", data=HISTORY, headers={"X-Forwarded-Proto": proto}).headers["Set-Cookie"]
+    assert ("Secure" in kept) == (proto == "https")
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        *("//evil.example", "/\\evil.example", "\\\\evil.example", "https://evil.example/", "javascript:alert(1)"),
+        *(
+            "history",
+            "/\t/evil.example",
+            "/history\r\nX: y",
+            "/history\n",
+            "/history?\r\nSet-Cookie: a=b",
+            "/.//evil.example",
+        ),
+        *(
+            "/mkiso2.php?accession_number=A",
+            "/api/iso/relay?accession_numbers=A",
+            "/jobs/../mkiso2.php",
+            "/@evil.example",
+        ),
+        *(f"/jobs/{ID}/../../x", "/history/../x", "/history?\u00e9"),
+    ],
+)
+def test_it_leads_to_no_other_site_and_to_nothing_that_starts_something(back: str, client: FlaskClient) -> None:
+    answer = client.post("/language", data={"language": "id", "back": back})
+    assert (answer.status_code, answer.json["code"]) == (400, "bad_request")
+    assert "Location" not in answer.headers
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("chosen", ["de", "", "en; Path=/x", None])
+def test_a_language_that_is_not_there_is_refused(chosen: str | None, client: FlaskClient) -> None:
+    answer = client.post("/language", data={"language": chosen} if chosen is not None else {})
+    assert (answer.status_code, answer.json["code"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("headers", FOREIGN_POSTS)
+def test_another_sites_form_chooses_no_language(headers: dict[str, str], client: FlaskClient) -> None:
+    assert client.post("/language", data=HISTORY, headers=headers).status_code == 403
+    assert client.get("/language").status_code == 405

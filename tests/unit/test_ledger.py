@@ -132,7 +132,7 @@ def test_a_job_that_is_not_there_is_not_found(ledger: Ledger) -> None:
     with pytest.raises(JobNotFound):
         ledger.job("J")
     with pytest.raises(JobNotFound):
-        ledger.request_cancel("J")
+        ledger.request_cancel("J", "x@10.0.0.9")
 
 
 @pytest.fixture
@@ -164,18 +164,18 @@ def test_the_list_is_newest_first_and_meets_every_condition(
 
 def test_a_cancel_is_asked_for_where_the_job_still_runs(three: Ledger, living: set[str]) -> None:
     living.update(("J1", "J3"))
-    assert three.request_cancel("J1")["state"] == "queued"
-    assert three.request_cancel("J2")["state"] == "done"
-    assert three.cancel_requested(["J1", "J2", "J3"]) == {"J1"}
+    assert three.request_cancel("J1", "x@10.0.0.9")["state"] == "queued"
+    assert three.request_cancel("J2", "x@10.0.0.9")["state"] == "done"
+    assert three.cancel_requested(["J1", "J2", "J3"]) == {"J1": "x@10.0.0.9"}
 
 
 def test_a_cancel_ends_a_job_that_nobody_runs(three: Ledger, file: Path) -> None:
-    job = three.request_cancel("J1")
+    job = three.request_cancel("J1", "x@10.0.0.9")
     assert (job["state"], job["error"]["code"], job["finished_at"] is None) == ("cancelled", "cancelled", False)
     elsewhere = Ledger(f"sqlite:///{file}", lambda: "ELSEWHERE", set)
-    assert elsewhere.request_cancel("J3")["state"] == "queued"
+    assert elsewhere.request_cancel("J3", "x@10.0.0.9")["state"] == "queued"
     silence(three, "J3")
-    assert elsewhere.request_cancel("J3")["state"] == "cancelled"
+    assert elsewhere.request_cancel("J3", "x@10.0.0.9")["state"] == "cancelled"
     elsewhere.close()
 
 
@@ -216,7 +216,7 @@ def test_after_the_ledger_was_away_silence_proves_nothing(three: Ledger, file: P
         other._database.do(lambda connection: connection.execute(sa.text("SELECT nonsense")))
     assert other.abandon() == []
     assert other.job("J1")["state"] == "queued"
-    assert other.request_cancel("J1")["state"] == "queued"
+    assert other.request_cancel("J1", "x@10.0.0.9")["state"] == "queued"
     other.close()
 
 
@@ -283,11 +283,11 @@ def test_who_writes_is_stopped_no_sooner_than_given_up(three: Ledger, monkeypatc
 
 def test_the_instances_of_a_job_are_remembered_once(three: Ledger) -> None:
     uids = ("1.2", "1.2.840.10008.5.1.4.1.1.2", "1.3", "1.4", "1.2.840.10008.1.2")
-    row = Instance(Path("/w/f"), *uids, bytes=7, version=(7, 0)).row("on disc")
+    row = Instance(Path("/w/f"), *uids, bytes=7, version=(7, 0), modality="CT").row("on disc")
     three.hand_out("J1", [row])
     three.hand_out("J1", [row])
     written = three._database.do(lambda connection: connection.execute(schema.instances.select()).all())
-    assert written == [("J1", *uids, 7, "on disc", False)]
+    assert written == [("J1", *uids, 7, "on disc", False, "CT")]
 
 
 def test_a_disk_that_is_full_is_told_as_such(ledger: Ledger) -> None:

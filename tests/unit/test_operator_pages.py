@@ -1,9 +1,11 @@
 """The operator's pages as Flask answers them: look up, make, send, watch, cancel."""
 
+import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,8 +15,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from mkiso.errors import Busy, PacsUnreachable
-from mkiso.retrieve.studies import Patient, Study
-from mkiso.web.desk import LookedUp
+from mkiso.installation import Installation
+from mkiso.ledger.experience import Kind, Sizes
+from mkiso.retrieve.search import PatientQuery, SearchResult
+from mkiso.retrieve.studies import Patient, Series, Study
+from mkiso.web.found import LookedUp, bytes_an_image, ticked
 from mkiso.workspace import job_directory
 from tests.unit.test_web import BROWSER, DOWNLOADS, ID, ISO, Jobs, client, installation, ledger, record, service
 
@@ -109,13 +114,23 @@ def test_the_state_of_the_service_stands_on_every_page(client: FlaskClient) -> N
     assert client.get("/", headers=JSON).json["status"]["known"]
 
 
-@pytest.mark.parametrize("text", ["A B", "A,B", "A\nB\r\n", "\tA\tB ", "A, B,", ",A,,B", "A B A"])
+@pytest.mark.parametrize(
+    "text", ["A B", "A,B", "A\nB\r\n", "\tA\tB ", "A, B,", ",A,,B", "A B A", "A;B", "A; B.", "A.\n\tB."]
+)
 def test_a_pasted_list_is_looked_up_however_it_is_separated(text: str, client: FlaskClient, held: Jobs) -> None:
     answer = client.get("/", query_string={"accession_numbers": text}, headers=BROWSER)
     assert answer.status_code == 200
     assert held.asked == [("A", "B")]
     for shown in ("JOHN DOE", "1962-08-17", "2024-03-01", "Head", "CT, SR", "P1", "Make disc", "Send to cd_publisher"):
         assert shown in answer.text
+
+
+@pytest.mark.parametrize(
+    "query", ["accession_number=A", "accession_numbers=A", "accession_number=A&accession_numbers="]
+)
+def test_the_hospitals_own_page_opens_what_it_wants_looked_up(query: str, client: FlaskClient, held: Jobs) -> None:
+    assert "JOHN DOE" in client.get(f"/?{query}", headers=BROWSER).text
+    assert held.asked == [("A",)]
 
 
 def test_nothing_is_looked_up_before_somebody_asks(client: FlaskClient, held: Jobs) -> None:
@@ -144,6 +159,8 @@ def test_several_patients_are_said_and_each_can_be_chosen(client: FlaskClient) -
 def test_a_number_of_two_patients_is_nobodys_alone(held: Jobs) -> None:
     found = LookedUp({"S": held.held["S"], "A": held.held["A"]})
     assert [(one.patient_id, one.own) for one in found.patients()] == [("P1", ("A",)), ("P2", ())]
+    (mine, theirs), (other,) = held.held["S"], held.held["A"]
+    assert [one.studies for one in found.patients()] == [(mine.study_uid, other.study_uid), (theirs.study_uid,)]
     assert found.several_patients
     assert not LookedUp(found.studies, allow_mixed=True).several_patients
 
@@ -165,7 +182,9 @@ def test_a_study_of_two_patients_names_both_and_is_nobodys_alone(held: Jobs) -> 
         ("", 400, "No accession number was given"),
         (" ,\t", 400, "No accession number was given"),
         ("A*", 400, "This is not an accession number"),
+        ("A B* C", 400, "Check this entry: B*"),
         ("A B C D", 400, "too many accession numbers"),
+        ("A B C D D", 400, "These are 4 numbers, and 3 are allowed"),
         (SCRIPT, 200, "&lt;script&gt;"),
     ],
 )
@@ -181,6 +200,125 @@ def test_an_archive_that_is_away_is_said_beside_the_field(client: FlaskClient, h
     answer = client.get("/?accession_numbers=A", headers=BROWSER)
     assert answer.status_code == 502
     assert all(text in answer.text for text in ("The PACS does not answer", "Try again in a few minutes", "<textarea"))
+    again = answer.text.partition('<form method="get" action="/">')[2].partition("</form>")[0]
+    assert 'name="accession_numbers" value="A"' in again
+    assert "Try again</button>" in again
+
+
+@pytest.fixture
+def searched(installation: Jobs, monkeypatch: pytest.MonkeyPatch) -> list[PatientQuery]:
+    """What is asked for by patient; the archive finds two studies of one, with more behind them, and one of another."""
+    assert installation
+    asked: list[PatientQuery] = []
+    found = [study("A", counted=7), study("B", counted=1), study("C", "P2", "ROE^JANE", counted=None)]
+
+    def search(_self: Installation, query: PatientQuery, *_rest: object) -> SearchResult:
+        asked.append(query)
+        return SearchResult([] if query.name == "nobody" else found, query.name == "Do")
+
+    monkeypatch.setattr(Installation, "search", search)
+    return asked
+
+
+def test_a_patient_is_searched_and_nothing_is_ticked(client: FlaskClient, searched: list[PatientQuery]) -> None:
+    page = client.get("/?patient_name=doe&birth_date=1962-08-17&modality=ct&from=&patient_id=", headers=BROWSER).text
+    assert searched == [PatientQuery(name="doe", birth_date="19620817", modality="CT")]
+    assert page.count('name="study_uids"') == 3
+    assert "checked data-images" not in page
+    assert 'data-images="7"' in page
+    assert 'data-images=""' in page
+    assert "There are more than" not in page
+    assert 'value="1962-08-17"' in page
+
+
+def test_a_search_that_was_cut_says_so_and_one_that_finds_nobody_too(
+    client: FlaskClient, searched: list[PatientQuery]
+) -> None:
+    assert "There are more than these 3 studies" in client.get("/?patient_name=Do&patient_id=1", headers=BROWSER).text
+    assert "The PACS has no study like this" in client.get("/?patient_name=nobody", headers=BROWSER).text
+    assert len(searched) == 2
+
+
+def test_todays_studies_are_those_of_today(client: FlaskClient, searched: list[PatientQuery]) -> None:
+    page = client.get("/", headers=BROWSER).text
+    (url,) = [part for part in page.split('"') if part.startswith("/?") and part.endswith("modality=MR")]
+    page = client.get(url.replace("&amp;", "&"), headers=BROWSER).text
+    today = f"{date.today():%Y%m%d}"
+    assert searched == [PatientQuery(since=today, until=today, modality="MR")]
+    assert '<option value="MR" selected>' in page
+
+
+@pytest.mark.parametrize(
+    ("query", "said", "field"),
+    [
+        ("patient_name=mu", "Give at least three letters", "patient_name"),
+        ("patient_name=&patient_id=", "Give at least three letters", "patient_name"),
+        ("patient_name=mull*", "holds none of * ? \\ (found *)", None),
+        ("birth_date=17.8.62", "birth_date is a day such as", None),
+        ("patient_name=doe&accession_numbers=A", "Ask for a patient, or for accession numbers", None),
+        ("study_uids=A", "study_uids is a list of UIDs", None),
+    ],
+)
+def test_what_cannot_be_searched_is_said_at_its_field(
+    query: str, said: str, field: str | None, client: FlaskClient, searched: list[PatientQuery]
+) -> None:
+    answer = client.get(f"/?{query}", headers=BROWSER)
+    assert (answer.status_code, searched) == (400, [])
+    assert said in answer.text
+    assert (f'id="{field}"' in answer.text.partition('aria-invalid="true"')[0]) == (field is not None)
+
+
+def test_the_series_of_a_study_are_asked_for_when_it_is_opened(
+    client: FlaskClient, held: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [Series("1.4", "1", "CT", "Thorax", 2, "1.3"), Series("1.8", "2", "SR", SCRIPT, 1, "1.3")]
+    asked: list[list[str]] = []
+
+    def series_of(_self: Installation, study_uids: Sequence[str], *_rest: object) -> dict[str, list[Series]]:
+        asked.append(list(study_uids))
+        return dict.fromkeys(study_uids, found)
+
+    monkeypatch.setattr(Installation, "series_of", series_of)
+    monkeypatch.setattr(Installation, "look_up_studies", lambda *_: held.held["A"])
+    client.get("/?accession_numbers=A", headers=BROWSER)
+    assert asked == []
+    page = client.get("/series?study_uids=1.3", headers=BROWSER).text
+    assert 'value="1.3,1.4,1.8"' in page
+    assert all(text in page for text in ("1 · CT · Thorax", "2 images", "1 image<"))
+    assert SCRIPT not in page
+    uid = held.held["A"][0].study_uid
+    whole = client.get(f"/?study_uids={uid}&open=1", headers=BROWSER).text
+    assert whole.count('name="series_uids"') == 2
+    assert asked == [["1.3"], [uid]]
+    assert client.get("/series", headers=BROWSER).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("studies", "series", "opened", "wanted"),
+    [
+        ("1 2", "", (), ("A B", "", "")),
+        ("1", "", (), ("", "1", "")),
+        ("1 2 3", "", (), ("", "1 2 3", "")),
+        ("1 2", "1.1 1.2", ("1 1.1 1.2",), ("A B", "", "")),
+        ("1 2", "1.2", ("1 1.1 1.2",), ("", "1 2", "1.2")),
+        ("2", "1.2", ("1 1.1 1.2",), ("", "2 1", "1.2")),
+        ("1 2", "", ("1 1.1 1.2",), ("", "2", "")),
+        ("1", "2.1", ("1", "2 2.1"), ("A B", "", "")),
+        ("", "", ("1 1.1",), ("", "", "")),
+    ],
+)
+def test_what_is_ticked_is_what_is_asked_for(studies: str, series: str, opened: Any, wanted: tuple[str, ...]) -> None:
+    shown = [tuple(one.split()) for one in opened]
+    asked = ticked(("A", "B"), ["1", "2"], studies.split(), series.split(), shown)
+    assert tuple(" ".join(one) for one in asked) == wanted
+
+
+def test_the_size_of_an_image_is_told_where_it_is_known_and_never_by_a_report() -> None:
+    sizes = Sizes({"CT": Kind(10, 5000), "PT": Kind(10, 1000), "SR": Kind(1, 9000)})
+    for modalities, each in ((("CT",), 500), (("CT", "SR"), 500), (("PT", "CT"), 500), (("SR",), 9000)):
+        assert bytes_an_image(sizes, modalities) == each
+    for unknown in ((), ("MR",), ("CT", "MR")):
+        assert bytes_an_image(sizes, unknown) is None
 
 
 @pytest.mark.usefixtures("held")
@@ -252,17 +390,46 @@ def test_the_same_set_while_it_runs_asks_first(client: FlaskClient, installation
     assert client.post("/jobs", data={"accession_numbers": "A"}, headers=BROWSER).status_code == 303
 
 
+def test_ticks_are_sent_as_they_are(client: FlaskClient, installation: Jobs) -> None:
+    page = {"offered": "1.1,1.2", "looked_up": "A,B", "destination": "relay"}
+    forms = (
+        {"study_uids": ["1.1", "1.2"]},
+        {"study_uids": ["1.2"]},
+        {"study_uids": ["1.1", "1.2"], "series_uids": ["1.1.2"], "opened": ["1.1,1.1.1,1.1.2"]},
+    )
+    for form in forms:
+        location(client.post("/jobs", data={**page, **form}, headers=BROWSER))
+    orders = [(one.accessions, one.study_uids, one.series_uids) for one in installation.orders]
+    assert orders == [(("A", "B"), (), ()), ((), ("1.2",), ()), ((), ("1.1", "1.2"), ("1.1.2",))]
+
+
+def test_a_part_that_runs_already_asks_first(client: FlaskClient, installation: Jobs) -> None:
+    with job_directory(client.application.extensions["mkiso"][0].config.storage.work_dir, ID):
+        ledger(client).open_job(ID, "iso", (), requester="x", study_uids=("1.1",), series_uids=("1.1.2",))
+        form = {"study_uids": "1.1", "series_uids": "1.1.2", "destination": "relay"}
+        page = client.post("/jobs", data=form, headers=BROWSER).text
+        assert installation.orders == []
+        assert "started this at" in page
+        form_again = page.partition('action="/jobs"')[2]
+        again = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form_again))
+        assert again == form | {"again": "1"}
+        location(client.post("/jobs", data=form | {"series_uids": "1.1.3"}, headers=BROWSER))
+
+
 @pytest.mark.parametrize(
     "form",
     [
         {},
+        {"offered": "1.1", "looked_up": "A"},
+        {"offered": "1.1", "study_uids": "1.1,x"},
+        {"offered": "1.1", "study_uids": [f"1.{number}" for number in range(30)]},
         {"accession_numbers": "A", "destination": "moon"},
         {"accession_numbers": "A", "format": "tar"},
         {"accession_numbers": "A*"},
     ],
 )
 def test_a_form_that_makes_no_sense_starts_nothing(
-    form: dict[str, str], client: FlaskClient, installation: Jobs
+    form: dict[str, Any], client: FlaskClient, installation: Jobs
 ) -> None:
     assert client.post("/jobs", data=form, headers=BROWSER).status_code == 400
     assert installation.orders == []
@@ -312,7 +479,7 @@ def test_progress_is_never_older_than_a_second(client: FlaskClient, running: str
 def test_a_page_cancels_its_job(client: FlaskClient, running: str) -> None:
     answer = client.post(f"/jobs/{running}/cancel", headers=BROWSER)
     assert location(answer)[0] == f"/jobs/{running}"
-    assert ledger(client).cancel_requested([running]) == {running}
+    assert ledger(client).cancel_requested([running]).keys() == {running}
     assert client.post(f"/jobs/{OTHER}/cancel", headers=BROWSER).status_code == 404
 
 
@@ -355,7 +522,7 @@ def test_a_jobs_page_lists_every_instance_handed_out(client: FlaskClient) -> Non
     while url:
         page = client.get(url, headers=BROWSER).text
         seen += [part[:7] for part in page.split('class="uid">')[1:] if part.startswith("1.5.")]
-        url = next((part for part in page.split('"') if f"/jobs/{ID}?beyond=" in part), None)
+        url = next((part for part in page.partition("<main")[2].split('"') if f"/jobs/{ID}?beyond=" in part), None)
     assert seen == [row["sop_instance_uid"] for row in rows]
 
 
@@ -406,7 +573,7 @@ def test_another_sites_form_starts_and_cancels_nothing(
     form = {"accession_numbers": "C", "destination": "relay"}
     answer = client.post(path, data=form, headers=BROWSER | {"Origin": "http://elsewhere.example"})
     assert (answer.status_code, installation.orders) == (403, [])
-    assert ledger(client).cancel_requested([running]) == set()
+    assert ledger(client).cancel_requested([running]) == {}
 
 
 def test_the_pages_need_no_token(service: Callable[..., Flask], running: str) -> None:

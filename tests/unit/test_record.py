@@ -17,7 +17,7 @@ from mkiso.ledger import schema
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import JobRecord, Writer, as_mkiso_error
 from mkiso.log import log_once
-from mkiso.waiting import STOPPED, Cancellation
+from mkiso.waiting import Cancellation
 
 Wait = Callable[[Callable[[], object]], None]
 
@@ -116,8 +116,8 @@ def test_a_job_of_an_id_that_exists_leaves_the_others_row_alone(ledger: Ledger) 
 def test_a_cancel_that_somebody_asked_for_reaches_the_job(ledger: Ledger, eventually: Wait) -> None:
     cancellation = Cancellation()
     with recorded(ledger, cancellation):
-        ledger.request_cancel("J")
-        eventually(lambda: cancellation.reason == STOPPED)
+        ledger.request_cancel("J", "x@10.0.0.9")
+        eventually(lambda: cancellation.reason == "Cancelled by x@10.0.0.9.")
 
 
 def test_more_instances_than_one_transaction_takes_are_all_remembered(

@@ -111,7 +111,7 @@ def test_jobs_that_others_end_are_counted_where_they_ran(house: House) -> None:
     for job_id in (dead, cancelled):
         house.ours.open_job(job_id, "iso", ("A",), requester="x")
     house.change(jobs.update().values(alive_at=0))
-    house.theirs.request_cancel(cancelled)
+    house.theirs.request_cancel(cancelled, "x@10.0.0.9")
     assert house.theirs.abandon() == [dead]
     assert house.ours.totals().jobs == {("iso", "failed", "internal"): 1, ("iso", "cancelled", "cancelled"): 1}
     assert house.theirs.totals().jobs == {}

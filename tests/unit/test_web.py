@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import pytest
 from flask import Flask
@@ -220,6 +220,63 @@ def test_a_browser_is_sent_to_the_page_of_the_relay(
     assert (installation.orders[0].accessions, installation.destinations) == (RELAYS[url][0], [RELAYS[url][1]])
 
 
+def page_url(answer: Any) -> tuple[str, dict[str, list[str]]]:
+    """The page of a job that a browser is sent to: its path, and what it is to make."""
+    assert answer.status_code == 303
+    path, _, query = answer.headers["Location"].partition("?")
+    assert path == f"/jobs/{answer.headers['X-Job-Id']}"
+    return path, parse_qs(query)
+
+
+@pytest.mark.parametrize("url", DOWNLOADS)
+def test_a_window_has_the_jobs_page_where_the_hospital_wants_that(
+    url: str, service: Callable[..., Flask], installation: Jobs
+) -> None:
+    client, is_php = service(php_page=True).test_client(), ".php" in url
+    for headers in (BROWSER, {**BROWSER, "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "cross-site"}):
+        assert client.get(url, headers=headers).status_code == (303 if is_php else 200)
+    made = len(installation.orders)
+    for headers in ({}, {"Accept": "*/*"}, {**BROWSER, "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "same-site"}):
+        assert client.get(url, headers=headers).data == ISO
+    assert client.get(f"{url}&page=0", headers=BROWSER).data == ISO
+    assert client.head(url, headers=BROWSER).status_code == 200
+    assert len(installation.orders) == made + 4
+
+
+def test_a_window_that_is_opened_twice_is_led_to_one_page_until_that_job_was_there(
+    service: Callable[..., Flask], installation: Jobs
+) -> None:
+    client = service(php_page=True).test_client()
+    url = "/mkiso_multiple.php?accession_number=MR.001,CT.002&series_uids=1.5&format=zip"
+    path, wanted = page_url(client.get(url, headers=BROWSER))
+    expected = {"accession_numbers": "MR.001,CT.002", "series_uids": "1.5", "format": "zip", "layout": "pdi"}
+    assert wanted == {name: [text] for name, text in expected.items()}
+    assert page_url(client.get(url, headers=BROWSER))[0] == path
+    assert page_url(client.get(f"{url}&layout=legacy", headers=BROWSER))[0] != path
+    assert page_url(client.get(f"{url}&job={ID}", headers=BROWSER))[0] == f"/jobs/{ID}"
+    record(client, path.rpartition("/")[2], "MR.001", state="done", finished_at="2026-01-01T00:00:00.000000Z")
+    assert page_url(client.get(url, headers=BROWSER))[0] != path
+    assert installation.orders == []
+
+
+def test_a_window_is_asked_first_where_the_same_runs_already(service: Callable[..., Flask]) -> None:
+    client = service(php_page=True).test_client()
+    with job_directory(client.application.extensions["mkiso"][0].config.storage.work_dir, ID):
+        record(client, ID, "MR.001", state="retrieving")
+        asked = client.get(DOWNLOADS[0], headers=BROWSER)
+        assert (asked.status_code, "The same studies are being worked on" in asked.text) == (200, True)
+        assert f"/jobs/{ID}" in asked.text
+        again = client.post("/jobs", data={"accession_numbers": "MR.001", "again": "1"}, headers=BROWSER)
+        assert page_url(again)[0] != f"/jobs/{ID}"
+        assert client.get(DOWNLOADS[0]).data == ISO
+
+
+def test_a_browsers_guess_opens_no_page_either(service: Callable[..., Flask]) -> None:
+    client = service(php_page=True).test_client()
+    guess = {**BROWSER, "Sec-Purpose": "prefetch;prerender", "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "none"}
+    assert client.get(DOWNLOADS[0], headers=guess).status_code == 403
+
+
 @pytest.mark.parametrize("raised", [Busy("All are busy."), JobExists("There is one."), ValueError("/w/received")])
 def test_what_keeps_a_relay_from_its_page_is_told_at_once(
     raised: Exception, client: FlaskClient, installation: Jobs
@@ -316,6 +373,20 @@ def test_head_tells_what_is_wrong_with_a_request_too(client: FlaskClient) -> Non
         (f"{DOWNLOADS[0]}&layout=", "bad_request", "bad request"),
         *((f"{url}&format={one}", "bad_request", "bad request") for url in DOWNLOADS for one in ("tar", "ZIP", "")),
         (f"{DOWNLOADS[0]}&format=zip&format=zip", "bad_request", "bad request"),
+        *(
+            (f"{url}{mark}{given}", "bad_request", "bad request")
+            for url, mark in [
+                ("/mkiso.php", "?"),
+                ("/api/iso/relay", "?"),
+                *((one, "&") for one in (*DOWNLOADS, *RELAYS)),
+            ]
+            for given in ("study_uids=", "series_uids=%20", "study_uids=1.2,x", "series_uids=1.2,,1.3")
+        ),
+        (f"{DOWNLOADS[0]}&study_uids=1.1,1.2,1.3,1.4", "bad_request", "bad request"),
+        (f"{DOWNLOADS[0]}&series_uids={','.join(f'1.{n}' for n in range(101))}", "bad_request", "bad request"),
+        (f"{DOWNLOADS[0]}&accession_numbers=MR.001", "bad_request", "bad request"),
+        ("/api/iso/relay?accession_numbers=A&accession_number=A", "bad_request", "bad request"),
+        ("/mkiso.php?accession_number=&study_uids=1.2", "missing_accession", "missing accession_number"),
         (f"{DOWNLOADS[0]}&job=", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&job=17", "bad_request", "bad request"),
         (f"{DOWNLOADS[0]}&job=../../{ID}", "bad_request", "bad request"),
@@ -329,6 +400,23 @@ def test_a_request_that_makes_no_sense_is_refused(
     answer = client.get(url)
     assert (answer.status_code, answer.json["code"], answer.json["error"]) == (400, code, error)
     assert (installation.orders, installation.asked) == ([], [])
+
+
+@pytest.mark.parametrize("url", [*DOWNLOADS, *RELAYS])
+def test_a_job_may_be_of_studies_and_series_beside_the_numbers_or_instead(
+    url: str, client: FlaskClient, installation: Jobs
+) -> None:
+    path, _, numbers = url.partition("?")
+    uids = "study_uids=1.2, 1.3 ,1.2&series_uids=1.2.1"
+    destination = "&destination=relay" if "destination" in numbers else ""
+    for query in (f"{numbers}&{uids}", f"{uids}{destination}", f"series_uids=1.2.1{destination}"):
+        assert client.get(f"{path}?{query}").status_code == 200
+    both, without, series = installation.orders
+    assert both.accessions
+    assert (without.accessions, series.accessions, series.study_uids) == ((), (), ())
+    assert both.study_uids == without.study_uids == ("1.2", "1.3")
+    assert both.series_uids == without.series_uids == series.series_uids == ("1.2.1",)
+    assert not any(one.single for one in installation.orders)
 
 
 @pytest.mark.parametrize(("given", "ordered"), [("", "pdi"), ("&layout=pdi", "pdi"), ("&layout=legacy", "legacy")])
@@ -517,7 +605,7 @@ def test_a_cancel_asks_the_ledger(client: FlaskClient) -> None:
     record(client, ID, "MR.001")
     with job_directory(client.application.extensions["mkiso"][0].config.storage.work_dir, ID):
         assert client.post(f"/api/jobs/{ID}/cancel").json["state"] == "queued"
-    assert ledger(client).cancel_requested([ID]) == {ID}
+    assert ledger(client).cancel_requested([ID]).keys() == {ID}
     missing = client.post("/api/jobs/123e4567-e89b-12d3-a456-426614174999/cancel")
     assert (missing.status_code, missing.json["code"]) == (404, "job_not_found")
 

@@ -13,6 +13,7 @@ from mkiso.ledger.ledger import STATES
 from mkiso.ledger.schema import UNFINISHED
 from mkiso.texts import texts
 from mkiso.web.answers import LANGUAGES, duration, language, local_time, size
+from mkiso.web.following import shown_name
 from tests.unit.test_errors import CLASSES, TABLE
 
 WEB = Path(mkiso.web.__file__).parent
@@ -42,6 +43,8 @@ def test_every_state_has_its_word_and_every_phase_its_sentence(one: str) -> None
 def test_the_pages_use_every_text() -> None:
     used = set(re.findall(r"\bt\.(\w+)", SOURCES)) | set(re.findall(r'"(\w+)"', SOURCES))
     assert set(texts("en")["web"]) - used == set()
+    of_header = set(re.findall(r"texts\.header\.(\w+)", SOURCES))
+    assert set(texts("en")["header"]) == of_header
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,21 @@ def test_the_pages_use_every_text() -> None:
 def test_a_page_is_in_the_language_that_the_browser_prefers(asked: str, given: str) -> None:
     with Flask(__name__).test_request_context(headers={"Accept-Language": asked}):
         assert language() == given
+
+
+@pytest.mark.parametrize(("kept", "given"), [("id", "id"), ("en", "en"), ("de", "en"), ("", "en"), ("ID", "en")])
+def test_a_language_that_somebody_chose_goes_before_the_browsers(kept: str, given: str) -> None:
+    headers = {"Accept-Language": "en" if kept == "id" else "en;q=0.9", "Cookie": f"mkiso_language={kept}"}
+    with Flask(__name__).test_request_context(headers=headers):
+        assert language() == given
+
+
+@pytest.mark.parametrize(
+    ("requester", "shown"),
+    [("anna@10.0.0.3", "anna"), ("desk 2@ward@::1", "desk 2@ward"), ("10.0.0.3", "10.0.0.3"), ("local", "local")],
+)
+def test_who_asked_is_told_without_the_address_where_there_is_a_name(requester: str, shown: str) -> None:
+    assert shown_name(requester) == shown
 
 
 def test_a_time_is_the_clocks_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:

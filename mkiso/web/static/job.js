@@ -10,6 +10,7 @@ const progress = part("progress");
 const download = part("download");
 const texts = progress.dataset;
 const language = document.documentElement.lang;
+const hospital = document.title.slice(part("title").dataset.tab.length);
 const samples = [];
 let job = null;
 let isOver = false;
@@ -56,6 +57,12 @@ function showTitle() {
   if (job.patient_name) {
     show("title", filled(title, { patient: job.patient_name, destination }));
   }
+  const percent = job.expected ? `${Math.min(Math.floor((100 * moved()) / job.expected), 100)} % ·` : "…";
+  showTab(`${percent} ${job.patient_name || job.accessions.join(", ")}`);
+}
+
+function showTab(text) {
+  document.title = text + hospital;
 }
 
 function showCounts(place) {
@@ -153,13 +160,23 @@ part("cancel").addEventListener("submit", (event) => {
   fetch(event.target.action, { method: "POST", redirect: "manual" }).catch(() => { event.submitter.disabled = false; });
 });
 
-// A download never loads into its frame; what does load there is why there is none. The job tells that, where it began.
+// A download never loads into its frame; what does load there is why there is none. The job tells that, where it began;
+// where another window began it, this one has its page, and no download: as soon as the ledger knows that job.
 async function notDownloaded(frame) {
   const said = frame.contentDocument && frame.contentDocument.getElementById("main");
+  if (said && said.querySelector("[data-code=job_exists]")) {
+    isOver = true;
+    location.reload();
+    return;
+  }
   await look();
   if (!isOver && said && job && job.created_at === null) {
     isOver = true;
+    showTab(`✗ ${frame.contentDocument.title.slice(0, -hospital.length)}`);
     replaceJob(said.childNodes);
+    if (part("retry")) {
+      part("retry").href = location.href;
+    }
   }
 }
 
