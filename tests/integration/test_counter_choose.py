@@ -13,7 +13,7 @@ from tests.support.datasets import Patient, uid
 from tests.support.desk import Desk, Person, front_desk, person
 from tests.support.service import instances_on, mkiso, read_disc
 from tests.support.studies import Study, ct_study, series_study
-from tests.support.tools import wait_until
+from tests.support.tools import dcmtk_with, wait_until
 
 KUSUMA = Patient("PAT501", "KUSUMA^INDAH", "19700102", "F")
 HANA = Patient("PAT502", "YAMADA^HANA=山田^花=やまだ^はな", "19840229", "F", "ISO_IR 192")
@@ -280,3 +280,21 @@ def test_every_new_state_is_accessible_and_fits(scheme: Any, locale: str, browse
             for size in SIZES:
                 one.page.set_viewport_size(size)
                 assert one.page.evaluate(SCROLLS) == 0, (state, size)
+
+
+def test_a_look_up_asks_the_archive_once_at_each_level(tmp_path: Path) -> None:
+    log = tmp_path / "asked"
+    each = f"case $one in QueryRetrieveLevel=*) echo $one >> {log};; esac"
+    counting = f'#!/bin/sh\nfor one; do {each}; done\nexec /usr/bin/findscu "$@"\n'
+    (study, *_) = more_studies(tmp_path / "held")
+    with front_desk(tmp_path, sections={"tools": dcmtk_with(tmp_path / "tools", "findscu", counting)}) as desk:
+        for path, levels in {
+            "/?accession_numbers=CT5.1": ["STUDY", "IMAGE"],
+            f"/?study_uids={study.study_uid}": ["STUDY", "IMAGE"],
+            "/?patient_id=PAT501": ["STUDY"],
+            "/?patient_name=KUSUMA": ["STUDY"],
+            f"/series?study_uids={study.study_uid}": ["SERIES"],
+        }.items():
+            assert desk.service.get(path, headers={"Accept": "text/html"}).ok
+            assert [line.rpartition("=")[2] for line in log.read_text().split()] == levels, path
+            log.unlink()
