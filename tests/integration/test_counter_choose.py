@@ -13,7 +13,7 @@ from tests.support.datasets import Patient, uid
 from tests.support.desk import Desk, Person, front_desk, person
 from tests.support.service import instances_on, mkiso, read_disc
 from tests.support.studies import Study, ct_study, series_study
-from tests.support.tools import wait_until
+from tests.support.tools import dcmtk_with, wait_until
 
 KUSUMA = Patient("PAT501", "KUSUMA^INDAH", "19700102", "F")
 HANA = Patient("PAT502", "YAMADA^HANA=山田^花=やまだ^はな", "19840229", "F", "ISO_IR 192")
@@ -108,7 +108,7 @@ def test_no_disc_of_the_patient_before_can_be_made_while_the_next_is_looked_up(c
     asked[0].continue_()
     shows_alone(page, "DEWI LESTARI")
     assert (len(asked), len(desk.jobs())) == (1, before)
-    expect(page.locator("#asking")).to_have_text("")
+    expect(page.locator("#asking")).to_contain_text("1 study, 4 images. Make a disc: DEWI LESTARI (PAT008)")
 
 
 def test_an_answer_that_comes_late_is_not_taken_for_the_next_number(clerk: Person) -> None:
@@ -175,6 +175,7 @@ def test_two_series_of_a_patient_with_five_studies_are_ticked_made_and_verified(
     comes_to(page, "1 study, 9 images")
     page.get_by_role("link", name="Other studies of INDAH KUSUMA").click()
     expect(page.locator("tr.study")).to_have_count(6)
+    expect(page.get_by_role("link", name="Other studies of INDAH KUSUMA")).to_be_hidden()
     comes_to(page, "1 study, 9 images")
     for study in ("CT5.1", "CT5.2"):
         row = page.locator("tr.study").filter(has_text=study)
@@ -265,17 +266,35 @@ def _reloaded(page: Page) -> str:
 SIZES = [{"width": 1280, "height": 800}, {"width": 320, "height": 640}, {"width": 640, "height": 512}]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_new_state_is_accessible_and_fits(scheme: Any, browser: Browser, desk: Desk) -> None:
-    with person(browser, desk.url, color_scheme=scheme, bypass_csp=True) as one:
+@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-GB"), ("dark", "id-ID")])
+def test_every_new_state_is_accessible_and_fits(scheme: Any, locale: str, browser: Browser, desk: Desk) -> None:
+    with person(browser, desk.url, color_scheme=scheme, locale=locale, bypass_csp=True) as one:
         for state, path in STATES.items():
             one.open(path)
             if state == "series":
-                one.page.get_by_role("link", name="Choose series").click()
-                one.page.get_by_role("link", name="Other studies").click()
+                one.page.locator(".opens").click()
+                one.page.locator("#others").click()
                 expect(one.page.locator(".of-study")).to_have_count(1)
                 expect(one.page.locator("tr.study")).to_have_count(6)
             assert one.violations() == [], state
             for size in SIZES:
                 one.page.set_viewport_size(size)
                 assert one.page.evaluate(SCROLLS) == 0, (state, size)
+
+
+def test_a_look_up_asks_the_archive_once_at_each_level(tmp_path: Path) -> None:
+    log = tmp_path / "asked"
+    each = f"case $one in QueryRetrieveLevel=*) echo $one >> {log};; esac"
+    counting = f'#!/bin/sh\nfor one; do {each}; done\nexec /usr/bin/findscu "$@"\n'
+    (study, *_) = more_studies(tmp_path / "held")
+    with front_desk(tmp_path, sections={"tools": dcmtk_with(tmp_path / "tools", "findscu", counting)}) as desk:
+        for path, levels in {
+            "/?accession_numbers=CT5.1": ["STUDY", "IMAGE"],
+            f"/?study_uids={study.study_uid}": ["STUDY", "IMAGE"],
+            "/?patient_id=PAT501": ["STUDY"],
+            "/?patient_name=KUSUMA": ["STUDY"],
+            f"/series?study_uids={study.study_uid}": ["SERIES"],
+        }.items():
+            assert desk.service.get(path, headers={"Accept": "text/html"}).ok
+            assert [line.rpartition("=")[2] for line in log.read_text().split()] == levels, path
+            log.unlink()

@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from mkiso.errors import Busy, PacsUnreachable
 from mkiso.installation import Installation
 from mkiso.ledger.experience import Kind, Sizes
+from mkiso.ledger.ledger import Ledger
 from mkiso.retrieve.search import PatientQuery, SearchResult
 from mkiso.retrieve.studies import Patient, Series, Study
 from mkiso.web.found import LookedUp, bytes_an_image, ticked
@@ -532,6 +533,16 @@ def test_the_last_hours_jobs_of_everybody_stand_below(client: FlaskClient, runni
     assert f"/jobs/{running}" in page
     assert f"/jobs/{OTHER}" not in page
     assert [job["id"] for job in client.get("/", headers=JSON).json["jobs"]] == [running]
+
+
+def test_a_hundred_pages_that_follow_everybodys_jobs_read_the_ledger_once(
+    client: FlaskClient, running: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ledger(client).list_jobs
+    asked: list[object] = []
+    monkeypatch.setattr(Ledger, "list_jobs", lambda _self, **which: asked.append(which) or read(**which))
+    told = [[job["id"] for job in client.get("/", headers=JSON).json["jobs"]] for _ in range(5)]
+    assert (told, len(asked)) == ([[running]] * 5, 1)
 
 
 def test_a_framed_download_tells_its_failure_without_one_for_the_console(

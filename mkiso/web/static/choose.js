@@ -92,14 +92,14 @@ function tell() {
   const ticked = studies().filter((study) => study.checked);
   const { text, bytes } = total(ticked);
   const reason = reasonNot(ticked);
-  say("total", ticked.length ? text : "");
-  say("reason", reason || warning(bytes));
+  put("total", ticked.length ? text : "");
+  put("reason", reason || warning(bytes));
   for (const button of form().querySelectorAll("[data-makes]")) {
     button.disabled = reason !== "";
   }
 }
 
-function say(id, text) {
+function put(id, text) {
   const place = document.getElementById(id);
   place.hidden = text === "";
   if (place.textContent !== text) {

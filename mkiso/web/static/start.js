@@ -20,8 +20,14 @@ function forget() {
     running.abort();
     running = null;
   }
-  asking.textContent = "";
+  say("");
   answer.replaceChildren();
+}
+
+// To be seen while it lasts; what it came to is there to be seen, and is said to who listens.
+function say(text, isSeen = true) {
+  asking.classList.toggle("unseen", !isSeen);
+  asking.textContent = text;
 }
 
 async function lookUp(url) {
@@ -31,14 +37,14 @@ async function lookUp(url) {
   forget();
   const mine = Object.assign(new AbortController(), { url });
   running = mine;
-  const late = setTimeout(() => { asking.textContent = asking.dataset.text; }, SOON);
+  const late = setTimeout(() => say(asking.dataset.text), SOON);
   const page = await fetched(url, mine.signal);
   clearTimeout(late);
   if (running !== mine) {
     return;
   }
   running = null;
-  asking.textContent = "";
+  say("");
   history.pushState(null, "", url);
   page ? show(page) : showNoAnswer(url);
 }
@@ -63,6 +69,8 @@ function show(page) {
     document.querySelector(".by-patient").open = page.querySelector(".by-patient").open;
   }
   document.dispatchEvent(new Event("answered"));
+  const told = answer.querySelectorAll("h2, #fault, #make-a-disc, #total, #reason:not([hidden]), [role=alert] h3");
+  say([...told].map((one) => one.textContent).join(". "), false);
   makeReady();
 }
 
