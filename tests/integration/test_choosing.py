@@ -247,7 +247,14 @@ def test_an_archive_that_sends_whole_studies_brings_nothing_else_onto_the_disc(h
 
 @pytest.mark.parametrize(
     "behaviour",
-    ["early", "duplicate", "breaks-once", "refuses-whole-studies", "ignores-whole-studies", "cut-whole-studies"],
+    [
+        "early",
+        "duplicate",
+        "breaks-at-the-second",
+        "refuses-whole-studies",
+        "ignores-whole-studies",
+        "cut-whole-studies",
+    ],
 )
 def test_what_is_odd_and_complete_is_a_disc_of_the_series_too(held: Held, tmp_path: Path, behaviour: str) -> None:
     study = held.his[0]
@@ -344,6 +351,12 @@ def test_an_archive_that_goes_on_is_left_and_a_search_that_just_fits_is_whole(
     result = at_each.search(patient_id=KUSUMA.patient_id)
     assert (len(result.studies), result.is_cut) == (min(most, 5), most < 5)
     assert {one.study_uid for one in result.studies} <= {one.study_uid for one in held.his}
+
+
+def test_an_archive_that_never_ends_its_answers_is_left(held: Held, tmp_path: Path) -> None:
+    with counter(tmp_path, held, "endless-studies") as made:
+        result = made.search(patient_name="kusuma")
+        assert (len(result.studies), result.is_cut) == (5, True)
 
 
 def test_a_number_in_small_letters_is_taken_as_the_archive_has_it(at_each: Counter, held: Held) -> None:
