@@ -166,7 +166,7 @@ def test_two_series_of_a_patient_with_five_studies_are_a_disc_of_these(
     for page in ("INDEX.HTM", "PHONE.HTM", "README.TXT"):
         text = disc[page].read_text()
         assert text.count("1 of 3 series") == 2
-        assert "2024-03-01 Synthetic study KUS.1: 1 of 3 series" in text.replace("<wbr/>", "")
+        assert "1 of 3 series: 2024-03-01 Synthetic study KUS.1" in text.replace("<wbr/>", "")
     job = at_each.job()
     assert (job["state"], job["series"], job["expected"]) == ("done", sorted((first, second)), 3 + 4)
     assert (job["accessions"], job["studies"]) == (["KUS.1", "KUS.2"], list(studies))
@@ -196,7 +196,7 @@ def test_a_study_of_which_no_series_is_chosen_is_whole_beside_a_part(
     disc = read_disc(file, tmp_path / "disc")
     assert instances_on(disc) == of_series(whole, *series_uids(whole)) | of_series(part, *chosen)
     readme = disc["README.TXT"].read_text()
-    assert "2024-03-03 Synthetic study KUS.3: 2 of 3 series" in readme
+    assert "2 of 3 series: 2024-03-03 Synthetic study KUS.3" in readme
     assert readme.count("of 3 series") == 1
 
 
