@@ -13,6 +13,7 @@ from typing import Any
 import requests
 import sqlalchemy as sa
 
+from mkiso.ledger.history import search_key
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.schema import instances, job_accessions, jobs, ledger_time
 from tests.support.ports import free_ports
@@ -22,7 +23,20 @@ JOBS, BATCH, REPEAT = 300_000, 10_000, 7
 TARGET = 0.2
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 GIVEN = ("BUDI", "DEWI", "SITI", "AGUS", "RINA", "JOKO", "SRI", "ANI", "HADI", "YUNI", "TONO", "WATI")
-FAMILY = ("SANTOSO", "LESTARI", "WIJAYA", "SUSANTO", "PUTRI", "HIDAYAT", "NUGROHO", "SARI", "GUNAWAN", "UTAMI")
+FAMILY = (
+    "SANTOSO",
+    "LESTARI",
+    "WIJAYA",
+    "SUSANTO",
+    "PUTRI",
+    "HIDAYAT",
+    "NUGROHO",
+    "SARI",
+    "GUNAWAN",
+    "UTAMI",
+    "MÜLLER",
+)
+SCRIPTS = ("", "", "", "=山田^太郎")
 STATES = ("done",) * 94 + ("failed",) * 4 + ("cancelled",) * 2
 QUERIES = {
     "everything": "",
@@ -31,6 +45,8 @@ QUERIES = {
     "a name that nobody has": "patient=nobody",
     "an ID that one has": "patient=P0077777",
     "one who asked seldom": "requester=night@10.0.0.99",
+    "a name as it is typed without accents": "patient=muller",
+    "a name in another script": "patient=山田",
     "nobody who asked": "requester=10.9.9.9",
     "failed": "state=failed",
     "a day": "from=2024-06-01&to=2024-06-01",
@@ -63,6 +79,7 @@ def _rows(numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
     for number in numbers:
         began = FIRST + timedelta(minutes=3.5 * number)
         state, patient = chance.choice(STATES), chance.randrange(120_000)
+        name = f"{chance.choice(GIVEN)} {FAMILY[patient % len(FAMILY)]}"
         seldom = number % 50_000 == 0
         yield {
             "id": f"{number:08x}-0000-4000-8000-{chance.randrange(16**12):012x}",
@@ -70,7 +87,8 @@ def _rows(numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
             "state": state,
             "accessions": [f"RAD.{number:06}"] + ([f"MRI.{number:06}"] if number % 4 == 0 else []),
             "patient_id": f"P{patient:07}",
-            "patient_name": f"{chance.choice(GIVEN)} {FAMILY[patient % len(FAMILY)]}",
+            "patient_name": name,
+            "folded": search_key(f"P{patient:07}", name + SCRIPTS[patient % len(SCRIPTS)]),
             "studies": [f"1.2.826.0.1.3680043.8.498.{number}"],
             "layout": "pdi",
             "format": "iso",

@@ -195,8 +195,8 @@ def iso(config_file: str | None, output: str, layout: Any, chosen: Any, force: b
         for chunk in disc:
             write(chunk)
             progress.wrote(len(chunk), disc.size)
-    fits = medium(disc.size)
-    click.echo(f"{disc.size} bytes written, {f'for a {fits}' if fits else 'more than any disc holds'}", err=True)
+    fits = f", {f'for a {needed}' if (needed := medium(disc.size)) else 'more than any disc holds'}"
+    click.echo(f"{disc.size} bytes written{fits if chosen == 'iso' else ''}", err=True)
 
 
 @cli.command()

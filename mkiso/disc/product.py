@@ -14,7 +14,7 @@ import os
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +28,7 @@ from stream_zip import NO_COMPRESSION_32, NO_COMPRESSION_64, MemberFile, stream_
 from mkiso.config import Media
 from mkiso.dicom.instances import Instance
 from mkiso.errors import DiscTooLarge, Internal
+from mkiso.ledger.experience import Sizes
 from mkiso.process import Child, read_log, run, spawned
 from mkiso.waiting import Checkpoint
 
@@ -51,19 +52,35 @@ FILE, DIRECTORY = stat.S_IFREG | 0o444, stat.S_IFDIR | 0o555
 SizedBytes = tuple[int, int, Iterable[bytes]]
 
 
-def medium(size: int) -> str | None:
-    """The smallest medium that holds so many bytes; None beyond all of them."""
+def medium(size: int, made_as: Format = "iso") -> str | None:
+    """The smallest medium that holds an image of so many bytes; None beyond all of them. A ZIP needs none."""
+    if made_as == "zip":
+        return None
     return next((name for name, capacity in CAPACITIES.items() if size <= capacity), None)
 
 
 def require_max_size(size: int, media: Media) -> None:
-    """Raise DiscTooLarge above `media.max_size`."""
+    """Raise DiscTooLarge above `media.max_size`, which an image is to keep."""
     if media.max_size is not None and size > media.max_size:
-        raise DiscTooLarge(
-            f"The disc would have {size} bytes, and media.max_size allows {media.max_size}. Ask for fewer studies.",
-            size=size,
-            limit=media.max_size,
-        )
+        raise _too_large(f"The disc would have {size} bytes", size, media.max_size)
+
+
+def require_likely_size(sizes: Sizes, counts: Mapping[str, int], media: Media) -> None:
+    """Raise DiscTooLarge where so many instances of each modality would hardly fit into an image of `media.max_size`.
+
+    What `sizes` holds for the least is compared, so that no ordinary disc that fits is refused, and what is told is the
+    likely size.
+    """
+    least = sizes.least(counts)
+    if media.max_size is not None and least > media.max_size:
+        size = sizes.likely(counts) or least
+        why = f"The disc would have about {size} bytes, as far as such images are known here; nothing was retrieved"
+        raise _too_large(why, size, media.max_size)
+
+
+def _too_large(what: str, size: int, limit: int) -> DiscTooLarge:
+    remedy = "Tick fewer studies or series, or ask for a ZIP (format=zip), which has no limit."
+    return DiscTooLarge(f"{what}. media.max_size allows {limit}. {remedy}", size=size, limit=limit)
 
 
 def faulty(complaints: str) -> Internal:
@@ -197,8 +214,7 @@ class Member:
 def zipping(media: Media, grafts: Sequence[Graft], checkpoint: Checkpoint) -> Iterator[Product]:
     """The archive of the viewer's files and what a layout grafts; `checkpoint` is called while its files are read.
 
-    Raises DiscTooLarge above `media.max_size`, Internal where a file cannot be read, has changed since it was
-    found, or would lie where another does.
+    Raises Internal where a file cannot be read, has changed since it was found, or would lie where another does.
     """
     now = datetime.now()  # local, for so do unpackers take it
     try:
@@ -206,7 +222,6 @@ def zipping(media: Media, grafts: Sequence[Graft], checkpoint: Checkpoint) -> It
         size = archive_size(members, now)
     except (OSError, ValueError) as error:
         raise faulty(f"{error} {error.args}") from error
-    require_max_size(size, media)
     with closing(_archive(members, now, checkpoint)) as chunks:
         yield Product(size, chunks)
 

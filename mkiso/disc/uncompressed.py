@@ -49,12 +49,14 @@ class Uncompressed:
 
 
 def uncompressed(instances: Sequence[Instance], setting: Setting) -> Uncompressed:
-    """Decompress what is compressed, in its place; lossy ones only as far as `media.max_size` has room for them.
+    """Decompress what is compressed, in its place; lossy ones of an ISO image only as far as `media.max_size` has room.
 
     The job's checkpoint is called from two threads. Raises DiskFull, and what the checkpoint raises.
     """
     media, checkpoint = setting.config.media, setting.checkpoint
-    limit = None if media.max_size is None else media.max_size - viewer_bytes(media) - FOR_THE_REST
+    limit = None
+    if media.max_size is not None and setting.format == "iso":
+        limit = media.max_size - viewer_bytes(media) - FOR_THE_REST
     converter = Converter(
         setting.config.tools.dcmtk_dir, setting.workspace.path, checkpoint, LIMIT, nice=False, memory=MEMORY_FOR_ALL
     )

@@ -66,7 +66,10 @@ class History:
         self._database = database
 
     def page(self, filters: Filters, beyond: Mark | None, most: int) -> list[dict[str, Any]]:
-        """JOBs that meet the filters, newest first; the first ones older than a mark, where it is given."""
+        """JOBs that meet the filters, newest first; the first ones older than a mark, where it is given.
+
+        Each with its `collections`: who collected what it made.
+        """
         return self._database.do(lambda connection: _page(connection, filters, beyond, most))
 
     def all(self, filters: Filters) -> Iterator[dict[str, Any]]:
@@ -142,7 +145,8 @@ def _page(connection: sa.Connection, filters: Filters, beyond: Mark | None, most
     ids = sa.select(jobs.c.id).where(*conditions).order_by(*newest_first).limit(most)
     found = connection.execute(ids).scalars().all()
     rows = connection.execute(sa.select(*PUBLIC).where(jobs.c.id.in_(found)).order_by(*newest_first)).mappings()
-    return [dict(row) for row in rows]
+    entries = _collections(connection, found)
+    return [{**row, "collections": entries.get(row["id"], [])} for row in rows]
 
 
 def _collections(connection: sa.Connection, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -18,24 +19,37 @@ from mkiso.errors import BadRequest
 from mkiso.ledger.history import Filters, Mark, mark_of
 from mkiso.ledger.ledger import STATES
 from mkiso.ledger.schema import ledger_time
-from mkiso.web.answers import UUID, argument, choice, prefers_json, require_state
+from mkiso.waiting import LEFT, stopped_by
+from mkiso.web.answers import UUID, argument, choice, page_texts, prefers_json, require_state
 from mkiso.web.guards import installation, refuse_embedding
+from mkiso.web.live import STOPPING
 
 PAGE = 50
 FIELDS = ("accession_number", "patient", "requester", "state", "from", "to")
 # What is searched costs the database time by its words.
 MOST_WORDS, LONGEST = 8, 256
 MARK = re.compile(rf"([0-9T:.Z-]{{10,32}}),({UUID.pattern})", re.I)
+COLLECTED = {
+    "collected_at": "at",
+    "collected_by": "name",
+    "relation": "relation",
+    "handed_over_by": "handed_over_by",
+    "collected_note": "note",
+}
 COLUMNS = (
     *("created_at", "finished_at", "id", "kind", "state", "error", "patient_id", "patient_name", "accessions"),
     *("studies", "requester", "destination", "layout", "format", "medium", "expected", "received", "files_sent"),
-    *("files_failed", "bytes"),
+    *("files_failed", "bytes", "series", "encrypted"),
+    *COLLECTED,
 )
 # A cell that begins with one of these is calculated, in full width too; spaces before it count for nothing, nor does
 # a quote that was meant to be text. Where the list separator is a semicolon (Indonesian, German), a spreadsheet begins
 # a cell behind each one in a text, and a row behind each line: quotes count for it only where a cell begins with them.
 CALCULATED = re.compile(r"""^(?=[\t\r\n])|(?:^|(?<=[;|\t\r\n]))(?=(?:"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 LINES_AT_ONCE = 200
+# Who or what stopped a job, by its error's detail: a key of the texts.
+STOPPED = {LEFT: "stopped_left", STOPPING: "stopped_service"}
+STOPPED_BY = re.compile(re.escape(stopped_by("\0")).replace("\0", "(.+)"), re.DOTALL)
 blueprint = Blueprint("history", __name__)
 blueprint.before_request(refuse_embedding)
 
@@ -55,6 +69,15 @@ def history() -> Response:
     return make_response(render_template("history.html", all_states=STATES, **page))
 
 
+@blueprint.app_template_filter("stopped")
+def stopped(job: Mapping[str, Any]) -> str:
+    """By whom or by what a job was stopped; empty where that is not known."""
+    detail, t = job["error"]["detail"] if job["error"] else "", page_texts()["history"]
+    if somebody := STOPPED_BY.fullmatch(detail):
+        return t["stopped_by"].format(who=somebody[1].rpartition("@")[0] or somebody[1])
+    return t[STOPPED[detail]] if detail in STOPPED else ""
+
+
 def _field(name: str) -> str:
     """What a field of the form holds, without the spaces around. Raises BadRequest."""
     text = (argument(name) or "").strip()
@@ -67,7 +90,8 @@ def _filters(given: dict[str, str]) -> Filters:
     """What the form's fields mean. Raises InvalidAccession, BadRequest."""
     accession, state = given.get("accession_number"), given.get("state")
     require_state(state)
-    words = tuple(given.get("patient", "").split())
+    text = given.get("patient", "")
+    words = tuple(re.findall(r"[^\s^=,]+", text) or text.split())  # "DOE^JOHN" and "Doe, John", too
     if len(words) > MOST_WORDS:
         raise BadRequest(f"patient has {len(words)} words, and may have {MOST_WORDS}. Give the ones that tell most.")
     return Filters(
@@ -112,7 +136,7 @@ def _csv(filters: Filters) -> Response:
     """The jobs as they are read; the first ones before there is a status to answer with."""
     jobs = installation().ledger.history.all(filters)
     first = list(itertools.islice(jobs, 1)) if request.method == "GET" else []
-    lines = csv_lines(itertools.chain(first, jobs) if first else iter(()))
+    lines = csv_lines(map(_row, itertools.chain(first, jobs) if first else iter(())))
     response = Response(_in_chunks(lines), mimetype="text/csv")
     response.headers["Content-Disposition"] = 'attachment; filename="history.csv"'
     return response
@@ -125,15 +149,23 @@ def _in_chunks(lines: Iterator[str]) -> Iterator[bytes]:
 
 
 def csv_lines(jobs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """A line of column names, and one for each JOB."""
+    """A line of column names, and one for each row that has them."""
     yield _line(COLUMNS)
     for job in jobs:
-        yield _line([_cell(job, name) for name in COLUMNS])
+        yield _line([_cell(job[name]) for name in COLUMNS])
 
 
-def _cell(job: Mapping[str, Any], name: str) -> str:
-    value = job[name]
-    if isinstance(value, Mapping):
+def _row(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a JOB: the number of the series of a part, and the entry that is valid of who collected it."""
+    last = job["collections"][-1] if job["collections"] else {}
+    collected = {column: last.get(key) for column, key in COLLECTED.items()}
+    return {**job, **collected, "series": job["series"] and len(job["series"])}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        value = json.dumps(value)
+    elif isinstance(value, Mapping):
         value = value["code"]
     elif isinstance(value, list):
         value = ",".join(map(str, value))

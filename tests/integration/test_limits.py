@@ -83,10 +83,19 @@ def test_the_second_receiver_serves_while_the_first_is_taken(site: Site) -> None
     installation.ledger.close()
 
 
-@pytest.mark.parametrize("chosen", ["iso", "zip"])
-def test_a_disc_above_the_limit_is_refused_before_a_byte(chosen: Format, site: Site) -> None:
-    error = refusal(Installation(site.config(media={"max_size": "1MB"})), errors.DiscTooLarge, chosen)
+def test_a_disc_above_the_limit_is_refused_before_a_byte(site: Site) -> None:
+    error = refusal(Installation(site.config(media={"max_size": "1MB"})), errors.DiscTooLarge)
     assert error.fields["limit"] == 1_000_000 < error.fields["size"]
+    assert "Tick fewer studies or series, or ask for a ZIP" in error.detail
+
+
+def test_a_zip_has_no_limit_and_needs_no_medium(site: Site) -> None:
+    installation = Installation(site.config(media={"max_size": "1MB"}))
+    order = Order(("CT.001",), "test", format="zip")
+    disc = make_disc(installation, order, Cancellation())
+    assert sum(map(len, disc)) == disc.size > 1_000_000
+    assert installation.ledger.job(order.job_id)["medium"] is None
+    installation.ledger.close()
 
 
 def test_too_little_free_space_is_told_before_anything_is_asked(site: Site) -> None:

@@ -209,6 +209,6 @@ def test_the_command_writes_the_format_that_is_asked_for(
     output = name if name == "-" else tmp_path / name
     done = mkiso("iso", "SR.001", "-o", output, *options, "--config", file)
     disc = done.stdout if name == "-" else (tmp_path / name).read_bytes()
-    assert (done.returncode, done.stderr) == (0, b"%d bytes written, for a CD\n" % len(disc))
+    assert (done.returncode, done.stderr) == (0, b"%d bytes written\n" % len(disc))
     assert disc[:4] == magic
     assert instances_on(read_disc(disc, tmp_path / "disc")) == instances_of(site.pacs.of("SR.001"))
