@@ -200,6 +200,14 @@ def test_a_study_of_which_no_series_is_chosen_is_whole_beside_a_part(
     assert readme.count("of 3 series") == 1
 
 
+def test_the_patient_source_is_asked_by_the_number_of_the_study_that_was_found(held: Held, tmp_path: Path) -> None:
+    steps = [{"url": "sqlite://", "query": "SELECT 'SOURCE^OF ' || :accession_number AS patient_name"}]
+    patients = {"source": "sql", "sql": {"steps": steps}}
+    with counter(tmp_path, held, sections={"patients": patients}) as made:
+        assert made.disc(study_uids=(held.his[1].study_uid,)).name == "SOURCEOFKUS2-KUS2.iso"
+        assert made.disc(study_uids=(held.his[4].study_uid,)).name == "KUSUMABUDI.iso"
+
+
 def test_every_series_of_a_study_is_no_part(at_pynetdicom: Counter, held: Held, tmp_path: Path) -> None:
     study = held.his[0]
     file = at_pynetdicom.disc(study_uids=(study.study_uid,), series_uids=tuple(series_uids(study)))
