@@ -141,6 +141,7 @@ class Installation:
         self.ledger = ledger_of(config.storage)
         self.writer = Writer(self.ledger)
         self.status = Cached(lambda: look(config, self.pacs, self.ledger), renewed=10, oldest=30)
+        self.sizes = Cached(self.ledger.sizes, renewed=60, oldest=3600)
         self.readiness = Cached(Readiness(config, self.pacs, self.ledger).look, renewed=5, oldest=10)
 
     @property

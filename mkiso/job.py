@@ -15,9 +15,9 @@ from mkiso.dcmtk.findscu import Finder
 from mkiso.dicom.datasets import disc_file_name, display_name, single_file_name
 from mkiso.dicom.instances import Instance
 from mkiso.disc.layout import LAYOUTS, Setting, unusable
-from mkiso.disc.product import Format, Product, mastering, medium, require_small_files, zipping
+from mkiso.disc.product import Format, Product, mastering, medium, require_likely_size, require_small_files, zipping
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
-from mkiso.errors import BadRequest, Cancelled, NotConfigured
+from mkiso.errors import BadRequest, Cancelled, NotConfigured, PacsRejected, PacsTimeout, PacsUnreachable
 from mkiso.installation import Installation
 from mkiso.ledger.history import search_key
 from mkiso.ledger.record import JobRecord
@@ -27,10 +27,12 @@ from mkiso.retrieve.choosing import find_chosen
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.receiver import RunningReceiver, Strangers, receiver_slot, started_receiver
 from mkiso.retrieve.retrieval import LookUp, Retrieval
-from mkiso.retrieve.studies import Study, require_instances, require_one_patient, with_instances
+from mkiso.retrieve.studies import Study, count_by_modality, require_instances, require_one_patient, with_instances
 from mkiso.waiting import LEFT, Cancellation
 from mkiso.workspace import Workspace, claimed, job_directory, require_space
 
+Weigh = Callable[[Finder, list[Study]], None]
+PATIENCE = 1.0  # for a ledger that hangs, which is to tell no more than what a disc is likely to weigh
 ON_DISC, IN_PART = "on disc", "broken off"  # what became of a disc's instances
 
 
@@ -92,7 +94,7 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
             running_job(installation, order, cancellation, record, kind="iso", layout=order.layout, format=order.format)
         )
         studies = job.look_up()
-        received = job.retrieve(studies)
+        received = job.retrieve(studies, weigh=job.require_likely_size)
         content = job.decompress(received)
         product = held.enter_context(job.master(content))
         # From here on the disc holds what the job holds: until its last byte, or until it is closed.
@@ -202,10 +204,12 @@ class Job:
         """The way to ask the archive; `meanwhile` is called while it answers."""
         return self.installation.finder(self.workspace, self.cancellation, meanwhile)
 
-    def retrieve(self, studies: list[Study], look_up: LookUp = with_instances) -> list[Instance]:
+    def retrieve(
+        self, studies: list[Study], look_up: LookUp = with_instances, weigh: Weigh = lambda _finder, _studies: None
+    ) -> list[Instance]:
         """The instances that the archive holds of the studies, whole, and no others: those that `look_up` lists.
 
-        They are listed while storescp starts, for that takes as long.
+        They are listed while storescp starts, for that takes as long. `weigh` may refuse what is listed.
         """
         config, work_dir = self._config, self._config.storage.work_dir
         limit = config.retrieve.queue_timeout
@@ -215,17 +219,27 @@ class Job:
             self.installation.sweep()
             receiver = held.enter_context(started_receiver(config.tools, free, config.retrieve, self.workspace))
             self.record.enter("retrieving")
-            retrieval = self._retrieval(studies, receiver, look_up)
+            retrieval = self._retrieval(studies, receiver, look_up, weigh)
             receiver.wait_until_it_listens()
             retrieval.receive()
         self.record.enter("verifying")
         return retrieval.proven()
 
-    def _retrieval(self, studies: list[Study], receiver: RunningReceiver, look_up: LookUp) -> Retrieval:
+    def require_likely_size(self, finder: Finder, studies: list[Study]) -> None:
+        """Raise DiscTooLarge where an image of these would hardly keep `media.max_size`, by what was learnt so far."""
+        media = self._config.media
+        if media.max_size is None or self.order.format != "iso":
+            return
+        with suppress(PacsRejected, PacsTimeout, PacsUnreachable):  # nobody knows then, and the exact size tells later
+            if sizes := self.installation.sizes.awaited(PATIENCE):
+                require_likely_size(sizes, count_by_modality(finder, studies), media)
+
+    def _retrieval(self, studies: list[Study], receiver: RunningReceiver, look_up: LookUp, weigh: Weigh) -> Retrieval:
         strangers = Strangers(receiver, Inbox(self.workspace.received, receiver.transfers), self._config)
         finder = self.finder(strangers.keep_in_bounds_sometimes)
         listed = [look_up(finder, study, False) for study in studies]
         require_instances(listed)
+        weigh(finder, listed)
         self.record.note(expected=sum(len(study.instances) for study in listed))
         return Retrieval(
             self._config,

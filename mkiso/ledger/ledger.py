@@ -204,7 +204,7 @@ class Ledger:
         def work(connection: sa.Connection) -> bool:
             if not connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update()).first():
                 return False
-            same = [collections.c[name] == row[name] for name in ("job_id", "at")]  # its COMMIT was not heard of
+            same = [collections.c[name] == value for name, value in row.items()]  # its COMMIT was not heard of
             if not connection.execute(sa.select(collections.c.id).where(*same)).first():
                 connection.execute(collections.insert().values(row))
             return True

@@ -221,6 +221,24 @@ def count_patients(studies: Iterable[Study]) -> int:
     return len(by_patient(studies))
 
 
+def count_by_modality(finder: Finder, studies: Iterable[Study]) -> Counter[str]:
+    """How many instances the archive lists by the modality of their series; under "" those of which it tells none.
+
+    A study of one modality is not asked for its series. Raises as the finder.
+    """
+    counts: Counter[str] = Counter()
+    known: dict[str, dict[str, str]] = {}
+    for study in studies:
+        if len(study.modalities) == 1:
+            counts[study.modalities[0]] += len(study.instances)
+            continue
+        if study.study_uid not in known:
+            known[study.study_uid] = {one.uid: one.modality for one in series_of(finder, study.study_uid)}
+        for series, number in Counter(study.instances.values()).items():
+            counts[known[study.study_uid].get(study.series_uid or series, "")] += number
+    return counts
+
+
 def require_one_patient(studies: Collection[Study]) -> None:
     """Raise SeveralPatients unless all studies share one Patient ID and issuer (PS3.3 C.7.1.1)."""
     patients = count_patients(studies)

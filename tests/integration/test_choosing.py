@@ -166,7 +166,7 @@ def test_two_series_of_a_patient_with_five_studies_are_a_disc_of_these(
     for page in ("INDEX.HTM", "PHONE.HTM", "README.TXT"):
         text = disc[page].read_text()
         assert text.count("1 of 3 series") == 2
-        assert "2024-03-01 Synthetic study KUS.1: 1 of 3 series" in text.replace("<wbr/>", "")
+        assert "1 of 3 series: 2024-03-01 Synthetic study KUS.1" in text.replace("<wbr/>", "")
     job = at_each.job()
     assert (job["state"], job["series"], job["expected"]) == ("done", sorted((first, second)), 3 + 4)
     assert (job["accessions"], job["studies"]) == (["KUS.1", "KUS.2"], list(studies))
@@ -196,8 +196,16 @@ def test_a_study_of_which_no_series_is_chosen_is_whole_beside_a_part(
     disc = read_disc(file, tmp_path / "disc")
     assert instances_on(disc) == of_series(whole, *series_uids(whole)) | of_series(part, *chosen)
     readme = disc["README.TXT"].read_text()
-    assert "2024-03-03 Synthetic study KUS.3: 2 of 3 series" in readme
+    assert "2 of 3 series: 2024-03-03 Synthetic study KUS.3" in readme
     assert readme.count("of 3 series") == 1
+
+
+def test_the_patient_source_is_asked_by_the_number_of_the_study_that_was_found(held: Held, tmp_path: Path) -> None:
+    steps = [{"url": "sqlite://", "query": "SELECT 'SOURCE^OF ' || :accession_number AS patient_name"}]
+    patients = {"source": "sql", "sql": {"steps": steps}}
+    with counter(tmp_path, held, sections={"patients": patients}) as made:
+        assert made.disc(study_uids=(held.his[1].study_uid,)).name == "SOURCEOFKUS2-KUS2.iso"
+        assert made.disc(study_uids=(held.his[4].study_uid,)).name == "KUSUMABUDI.iso"
 
 
 def test_every_series_of_a_study_is_no_part(at_pynetdicom: Counter, held: Held, tmp_path: Path) -> None:
@@ -247,7 +255,14 @@ def test_an_archive_that_sends_whole_studies_brings_nothing_else_onto_the_disc(h
 
 @pytest.mark.parametrize(
     "behaviour",
-    ["early", "duplicate", "breaks-once", "refuses-whole-studies", "ignores-whole-studies", "cut-whole-studies"],
+    [
+        "early",
+        "duplicate",
+        "breaks-at-the-second",
+        "refuses-whole-studies",
+        "ignores-whole-studies",
+        "cut-whole-studies",
+    ],
 )
 def test_what_is_odd_and_complete_is_a_disc_of_the_series_too(held: Held, tmp_path: Path, behaviour: str) -> None:
     study = held.his[0]
@@ -344,6 +359,12 @@ def test_an_archive_that_goes_on_is_left_and_a_search_that_just_fits_is_whole(
     result = at_each.search(patient_id=KUSUMA.patient_id)
     assert (len(result.studies), result.is_cut) == (min(most, 5), most < 5)
     assert {one.study_uid for one in result.studies} <= {one.study_uid for one in held.his}
+
+
+def test_an_archive_that_never_ends_its_answers_is_left(held: Held, tmp_path: Path) -> None:
+    with counter(tmp_path, held, "endless-studies") as made:
+        result = made.search(patient_name="kusuma")
+        assert (len(result.studies), result.is_cut) == (5, True)
 
 
 def test_a_number_in_small_letters_is_taken_as_the_archive_has_it(at_each: Counter, held: Held) -> None:

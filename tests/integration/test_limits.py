@@ -30,9 +30,9 @@ from tests.support.ports import free_ports
 from tests.support.studies import RICHARD, ct_study
 
 
-def refusal(installation: Installation, kind: type[MkisoError]) -> Any:
+def refusal(installation: Installation, kind: type[MkisoError], chosen: Format = "iso") -> Any:
     with pytest.raises(kind) as caught:
-        make_disc(installation, Order(("CT.001",), "test"), Cancellation())
+        make_disc(installation, Order(("CT.001",), "test", format=chosen), Cancellation())
     installation.ledger.close()
     return caught.value
 

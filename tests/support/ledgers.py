@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mkiso.ledger.history import Filters
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.schema import VERSION
 from mkiso.ledger.totals import Totals
@@ -66,6 +67,9 @@ def require_all_rows(ledger: Ledger) -> None:
     assert (first["received"], first["bytes"], first["seconds"], first["studies"]) == (2, 7, {"queued": 0.5}, ["1.2"])
     assert (first["finished_at"], first["format"], first["not_indexed"]) == (FINISHED[0], None, None)
     assert second["created_at"] == CREATED[1]
+    for words in (("Zoe",), ("ZOË", "p"), ("o'neil",)):
+        assert [job["id"] for job in ledger.history.all(Filters(patient=words))] == [SECOND, FIRST]
+    assert (first["series"], first["encrypted"]) == (None, False)
     for accession in ("A", "Ä 1"):
         assert [job["id"] for job in ledger.list_jobs(accession=accession)] == [SECOND, FIRST]
     handed = ledger.history.instances(FIRST, "", 10)

@@ -34,6 +34,18 @@ def _counts_two_more(move: Move) -> None:
     move.finish()
 
 
+def _breaks_at_the_second(move: Move) -> None:
+    """The first try of the second C-MOVE loses all but its first instance."""
+    move.archive.kept.append(MOVED)
+    if move.archive.kept.count(MOVED) == 2:
+        first, *others = move.instances
+        send_all(move, [first], unsent=len(others))
+        move.failed.extend(one.sop_instance_uid for one in others)
+        move.finish()
+    else:
+        _sends(move)
+
+
 def _any_series(archive: Archive, query: Dataset) -> Answers:
     """Takes no notice of the Series Instance UID."""
     return found(archive, query, ignored=("SeriesInstanceUID",))
@@ -63,6 +75,7 @@ BEHAVIOURS = {
     "refuses-series": Behaviour(_refuses_series),
     "sends-whole-studies": Behaviour(_sends_whole_studies, _any_series),
     "says-no-series": Behaviour(_sends_whole_studies, _says_no_series),
+    "breaks-at-the-second": Behaviour(_breaks_at_the_second),
     "counts-two-more": Behaviour(_counts_two_more),
     "no-relations": Behaviour(find=_no_relations),
     "finds-all": Behaviour(find=_finds_all),

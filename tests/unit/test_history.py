@@ -14,10 +14,13 @@ import pytest
 from flask.testing import FlaskClient
 
 from mkiso.errors import LedgerUnavailable
-from mkiso.ledger.history import BATCH, History
+from mkiso.ledger.history import BATCH, Filters, History, folded, search_key
 from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.schema import jobs
+from mkiso.waiting import LEFT
 from mkiso.web.following import FollowedJobs
 from mkiso.web.history import COLUMNS, csv_lines, harmless
+from mkiso.web.live import STOPPING
 from tests.unit.test_web import BROWSER, Jobs, client, installation, ledger, service
 
 __all__ = ("client", "installation", "service")  # fixtures
@@ -237,6 +240,112 @@ def test_a_place_in_the_queue_counts_who_came_before_at_this_work_dir(tmp_path: 
     assert {job_id: place for job_id, (_, place) in found.items()} == {first: 1, asking: None, other: 1, last: 2}
     assert (store.history.queue("W"), store.history.queue("ELSEWHERE")) == (2, 1)
     store.close()
+
+
+ORDERS = (
+    (("A", "B"), (), ()),
+    (("A",), (), ()),
+    (("A",), ("1.2",), ()),
+    (("A",), (), ("1.2.3",)),
+    ((), ("1.2",), ()),
+    ((), ("1.2",), ("1.2.3", "1.2.4")),
+)
+
+
+@pytest.mark.parametrize("asked", ORDERS)
+def test_what_runs_is_found_by_all_that_was_asked(asked: Any, tmp_path: Path) -> None:
+    store = Ledger(f"sqlite:///{tmp_path}/jobs.db", lambda: "W", set)
+    for number, (accessions, studies, series) in enumerate(ORDERS, start=1):
+        chosen = {"study_uids": studies, "series_uids": series}
+        job_id = fill(store, number, *accessions, state="retrieving", finished_at=None, **chosen)
+        store.update(job_id, accessions=["A"], studies=["1.2"])
+    numbers, studies, series = map(reversed, asked)
+    (found,) = store.history.running(list(numbers), list(studies), list(series))
+    assert int(found["id"][:8], 16) == ORDERS.index(asked) + 1
+    assert set(found) == set(store.job(found["id"]))
+    store.close()
+
+
+def test_what_an_older_version_runs_is_found_by_its_numbers_and_names(tmp_path: Path) -> None:
+    store = Ledger(f"sqlite:///{tmp_path}/jobs.db", lambda: "W", set)
+    job_id = fill(store, 1, "A", patient_id="P1", patient_name="ZOË", state="retrieving", finished_at=None)
+    row = jobs.update().values(asked=None, folded=None)
+    store._database.do(lambda connection: connection.execute(row))
+    assert [[job["id"] for job in store.history.running(*asked)] for asked in ((("A",),), (("A",), ("1.2",)))] == [
+        [job_id],
+        [],
+    ]
+    for words, found in ((("zo", "p1"), [job_id]), (("ZOË",), [job_id]), (("x",), [])):
+        assert [job["id"] for job in store.history.all(Filters(patient=words))] == found
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("MÜLLER", "muller"),
+        ("Mu\u0308ller", "muller"),
+        ("Straße", "strasse"),
+        ("\uff21\uff4e\uff4e\uff41", "anna"),
+        ("IŞIK \u0131ş\u0131k İstanbul", "isik isik istanbul"),
+        ("Ørsted ĐẶNG Łódź Æsir", "orsted dang lodz aesir"),
+        ("山田", "山田"),
+        ("ﾔﾏﾀﾞ", "ヤマタ"),
+        ("ΣΊΣΥΦΟΣ", "σισυφοσ"),
+    ],
+)
+def test_a_text_is_folded_to_what_people_type(text: str, key: str) -> None:
+    assert folded(text) == key
+    assert folded(folded(text)) == key
+
+
+NAME = "Müller^Jörg^^Dr.=山田^太郎=やまだ^たろう"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        *(("Müller", [1]), ("muller", [1]), ("MULLER jorg", [1]), ("Müller^Jörg", [1]), ("jorg, muller", [1])),
+        *(("山田", [1]), ("太郎 muller", [1]), ("やまだ", [1]), ("p-ä", [1]), ("P-A dr.", [1])),
+        *(("mueller", []), ("山本", [])),
+    ],
+)
+def test_a_name_is_found_in_every_group_without_its_accents(words: str, found: list[int], client: FlaskClient) -> None:
+    key = search_key("P-Ä", NAME)
+    fill(ledger(client), 1, "A", patient_id="P-Ä", patient_name="Dr. Jörg Müller", folded=key)
+    fill(ledger(client), 2, "A", patient_id="X", patient_name="JOHN DOE")
+    assert days(client.get("/history", query_string={"patient": words}, headers=JSON)) == found
+
+
+def test_the_history_shows_who_collected_what_and_what_is_of_a_part(client: FlaskClient) -> None:
+    store = ledger(client)
+    job_id = fill(store, 1, "A", series_uids=("1.2", "1.3"), encrypted=True)
+    fill(store, 2, "A", state="cancelled", error={"code": "cancelled", "detail": "Cancelled by ben <b>@10.0.0.4."})
+    said = {"relation": "doctor", "handed_over_by": "Anna", "note": "=1", "requester": "anna@10.0.0.3"}
+    for name in ("<i>Mueler", "<i>Müller"):
+        store.collect(job_id, name=name, **said)
+    page = client.get("/history", headers=BROWSER).text
+    assert "Collected by &lt;i&gt;Müller, 20" in page
+    for words in ("(corrected)", "A part: 2 series", "Protected by a password", "by ben &lt;b&gt;<"):
+        assert words in page
+    other, job = client.get("/history", headers=JSON).json["jobs"]
+    assert ([one["name"] for one in job["collections"]], other["collections"]) == (["<i>Mueler", "<i>Müller"], [])
+    assert (job["series"], job["encrypted"], other["series"], other["encrypted"]) == (["1.2", "1.3"], True, None, False)
+    none, row = rows(client.get("/history?format=csv"))
+    cells = ("series", "encrypted", "collected_at", "collected_by", "relation", "handed_over_by", "collected_note")
+    assert [row[name] for name in cells] == [
+        *("2", "true", job["collections"][1]["at"], "<i>Müller", "doctor", "Anna", "'=1"),
+    ]
+    assert [none[name] for name in cells] == ["", "false", "", "", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [(LEFT, "The browser or program that was to have it went away."), (STOPPING, "The service was stopped.")],
+)
+def test_the_history_says_what_stopped_a_job(detail: str, shown: str, client: FlaskClient) -> None:
+    fill(ledger(client), 1, "A", state="cancelled", error={"code": "cancelled", "detail": detail})
+    assert shown in client.get("/history", headers=BROWSER).text
 
 
 def test_what_runs_is_found_by_its_set_of_numbers(tmp_path: Path) -> None:

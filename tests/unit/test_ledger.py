@@ -179,6 +179,55 @@ def test_a_cancel_ends_a_job_that_nobody_runs(three: Ledger, file: Path) -> None
     elsewhere.close()
 
 
+def test_the_first_who_cancels_is_remembered_and_said(three: Ledger, living: set[str]) -> None:
+    living.add("J1")
+    three.request_cancel("J1", "anna@10.0.0.3")
+    three.request_cancel("J1", "ben@10.0.0.4")
+    assert three.cancel_requested(["J1"]) == {"J1": "anna@10.0.0.3"}
+    living.clear()
+    assert three.request_cancel("J1", "cleo@10.0.0.5")["error"]["detail"] == "Cancelled by anna@10.0.0.3."
+
+
+def test_a_cancel_that_an_older_version_took_names_nobody(three: Ledger, living: set[str]) -> None:
+    living.add("J1")
+    row = schema.jobs.update().where(schema.jobs.c.id == "J1").values(cancel_requested=True)
+    three._database.do(lambda connection: connection.execute(row))
+    assert three.cancel_requested(["J1"]) == {"J1": None}
+    living.clear()
+    assert three.request_cancel("J1", "x@y")["error"]["detail"] == "The job was cancelled on request."
+
+
+def test_a_job_is_listed_by_the_numbers_that_its_studies_turn_out_to_have(ledger: Ledger) -> None:
+    ledger.open_job("J", "iso", (), study_uids=("1.2",), requester="x")
+    assert ledger.job("J")["accessions"] == []
+    for fields in ({"state": "queued"}, {"state": "done", "finished_at": ledger_module.now()}):
+        ledger.update("J", accessions=["A", "B"], **fields)
+        assert ledger.job("J")["accessions"] == ["A", "B"]
+        assert [ids(ledger.list_jobs(accession=number)) for number in "ABC"] == [["J"], ["J"], []]
+    ledger.update("J", accessions=["B", "C", "", "Ä" * 40])
+    assert [ids(ledger.list_jobs(accession=number)) for number in "ABC"] == [[], ["J"], ["J"]]
+
+
+def test_a_job_of_a_part_has_its_series(ledger: Ledger) -> None:
+    ledger.open_job("J", "iso", ("A",), series_uids=("1.2", "1.3"), requester="x", encrypted=True)
+    assert (ledger.job("J")["series"], ledger.job("J")["encrypted"]) == (["1.2", "1.3"], True)
+
+
+BY_ANNA = {"name": "Müller", "relation": "relative", "handed_over_by": "Anna", "note": "", "requester": "anna@10.0.0.3"}
+
+
+def test_who_collected_it_is_kept_with_every_correction(three: Ledger) -> None:
+    three.collect("J2", **BY_ANNA)
+    three.collect("J2", **BY_ANNA | {"name": "Müllner\0", "note": "x" * 20_000, "relation": "y" * 30})
+    first, last = three.history.collections(["J1", "J2"]).pop("J2")
+    assert first == BY_ANNA | {"at": first["at"]}
+    assert RFC_3339_UTC.fullmatch(first["at"])
+    assert (last["name"], len(last["note"]), len(last["relation"])) == ("Müllner", 10_000, 16)
+    assert three.history.collections(["J1"]) == {}
+    with pytest.raises(JobNotFound):
+        three.collect("J9", **BY_ANNA)
+
+
 def silence(ledger: Ledger, *job_ids: str, seconds: float = 121) -> None:
     """As if nobody had written to the rows for so long."""
     rows = ledger_module.jobs.update().where(ledger_module.jobs.c.id.in_(job_ids))

@@ -12,7 +12,7 @@ from mkiso.errors import JobNotFound
 from mkiso.ledger import ledger as ledger_module
 from mkiso.ledger import schema, totals
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.schema import instances, job_accessions, jobs, ledger_time
+from mkiso.ledger.schema import collections, instances, job_accessions, jobs, ledger_time
 from mkiso.ledger.totals import DAY
 from tests.unit.test_totals import BUSY, House, house
 
@@ -43,12 +43,15 @@ def in_all(ledger: Ledger, *columns: Any) -> set[str]:
     return ledger._database.do(lambda connection: {one for query in queries for one in connection.scalars(query)})
 
 
-def test_jobs_are_forgotten_with_their_numbers_and_instances(house: House) -> None:
+def test_jobs_are_forgotten_with_their_numbers_and_instances_and_who_collected_them(house: House) -> None:
     old, young = ended(house, 31), ended(house, 29)
+    for job_id in (old, old, young):
+        house.ours.collect(job_id, name="x", relation="patient", handed_over_by="y", note="", requester="z")
     assert house.ours.retention.forget(30) == 1
     with pytest.raises(JobNotFound):
         house.ours.job(old)
-    assert in_all(house.ours, job_accessions.c.job_id, instances.c.job_id) == {young} == ids(house.ours)
+    tables = (job_accessions, instances, collections)
+    assert in_all(house.ours, *(table.c.job_id for table in tables)) == {young} == ids(house.ours)
     assert house.ours.retention.forget(30) == 0
 
 

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 
 import mkiso.ledger
 from mkiso.errors import ConfigurationError, LedgerUnavailable
-from mkiso.ledger import database, schema
+from mkiso.ledger import database, history, schema
 from mkiso.ledger.ledger import Ledger
 from tests.support.ledgers import OLDER, execute, layout, make, require_all_rows
 
@@ -39,8 +39,12 @@ def new(tmp_path: Path) -> str:
     return url
 
 
-def test_every_row_of_the_first_version_is_there_after_the_upgrade(ledger: Ledger, url: str, new: str) -> None:
+@pytest.mark.parametrize("piece", [1, 500])
+def test_every_row_of_the_first_version_is_there_after_the_upgrade(
+    piece: int, ledger: Ledger, url: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(url, "1.8.sql")
+    monkeypatch.setattr(history, "BATCH", piece)
     require_all_rows(ledger)
     assert layout(url) == layout(new)
 

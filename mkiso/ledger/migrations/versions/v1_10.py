@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from mkiso.ledger.history import search_key
+from mkiso.ledger import history
 from mkiso.ledger.schema import collections, experience, jobs
 
 revision, down_revision = "1.10", "1.9"
@@ -23,7 +23,6 @@ COLUMNS: dict[str, dict[str, Any]] = {
     },
     "instances": {"modality": sa.String(16)},
 }
-PIECE = 5000  # rows
 SEARCHED = "jobs_searched"
 JOBS = sa.table("jobs", *map(sa.column, ("id", "patient_id", "patient_name", "folded")))
 
@@ -41,7 +40,7 @@ def upgrade() -> None:
     experience.create(connection, checkfirst=True)
     fold = JOBS.update().where(JOBS.c.id == sa.bindparam("job")).values(folded=sa.bindparam("key"))
     for rows in _unfolded(connection):
-        keys = ({"job": job, "key": search_key(number or "", name or "")} for job, number, name, _ in rows)
+        keys = ({"job": job, "key": history.search_key(number or "", name or "")} for job, number, name, _ in rows)
         connection.execute(fold, list(keys))
     if connection.dialect.name == "sqlite":
         op.drop_index(SEARCHED, "jobs")
@@ -50,7 +49,7 @@ def upgrade() -> None:
 
 def _unfolded(connection: sa.Connection) -> Iterator[Any]:
     """The rows, piece by piece."""
-    query = sa.select(JOBS).where(JOBS.c.folded.is_(None)).order_by(JOBS.c.id).limit(PIECE)
+    query = sa.select(JOBS).where(JOBS.c.folded.is_(None)).order_by(JOBS.c.id).limit(history.BATCH)
     last = ""
     while rows := connection.execute(query.where(JOBS.c.id > last)).all():
         yield rows
