@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
 from mkiso.ledger.schema import experience, instances
 
@@ -79,10 +78,10 @@ def read_sizes(connection: sa.Connection) -> Sizes:
 
 
 def learn(connection: sa.Connection, job_ids: Sequence[str]) -> None:
-    """Add what these jobs handed out. Every process adds in one order, so that no two wait for each other."""
+    """Add what these jobs handed out; one process after the other, as `totals.change` counts."""
     kind, size = (instances.c.modality, instances.c.sop_class_uid), instances.c.bytes
     sums = sa.select(*kind, sa.func.count(), sa.func.sum(size), sa.func.sum(size * 1.0 * size))
-    of_jobs = sums.where(instances.c.job_id.in_(job_ids), instances.c.modality != "").group_by(*kind).order_by(*kind)
+    of_jobs = sums.where(instances.c.job_id.in_(job_ids), instances.c.modality != "").group_by(*kind)
     for modality, sop_class_uid, count, total, squares in connection.execute(of_jobs).all() if job_ids else ():
         _add(connection, modality, sop_class_uid, Kind(count, int(total), float(squares)))
 
@@ -92,8 +91,4 @@ def _add(connection: sa.Connection, modality: str, sop_class_uid: str, more: Kin
     which = [experience.c[name] == value for name, value in named.items()]
     adding = experience.update().where(*which).values({name: experience.c[name] + sums[name] for name in sums})
     if not connection.execute(adding).rowcount:
-        try:
-            with connection.begin_nested():
-                connection.execute(experience.insert().values(named | sums))
-        except IntegrityError:  # another process was the first
-            connection.execute(adding)
+        connection.execute(experience.insert().values(named | sums))

@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.ledger.database import Database
 from mkiso.ledger.experience import learn
-from mkiso.ledger.schema import UNFINISHED, collections, instances, job_accessions, jobs, ledger_time, totals
+from mkiso.ledger.schema import UNFINISHED, VERSION, collections, instances, job_accessions, jobs, ledger_time, totals
 
 COUNTED = tuple(
     jobs.c[name] for name in ("id", "work_dir", "kind", "state", "error", "received", "bytes", "seconds", "finished_at")
@@ -65,11 +65,13 @@ def change(connection: sa.Connection, which: sa.ColumnElement[bool], values: Map
     """Write these values into the jobs' rows, and count what that makes of them; learn from those that are done now.
 
     A job may end anew, or turn out to run still: then what was counted of it is taken off. In SQLite the transaction is
-    to be alone.
+    to be alone; elsewhere one counts after the other, by the lock of a row that is always there: two who are the first
+    to add one of another table would wait for each other in MariaDB.
     """
     before = connection.execute(sa.select(*COUNTED).where(which).with_for_update()).mappings().all()
     if before:
         connection.execute(jobs.update().where(jobs.c.id.in_([row["id"] for row in before])).values(values))
+        connection.execute(sa.select(VERSION).with_for_update())
         count(connection, before, [{**row, **values} for row in before])
         if values.get("state") == "done":
             learn(connection, [row["id"] for row in before if row["state"] != "done"])
@@ -92,10 +94,7 @@ class Sum:
 
 
 def count(connection: sa.Connection, before: Iterable[Any], after: Iterable[Any]) -> None:
-    """Count the rows of jobs that have ended, instead of what the same rows were before.
-
-    Every process adds in one order, so that no two wait for each other.
-    """
+    """Count the rows of jobs that have ended, instead of what the same rows were before."""
     sums: dict[tuple[str, ...], Sum] = defaultdict(Sum)
     for rows, times in ((before, -1), (after, 1)):
         for row in rows:

@@ -8,8 +8,9 @@ from sqlalchemy.exc import DBAPIError
 
 from mkiso.errors import LedgerUnavailable
 from mkiso.ledger import database
-from mkiso.ledger.history import Filters, Mark
+from mkiso.ledger.history import Filters, Mark, search_key
 from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.schema import jobs
 from tests.integration.test_ledger import Server, server, servers
 from tests.unit.test_history import fill
 
@@ -20,7 +21,8 @@ __all__ = ("server", "servers")  # fixtures
 def shared(server: Server) -> Iterator[Ledger]:
     ledger = Ledger(server.url, lambda: "W", set)
     fill(ledger, 1, "A", patient_id="P1", patient_name="JOHN DOE")
-    fill(ledger, 2, "A", "B", patient_id="p1", patient_name="Zoë Müller", requester="HIS@10.0.0.2")
+    key = search_key("p1", "Müller^Zoë=山田^太郎")
+    fill(ledger, 2, "A", "B", patient_id="p1", patient_name="Zoë Müller", folded=key, requester="HIS@10.0.0.2")
     fill(ledger, 3, "100%", patient_id="P_3", patient_name="x" * 10_000, state="failed")
     yield ledger
     ledger.close()
@@ -35,6 +37,9 @@ def shared(server: Server) -> Iterator[Ledger]:
         (Filters(patient=("doe", "JOHN")), [1]),
         (Filters(patient=("P1",)), [2, 1]),
         (Filters(patient=("Müller",)), [2]),
+        (Filters(patient=("ZOE", "muller")), [2]),
+        (Filters(patient=("山田",)), [2]),
+        (Filters(patient=("山本",)), []),
         (Filters(patient=("p_",)), [3]),
         (Filters(patient=("%",)), []),
         (Filters(requester="his@"), [2]),
@@ -58,6 +63,28 @@ def test_who_waits_has_a_place(shared: Ledger) -> None:
     first, second = (fill(shared, number, "A", **waiting) for number in (4, 5))
     assert {one: place for one, (_, place) in shared.history.jobs([first, second]).items()} == {first: 1, second: 2}
     assert (shared.history.queue("W"), len(shared.history.running(["A"]))) == (2, 2)
+
+
+def test_rows_of_an_older_version_are_found_by_what_they_have(shared: Ledger) -> None:
+    shared._database.do(lambda connection: connection.execute(jobs.update().values(folded=None, asked=None)))
+    for words, found in ((("doe", "JOHN"), [1]), (("Müller",), [2]), (("P1",), [2, 1]), (("p_",), [3])):
+        assert [int(job["id"][:8], 16) for job in shared.history.all(Filters(patient=words))] == found
+
+
+def test_who_collected_a_disc_and_who_cancelled_is_kept(shared: Ledger) -> None:
+    job_id = fill(shared, 5, "A", state="retrieving", finished_at=None, study_uids=("1.2",), series_uids=("1.3",))
+    for name in ("Mueler", "Müller\0 山田"):
+        shared.collect(job_id, name=name, relation="doctor", handed_over_by="Anna", note="x" * 20_000, requester="x")
+    (found,) = shared.history.page(Filters(accession="A"), None, 1)
+    assert [(one["name"], len(one["note"])) for one in found["collections"]] == [
+        ("Mueler", 10_000),
+        ("Müller 山田", 10_000),
+    ]
+    assert (found["series"], found["encrypted"]) == (["1.3"], False)
+    shared.update(job_id, accessions=["B", "C"])
+    assert [len(shared.list_jobs(accession=number)) for number in "ABC"] == [2, 2, 1]
+    assert [len(shared.history.running(["A"], ["1.2"], one)) for one in (["1.3"], [])] == [1, 0]
+    assert shared.request_cancel(job_id, "ben@10.0.0.4")["error"]["detail"] == "Cancelled by ben@10.0.0.4."
 
 
 SLEEPS = {"mariadb": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}

@@ -14,6 +14,7 @@ from mkiso.ledger import schema, totals
 from mkiso.ledger.ledger import Ledger
 from tests.integration.test_ledger import MANY, Server, new_database, server, servers
 from tests.support.ledgers import OLDER, execute, layout, make, require_all_rows
+from tests.unit.test_experience import handed_out
 from tests.unit.test_retention import ended, forgotten_at_once, ids
 from tests.unit.test_totals import BUSY, House
 
@@ -105,6 +106,13 @@ def test_processes_upgrade_at_once(first: str, server: Server, new: dict[str, An
     assert done.stdout == "8\n", done.stderr
     assert server.execute("SELECT count(*) FROM jobs") == [(10,)]
     assert layout(first) == new
+
+
+def test_what_jobs_hand_out_that_end_at_once_is_all_learnt(house: House) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda size: handed_out(house.ours, size, size), range(4_000_000_000, 4_000_000_040)))
+    assert house.ours.sizes().likely({"CT": 2}) == 8_000_000_039
+    assert house.ours.totals().jobs == {("iso", "done", ""): 40}
 
 
 def test_each_host_counts_its_own_jobs(house: House) -> None:

@@ -19,6 +19,7 @@ from mkiso.disc.product import Format
 from mkiso.errors import MkisoError
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
+from mkiso.ledger import experience
 from mkiso.retrieve.receiver import lock_file
 from mkiso.waiting import Cancellation
 from mkiso.web.server import serve
@@ -87,6 +88,26 @@ def test_a_disc_above_the_limit_is_refused_before_a_byte(site: Site) -> None:
     error = refusal(Installation(site.config(media={"max_size": "1MB"})), errors.DiscTooLarge)
     assert error.fields["limit"] == 1_000_000 < error.fields["size"]
     assert "Tick fewer studies or series, or ask for a ZIP" in error.detail
+
+
+def test_a_disc_that_will_hardly_fit_is_refused_before_anything_is_moved(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experience, "ENOUGH", 1)
+    first, order = Installation(site.config()), Order(("CT.001",), "test")
+    disc = make_disc(first, order, Cancellation())
+    assert sum(map(len, disc)) == disc.size
+    made = first.ledger.history.instances(order.job_id, "", 1000)
+    first.ledger.close()
+    installation, again = Installation(site.config(media={"max_size": "1MB"})), Order(("CT.001",), "test")
+    with pytest.raises(errors.DiscTooLarge, match=r"nothing was retrieved.*Tick fewer studies or series") as caught:
+        make_disc(installation, again, Cancellation())
+    assert caught.value.fields == {"size": sum(one["bytes"] for one in made), "limit": 1_000_000}
+    assert {one["modality"] for one in made} == {"CT"}
+    job = installation.ledger.job(again.job_id)
+    assert (job["state"], job["received"], job["seconds"].get("verifying")) == ("failed", 0, None)
+    make_disc(installation, Order(("CT.001",), "test", format="zip"), Cancellation()).close()
+    installation.ledger.close()
 
 
 def test_a_zip_has_no_limit_and_needs_no_medium(site: Site) -> None:
