@@ -19,7 +19,7 @@ from mkiso.errors import BadRequest
 from mkiso.ledger.history import Filters, Mark, mark_of
 from mkiso.ledger.ledger import STATES
 from mkiso.ledger.schema import ledger_time
-from mkiso.waiting import LEFT, stopped_by
+from mkiso.waiting import INTERRUPTION, LEFT, stopped_by
 from mkiso.web.answers import UUID, argument, choice, page_texts, prefers_json, require_state
 from mkiso.web.guards import installation, refuse_embedding
 from mkiso.web.live import STOPPING
@@ -48,7 +48,7 @@ COLUMNS = (
 CALCULATED = re.compile(r"""^(?=[\t\r\n])|(?:^|(?<=[;|\t\r\n]))(?=(?:"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 LINES_AT_ONCE = 200
 # Who or what stopped a job, by its error's detail: a key of the texts.
-STOPPED = {LEFT: "stopped_left", STOPPING: "stopped_service"}
+STOPPED = {LEFT: "stopped_left", STOPPING: "stopped_service", INTERRUPTION: "stopped_command"}
 STOPPED_BY = re.compile(re.escape(stopped_by("\0")).replace("\0", "(.+)"), re.DOTALL)
 blueprint = Blueprint("history", __name__)
 blueprint.before_request(refuse_embedding)
