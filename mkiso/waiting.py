@@ -30,6 +30,7 @@ BEAT = 0.1
 LONGEST_GAP = 0.25  # between two beats of a process that runs
 # The reasons that more than one place gives.
 LEFT = "The client went away before it had everything. Ask again."
+INTERRUPTION = "The command was interrupted."
 STOPPED = "The job was cancelled on request."
 Checkpoint = Callable[[], None]  # raises where a job must not go on
 

@@ -44,10 +44,9 @@ from mkiso.job import make_disc
 from mkiso.job import relay as run_relay
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import set_up
-from mkiso.waiting import Cancellation
+from mkiso.waiting import INTERRUPTION, Cancellation
 
 INTERRUPTED = 130
-INTERRUPTION = "The command was interrupted."
 STANDARD_OUTPUT = "-"
 
 

@@ -21,7 +21,7 @@ from mkiso.errors import Cancelled, ConfigurationError, DiskFull, Internal, Mkis
 from mkiso.ledger.database import LIMIT
 from mkiso.ledger.ledger import BEAT, Ledger, now
 from mkiso.log import log_once
-from mkiso.waiting import LEFT, Cancellation, exhausted, lack, start, stopped_by
+from mkiso.waiting import INTERRUPTION, LEFT, Cancellation, exhausted, lack, start, stopped_by
 from mkiso.workspace import means_full_disk
 
 TICK = 0.25
@@ -290,7 +290,7 @@ def as_mkiso_error(error: BaseException, job_id: str) -> MkisoError:
     if isinstance(error, GeneratorExit):  # a disc that is closed before its end
         return Cancelled(LEFT)
     if isinstance(error, KeyboardInterrupt):
-        return Cancelled("The command was interrupted.")
+        return Cancelled(INTERRUPTION)
     if means_full_disk(error):
         return DiskFull("The disk of storage.work_dir or storage.ledger is full. Make room.")
     if what := lack(error):

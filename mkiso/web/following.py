@@ -20,7 +20,7 @@ from mkiso.errors import JobNotFound
 from mkiso.job import Order
 from mkiso.ledger.history import History
 from mkiso.ledger.schema import PUBLIC, UNFINISHED
-from mkiso.waiting import LEFT, stopped_by
+from mkiso.waiting import INTERRUPTION, LEFT, stopped_by
 from mkiso.web.guards import is_for_us, is_text
 from mkiso.web.live import STOPPING
 
@@ -38,7 +38,7 @@ PHASES = {
     "relay": ("querying", "queued", "retrieving", "verifying", "sending"),
 }
 # Who or what stopped a job, by the error's detail: a key of the texts.
-STOPPED = {LEFT: "stopped_left", STOPPING: "stopped_service"}
+STOPPED = {LEFT: "stopped_left", STOPPING: "stopped_service", INTERRUPTION: "stopped_command"}
 STOPPED_BY = re.compile(re.escape(stopped_by("\0")).replace("\0", "(.+)"), re.DOTALL)
 Application = Any  # a WSGI application
 

@@ -17,7 +17,7 @@ from mkiso.errors import LedgerUnavailable
 from mkiso.ledger.history import BATCH, Filters, History, folded, search_key
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.schema import jobs
-from mkiso.waiting import LEFT
+from mkiso.waiting import INTERRUPTION, LEFT
 from mkiso.web.following import FollowedJobs
 from mkiso.web.history import COLUMNS, csv_lines, harmless
 from mkiso.web.live import STOPPING
@@ -341,7 +341,11 @@ def test_the_history_shows_who_collected_what_and_what_is_of_a_part(client: Flas
 
 @pytest.mark.parametrize(
     ("detail", "shown"),
-    [(LEFT, "The browser or program that was to have it went away."), (STOPPING, "The service was stopped.")],
+    [
+        (LEFT, "The browser or program that was to have it went away."),
+        (STOPPING, "The service was stopped."),
+        (INTERRUPTION, "The command that made it was interrupted."),
+    ],
 )
 def test_the_history_says_what_stopped_a_job(detail: str, shown: str, client: FlaskClient) -> None:
     fill(ledger(client), 1, "A", state="cancelled", error={"code": "cancelled", "detail": detail})
