@@ -2,12 +2,13 @@
 
 import re
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support.browser import SCROLLS
 from tests.support.desk import Desk, Person, front_desk, person
@@ -85,6 +86,29 @@ def test_a_colleague_reads_who_makes_it_and_has_no_file(anna: Person, budi: Pers
         budi.page.get_by_role("button", name="Make again").click()
     assert again.value.suggested_filename == saved.value.suggested_filename == "SANTOSOBUDI-RAD101.iso"
     expect(budi.page.locator("#ended")).to_contain_text(YOURS)
+
+
+def test_a_window_whose_disc_another_one_began_follows_that(anna: Person, budi: Person) -> None:
+    url, held = f"/jobs/{uuid.uuid4()}?accession_numbers=RAD.101&format=iso&layout=pdi", list[Route]()
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    budi.page.route("**/mkiso_multiple.php*", hold)
+    budi.open(url)
+    wait_until(lambda: _held(budi.page, held), 20, lambda: "it asks for no disc")
+    with anna.page.expect_download():
+        anna.open(url)
+        expect(anna.page.locator("progress[value]")).to_be_visible()
+        held[0].continue_()
+        expect(budi.page.get_by_text("anna had this disc started")).to_be_visible()
+        expect(anna.page.get_by_text("Keep this page open")).to_be_visible()
+    expect(budi.page.locator("#ended")).to_contain_text(OTHERS)
+
+
+def _held(page: Page, held: list[Route]) -> bool:
+    page.wait_for_timeout(100)
+    return bool(held)
 
 
 def _saw(page: Page, seen: set[str]) -> int:
