@@ -174,11 +174,6 @@ class JobView:
         expected = self.job["expected"]
         return min(100 * self.moved // expected, 100) if expected else None
 
-    @property
-    def who(self) -> str:
-        """Who asked for it, as people say it."""
-        return shown_name(self.job["requester"])
-
     def again(self, asked: Sequence[Sequence[str]] | None) -> dict[str, str] | None:
         """The fields of a form that starts the same once more, of `History.asked`.
 

@@ -143,7 +143,6 @@ def _handed_out(view: JobView) -> dict[str, Any]:
         "contents": contents_of(history.handed_out(job["id"])),
         "collections": history.collections([job["id"]]).get(job["id"], []),
         "relations": RELATIONS,
-        "me": requester().rpartition("@")[0],
         "file_name": file_name,
         "in_a_shell": shlex.quote(file_name or f"FILE.{job['format']}"),
     }

@@ -2,12 +2,13 @@
 
 import re
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support.browser import SCROLLS
 from tests.support.desk import Desk, Person, front_desk, person
@@ -87,6 +88,29 @@ def test_a_colleague_reads_who_makes_it_and_has_no_file(anna: Person, budi: Pers
     expect(budi.page.locator("#ended")).to_contain_text(YOURS)
 
 
+def test_a_window_whose_disc_another_one_began_follows_that(anna: Person, budi: Person) -> None:
+    url, held = f"/jobs/{uuid.uuid4()}?accession_numbers=RAD.101&format=iso&layout=pdi", list[Route]()
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    budi.page.route("**/mkiso_multiple.php*", hold)
+    budi.open(url)
+    wait_until(lambda: _held(budi.page, held), 20, lambda: "it asks for no disc")
+    with anna.page.expect_download():
+        anna.open(url)
+        expect(anna.page.locator("progress[value]")).to_be_visible()
+        held[0].continue_()
+        expect(budi.page.get_by_text("anna had this disc started")).to_be_visible()
+        expect(anna.page.get_by_text("Keep this page open")).to_be_visible()
+    expect(budi.page.locator("#ended")).to_contain_text(OTHERS)
+
+
+def _held(page: Page, held: list[Route]) -> bool:
+    page.wait_for_timeout(100)
+    return bool(held)
+
+
 def _saw(page: Page, seen: set[str]) -> int:
     seen.add(page.title())
     page.wait_for_timeout(100)
@@ -156,9 +180,9 @@ def test_who_collected_it_is_written_down_and_corrected(browser: Browser, desk: 
 
 @pytest.fixture(scope="module")
 def printed(browser: Browser, desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sheet of a disc of two studies, as a printer gets it."""
+    """The sheet of a disc, as a printer gets it."""
     file = tmp_path_factory.mktemp("printed") / "sheet.pdf"
-    answer = desk.service.get("/mkiso_multiple.php?accession_number=RAD.301,RAD.301&layout=pdi")
+    answer = desk.service.get("/mkiso_multiple.php?accession_number=RAD.301")
     with person(browser, desk.url, **user("anna")) as clerk:
         clerk.open(f"/jobs/{answer.headers['X-Job-Id']}/sheet")
         expect(clerk.page.get_by_role("button", name="Print")).to_be_visible()
