@@ -5,6 +5,7 @@ Processes, threads, open files and memory the system may have none of just now, 
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import threading
@@ -72,9 +73,39 @@ def awaited(begin: Callable[[], T], checkpoint: Callable[[], object] = lambda: N
         time.sleep(PAUSE)
 
 
+class _Births:
+    """Threads begin one after another, and none once Python ends.
+
+    A daemon may start one at any time, and Python 3.11 takes away what a thread begins with, whether it has or not:
+    the process of a job that was done would end with SIGSEGV. Whoever has started one knows that it has begun.
+    """
+
+    def __init__(self) -> None:
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+        atexit.register(self.end)
+
+    def _begin(self) -> None:
+        self._lock, self._is_over = threading.Lock(), False
+
+    def start(self, thread: threading.Thread) -> None:
+        with self._lock:
+            if self._is_over:
+                raise Busy("This process ends.")
+            thread.start()
+
+    def end(self) -> None:
+        """Wait for the one that begins, and let no other begin."""
+        with self._lock:
+            self._is_over = True
+
+
+_births = _Births()
+
+
 def start(thread: threading.Thread, checkpoint: Callable[[], object] = lambda: None) -> threading.Thread:
-    """The thread, started as soon as there may be one more; raises as `awaited` does."""
-    awaited(thread.start, checkpoint)
+    """The thread, started as soon as there may be one more; raises as `awaited` does, and Busy while Python ends."""
+    awaited(lambda: _births.start(thread), checkpoint)
     return thread
 
 
@@ -120,8 +151,8 @@ class _RunningTime:
             is_first, self._beating = not self._beating, True
         if is_first:
             try:
-                threading.Thread(target=self._run, name="clock", daemon=True).start()
-            except RuntimeError:
+                _births.start(threading.Thread(target=self._run, name="clock", daemon=True))
+            except (RuntimeError, Busy):
                 self._beating = False
 
     def _run(self) -> None:

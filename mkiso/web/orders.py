@@ -187,7 +187,8 @@ def begun(order: Order, destination: str | None = None) -> Response:
 
 def _next_id(order: Order) -> str:
     """The id of this order's next job, the same for whoever asks for that: of a chain the first that no job has yet."""
-    wanted = repr((order.accessions, order.study_uids, order.series_uids, order.format, order.layout, order.single))
+    uids, kind = (order.study_uids, order.series_uids), (order.format, order.layout, argument("protect"))
+    wanted = repr((order.accessions, *uids, *kind, order.single))
     job_id = uuid.uuid5(uuid.NAMESPACE_OID, wanted)
     while installation().ledger.history.jobs([str(job_id)]):
         job_id = uuid.uuid5(job_id, wanted)

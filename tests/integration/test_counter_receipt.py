@@ -181,7 +181,7 @@ def test_the_sheet_prints_on_two_pages_of_a4(printed: Path) -> None:
         assert text in outside
     for text in ("CD with medical images (DICOM)", "Synthetic study RAD.301", "RAD.301", "Signature", "INDEX.HTM"):
         assert text in cover
-    for text in ("Print", "History", "PACS reachable", "Back to the job"):
+    for text in ("Print", "History", "PACS reachable", "Back to the job", "S."):
         assert text not in cover + outside
 
 
@@ -219,6 +219,7 @@ def test_the_square_and_the_label_have_their_size_on_the_screen_and_the_outside_
         for name, millimetres in ((".case", 120), (".label", 116)):
             size = clerk.page.locator(name).evaluate(FOUND_ON)
             assert [one / MILLIMETRE for one in size] == pytest.approx([millimetres] * 2, abs=0.1)
+            expect(clerk.page.locator(name).get_by_text("D. L.")).to_be_hidden()
         clerk.page.get_by_label("the initials alone").check()
         for name in (".case", ".label"):
             expect(clerk.page.locator(name).get_by_text("D. L.")).to_be_visible()

@@ -60,16 +60,17 @@ def front_desk(
     delay: float = 0.0,
     publisher: str = "normal",
     sections: Mapping[str, Any] | None = None,
+    titles: Mapping[str, str] | None = None,
     **server: Any,
 ) -> Iterator[Desk]:
     """The desk of a hospital whose archive and CD publisher behave so.
 
-    `sections` of its configuration are as these, `server` are settings of that one.
+    `sections` of its configuration are as these, `titles` are the destinations', `server` are settings of that one.
     """
     pacs, receiver, destination, nobody, http = free_ports(5)
     studies = held_studies(directory / "held")
     peers = {
-        name: {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": port}
+        name: {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": port, "title": (titles or {}).get(name, "")}
         for name, port in {"cd_publisher": destination, "relay": nobody}.items()
     }
     configuration = settings(

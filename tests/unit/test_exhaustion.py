@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,3 +195,24 @@ def test_a_workers_sign_of_life_needs_no_disk(monkeypatch: pytest.MonkeyPatch) -
     worker.notify()
     assert worker.tmp.last_update() != before
     worker.tmp.close()
+
+
+def test_no_thread_begins_while_python_ends() -> None:
+    """One that begins then is waited for, and the next one does not: SIGSEGV may be the end of it."""
+    births, begins, begun = waiting._Births(), threading.Event(), threading.Event()
+
+    class Late(threading.Thread):
+        def start(self) -> None:
+            begins.set()
+            time.sleep(0.2)
+            super().start()
+            begun.set()
+
+    creator = threading.Thread(target=births.start, args=(Late(),))
+    creator.start()
+    assert begins.wait(20)
+    births.end()
+    assert begun.is_set()
+    with pytest.raises(Busy):
+        births.start(threading.Thread())
+    creator.join()
