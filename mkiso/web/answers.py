@@ -14,7 +14,6 @@ from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, cast
-from urllib.parse import quote
 
 from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
@@ -51,7 +50,6 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 LANGUAGES = {"en": "English", "id": "Bahasa Indonesia"}  # as each calls itself
 LANGUAGE = "mkiso_language"  # the cookie of who chose one
 MOST_SERIES = 100  # of one request: a URL, of which servers take 8 kB, has room for them and for 20 studies
-PAGES = ("desk.", "pages.", "history.")  # endpoints of what may be asked for twice
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
@@ -258,13 +256,6 @@ def destination_title(name: str) -> str:
     return installation().config.destinations[name].title or name
 
 
-def _here() -> str:
-    """The page that is shown, as a path to come back to; the start page where it cannot be asked for again."""
-    if request.method != "GET" or request.endpoint is None or not request.endpoint.startswith(PAGES):
-        return url_for("desk.start")
-    return f"{quote(request.path)}?{request.query_string.decode()}".removesuffix("?")
-
-
 def service_status() -> dict[str, Any]:
     """How the service is, in words; `known` is false while that is being looked at."""
     status, t = installation().status.known(), page_texts()["web"]
@@ -290,7 +281,6 @@ def _known_to_every_page() -> dict[str, Any]:
         "texts": known,
         "language": language(),
         "languages": LANGUAGES,
-        "here": _here(),
         "person": person(),
         "config": installation().config,
         "status": service_status(),

@@ -206,6 +206,24 @@ def test_a_language_that_somebody_chooses_stays_and_leads_back(client: FlaskClie
     assert "Cookie" in page.headers["Vary"]
 
 
+@pytest.mark.parametrize(
+    ("referrer", "page"),
+    [
+        ("http://localhost/history?patient=DOE", "/history?patient=DOE"),
+        (f"http://localhost/jobs/{ID}", f"/jobs/{ID}"),
+        ("http://localhost/mkiso2.php?accession_number=A", "/"),
+        ("http://localhost//evil.example/", "/"),
+        ("http://[", "/"),
+        (None, "/"),
+    ],
+)
+def test_without_a_word_it_leads_back_to_the_page_that_the_browser_comes_from(
+    referrer: str | None, page: str, client: FlaskClient
+) -> None:
+    answer = client.post("/language", data={"language": "id"}, headers={"Referer": referrer} if referrer else {})
+    assert (answer.status_code, answer.headers["Location"]) == (303, page)
+
+
 @pytest.mark.parametrize("proto", ["http", "https"])
 def test_the_cookie_of_an_encrypted_page_goes_nowhere_else(proto: str, client: FlaskClient) -> None:
     kept = client.post("/language", data=HISTORY, headers={"X-Forwarded-Proto": proto}).headers["Set-Cookie"]
