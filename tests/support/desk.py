@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from tests.support.archive import running_archive
 from tests.support.browser import AXE, axe
@@ -18,6 +18,8 @@ from tests.support.ports import free_ports
 from tests.support.service import Service, running_service, settings
 from tests.support.studies import Study, ct_study
 
+PATIENCE = 20_000  # milliseconds, on a busy machine
+expect.set_options(timeout=PATIENCE)
 SCRIPT = Patient("HOST01", "<script>alert(1)</script>", "19800229")
 FORMULA = Patient('=HYPERLINK("x")', '=HYPERLINK("x")', "19751231")
 ADAM = Patient("PAT007", "SANTOSO^BUDI", "19620817", "M")
@@ -111,7 +113,7 @@ class Person:
 def person(browser: Browser, url: str, **options: Any) -> Iterator[Person]:
     """A browser of one's own; `options` are playwright's."""
     context = browser.new_context(locale=options.pop("locale", "en-GB"), accept_downloads=True, **options)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE)
     one = Person(context.new_page(), url)
 
     def console(message: ConsoleMessage) -> None:

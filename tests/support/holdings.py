@@ -121,7 +121,7 @@ def _matches(text: str, values: list[str]) -> bool:
     first, dash, last = values[0].partition("-")
     if dash and len(text) == len("20240301") and text.isdecimal():
         return first <= text <= (last or text)
-    return any(fnmatchcase(text, value) for value in values)
+    return any(fnmatchcase(text, value.replace("[", "[[]")) for value in values)  # DICOM has * and ? alone
 
 
 def _values(query: Dataset, keyword: str) -> list[str]:
