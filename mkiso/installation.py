@@ -56,8 +56,7 @@ class Cached(Generic[T]):
 
     def known(self, oldest: float | None = None) -> T | None:
         """What is known now, without waiting; None where nothing is, or nothing so young."""
-        found = self._found
-        if found is None or _age(found) > self.renewed:
+        if self._is_due():
             self._begin()
         return self._young(self.oldest if oldest is None else oldest)
 
@@ -69,9 +68,13 @@ class Cached(Generic[T]):
         thread.join(seconds)
         return self._young(self.oldest)
 
+    def _is_due(self) -> bool:
+        found = self._found
+        return found is None or _age(found) > self.renewed
+
     def _begin(self) -> None:
-        with self._beginning:
-            if self._thread is None or not self._thread.is_alive():
+        with self._beginning:  # another's look may have ended while this was waited for
+            if self._is_due() and (self._thread is None or not self._thread.is_alive()):
                 thread = threading.Thread(target=self._renew, name="look", daemon=True)
                 try:
                     thread.start()
