@@ -8,6 +8,7 @@ import pytest
 
 from mkiso import errors
 from mkiso.errors import ConfigurationError, MkisoError
+from mkiso.verify import dicomdir, instances, verify
 from tests.support.pages import page
 from tests.support.tools import ROOT
 
@@ -49,3 +50,34 @@ def test_a_pages_links_lead_to_what_is_there(name: str) -> None:
 def test_a_page_that_is_named_is_there(name: str) -> None:
     for path in re.findall(r"`((?:docs|etc|packaging|benchmarks|tests)/[\w./-]+\.\w+)`", (ROOT / name).read_text()):
         assert Path(ROOT, path).is_file(), path
+
+
+DEMANDS = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", page("discs").partition("## Judges")[0], re.M)
+CHECKS = (
+    *(*dicomdir.CHECKS, *dicomdir.CHECKS_BY_TYPE),
+    *(*instances.OF_MEDIUM, *instances.OF_INSTANCES, *verify.OF_PAGES),
+)
+
+
+def test_each_demand_on_a_disc_is_held_by_something() -> None:
+    demands = [(demand, held) for demand, _, held in DEMANDS if demand != "Demand"]
+    assert len(demands) > 30
+    for demand, held in demands:
+        assert re.search(r"`verify`: |`(unit|integration)/|^not mkiso's: ", held), demand
+
+
+def test_each_test_that_is_said_to_hold_a_demand_is_there() -> None:
+    named = set(re.findall(r"`((?:unit|integration)/test_\w+\.py)::(\w+)`", page("discs")))
+    assert len(named) == len(set(re.findall(r"`[\w/.]+::\w+`", page("discs")))) > 15
+    for file, name in named:
+        assert re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.M), (file, name)
+
+
+def test_each_check_that_is_said_to_hold_a_demand_is_one_of_verify() -> None:
+    known = {"DICOMDIR", "PATIENT", *(name for name, _ in CHECKS)}
+    for _, _, held in DEMANDS:
+        for named in re.findall(r"`verify`: ([^;`]+?)(?:;|$)", held):
+            left = named
+            for name in sorted(known, key=len, reverse=True):
+                left = left.replace(name, "")
+            assert not left.strip(" ,"), named
