@@ -283,6 +283,8 @@ def is_uid(text: str) -> bool:
 
 def offsets(directory: Directory) -> Findings:
     """PS3.3 F.3.2.1, F.3.2.2."""
+    if directory.values.get(tag_of("FileSetConsistencyFlag")) != b"\0\0":
+        yield "the File-set Consistency Flag is missing, or tells of inconsistencies"
     yield from directory.lost
     for entry in directory.entries:
         if entry.value("RecordInUseFlag") != USED:

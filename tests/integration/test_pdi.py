@@ -26,7 +26,7 @@ from mkiso.waiting import Cancellation
 from tests.integration.conftest import Site
 from tests.support.archive import running_archive
 from tests.support.browser import accessibility_violations, chromium, watched_page
-from tests.support.dicomdirs import errors_of_dciodvfy, in_file_set, leaves_of_dcdirdmp, walked
+from tests.support.dicomdirs import walked
 from tests.support.ports import free_ports
 from tests.support.pydicom_files import of_one_patient
 from tests.support.service import Service, config, instances_of, instances_on, read_disc, running_service
@@ -80,17 +80,6 @@ def test_a_structured_report_is_on_the_disc_and_on_a_page_of_it(service: Service
     pages = [file.read_text() for path, file in disc.items() if path.startswith("ihe_pdi/")]
     assert "A synthetic finding." in "".join(pages)
     assert "A synthetic finding." in disc["PHONE.HTM"].read_text()
-
-
-def test_several_studies_share_a_disc_that_others_read(service: Service, site: Site, tmp_path: Path) -> None:
-    iso = fetched(service, SEVERAL, tmp_path / "disc.iso")
-    disc = read_disc(iso, tmp_path / "disc")
-    assert failures(iso) == []
-    assert instances_on(disc) == instances_of([*site.pacs.of("CT.001"), *site.pacs.of("MR.001")])
-    count = len(instances_on(disc))
-    assert errors_of_dciodvfy(disc["DICOMDIR"]) == []
-    assert leaves_of_dcdirdmp(disc["DICOMDIR"]) == len(in_file_set(disc["DICOMDIR"])) == count
-    subprocess.run(("/usr/bin/dcentvfy", *(str(file) for path, file in disc.items() if "IMAGES/" in path)), check=True)
 
 
 def test_a_zip_has_the_same_tree_and_passes_every_check(service: Service, tmp_path: Path) -> None:

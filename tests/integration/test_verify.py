@@ -238,6 +238,7 @@ BROKEN: list[tuple[str, Break, set[str]]] = [
     ("syntax", patched(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0"), {"file meta information"}),
     ("UID", patched(b"2.25.", b"2.2.."), {"file meta information"}),
     ("implementation", patched(b"2.25.14005", b"2.25.04005"), {"file meta information"}),
+    ("inconsistent", patched(b"\4\0\x12\x12US\2\0\0\0", b"\4\0\x12\x12US\2\0\xff\xff"), {"records"}),
     ("an offset to nothing", lambda disc: set_offset(disc, NEXT, 4, 7), {"records"}),
     ("a loop", lambda disc: set_offset(disc, NEXT, 4, offsets(disc)[3]), {"records"}),
     ("a loop upwards", lambda disc: set_offset(disc, LOWER, 4, offsets(disc)[0]), {"records"}),

@@ -288,7 +288,16 @@ def test_the_sheet_says_what_is_handed_over(service: Callable[..., Flask]) -> No
     for text in ("Head &lt;CT&gt;", "CT, SR", "2024-03-01", "1962-08-17", 'class="case"', 'class="label"'):
         assert text in page.text
     said = shown(client, "/sheet")
-    for text in ("RS Harapan", "BUDI SANTOSO", "P1", "1 image, 1 report, 2 series", "2.0 MB", "by anna", "B. S."):
+    for text in (
+        "RS Harapan",
+        "BUDI SANTOSO",
+        "P1",
+        "1 image, 1 report, 2 series",
+        "2.0 MB",
+        "by anna",
+        "B. S.",
+        "DICOM PLUS WEB",
+    ):
         assert text in said
     assert "Password" not in said
     assert "part" not in said
