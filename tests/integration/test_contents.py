@@ -285,6 +285,20 @@ def test_every_test_file_is_shown_or_told(job: Showing) -> None:
             assert jpeg_size((job.web / item.file).read_bytes()) == (item.width, item.height)
 
 
+def test_pictures_are_the_same_with_the_small_dictionary_as_with_all_of_dicom(
+    job: Showing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of what an implicit transfer syntax does not tell the value representation of."""
+    names = ("MR_small_implicit.dcm", "examples_overlay.dcm", "examples_palette.dcm")
+    first = job.put(*(with_uids(file(name)) for name in names)).shown()
+    content = {path.name: path.read_bytes() for path in job.web.iterdir()}
+    assert len(content) == len(names)
+    everything = max(Path("/usr/share").glob("libdcmtk*/dicom.dic"))
+    monkeypatch.setenv("DCMDICTPATH", str(everything))
+    assert job.shown() == first
+    assert {path.name: path.read_bytes() for path in job.web.iterdir()} == content
+
+
 def assert_harmless(report: object) -> str:
     """Its text."""
     assert isinstance(report, ShownReport)
