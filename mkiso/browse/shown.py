@@ -21,7 +21,6 @@ from mkiso.waiting import Stopwatch
 WEB = "ihe_pdi"  # in lower case, as the links to it are: on ISO 9660 the name is in capitals all the same
 Checkpoint = Callable[[], None]
 LIMIT_OF_ALL = 120.0
-ALL = 1 << 30  # pictures
 LARGEST_OF_REPORTS = 1 << 24  # bytes of memory
 PARTS = 3  # of a staged file's path, which are its own
 
