@@ -171,7 +171,7 @@ def choose(series: Iterable[Sequence[Instance]], pictures: int, checkpoint: Chec
     """
     looked_at = [_looked_at(one, pictures > 0, checkpoint) for one in series]
     given = shares([min(one.frames, pictures) * one.windows for one in looked_at], pictures * TIMES)
-    return [one.wanted(-(-share // one.windows)) for one, share in zip(looked_at, given, strict=True)]
+    return [one.wanted(max(min(1, share), share // one.windows)) for one, share in zip(looked_at, given, strict=True)]
 
 
 def shares(there: Sequence[int], of_all: int) -> list[int]:

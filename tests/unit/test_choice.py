@@ -106,6 +106,8 @@ def test_a_second_window_is_a_picture_that_the_disc_has_room_for(tmp_path: Path)
     shown = choose([two_windows] * TIMES, 48, lambda: None)
     assert {sum(len(one.frames) * one.windows for one in wanted) for wanted in shown} == {48}
     assert [one.before for one in shown[0]][:: len(shown[0]) - 1] == [0, 49]
+    more = choose([two_windows] * (TIMES + 2), 48, lambda: None)
+    assert 0 <= 48 * TIMES - sum(len(one.frames) * one.windows for wanted in more for one in wanted) <= TIMES + 2
 
 
 def test_a_disc_has_so_many_pictures_fairly() -> None:
