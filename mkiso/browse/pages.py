@@ -315,17 +315,25 @@ def _rendered(about: About, template: str, **values: Any) -> str:
             t=phrases["pages"],
             why=phrases["why"],
             sex=phrases["sex"],
+            laterality=phrases["laterality"],
             titles=Titles(phrases["pages"]),
             **values,
         )
     )
 
 
+def _in_turn(all_of_them: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
+    """Each between the one before it and the one after it."""
+    return zip([None, *all_of_them], all_of_them, [*all_of_them[1:], None], strict=False)
+
+
 def _pages(render: Render, pages: Sequence[SeriesPage]) -> Iterator[tuple[str, str]]:
-    """The page of each series, by its file, and those of its reports."""
-    for before, page, after in zip([None, *pages], pages, [*pages[1:], None], strict=False):
+    """The page of each series, by its file, and those of its pictures and its reports."""
+    for before, page, after in _in_turn(pages):
         values = {"page": page, "overview": OVERVIEW}
         yield page.file, render("series.htm", before=before, after=after, **values)
+        for earlier, picture, later in _in_turn(page.pictures):
+            yield picture.page, render("image.htm", picture=picture, before=earlier, after=later, page=page)
         for one in page.reports:
             yield one.file, render("report.htm", report=one.report, **values)
 

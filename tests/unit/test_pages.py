@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from mkiso.browse.pages import body, shown_text, write_pages
 from mkiso.browse.pictures import NOT_XML
-from mkiso.browse.shown import About, Document, Nothing, NotIndexed, ShownPatient, ShownReport, ShownStudy, Viewer, Why
+from mkiso.browse.shown import (
+    About,
+    Document,
+    Marks,
+    Nothing,
+    NotIndexed,
+    Other,
+    ShownPatient,
+    ShownReport,
+    ShownStudy,
+    Viewer,
+    Why,
+)
 from mkiso.texts import texts
 from tests.support.shown import (
     BODY,
@@ -67,6 +79,7 @@ def test_the_pages_of_a_disc_are_these(stage: Path) -> None:
     assert list(written(stage, (everything(),), about())) == [
         "INDEX.HTM",
         "PHONE.HTM",
+        *(f"ihe_pdi/i{number:07}.htm" for number in (*range(1, 19), 21, 23, 25)),
         "ihe_pdi/index.htm",
         "ihe_pdi/r0000001.htm",
         *(f"ihe_pdi/s000000{place}.htm" for place in range(1, 7)),
@@ -120,7 +133,7 @@ def test_a_hostile_text_is_text_on_every_page(stage: Path, tmp_path: Path, text:
 def test_any_text_makes_pages_that_parse(text: str) -> None:
     with TemporaryDirectory() as directory:
         pages = written(Path(directory), (hostile(text),), about(institution=text, contact=text))
-        assert len(pages) == 5
+        assert len(pages) == 7
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -177,7 +190,7 @@ def test_a_disc_without_viewer_links_to_none(stage: Path) -> None:
 
 def test_a_series_leads_to_its_neighbours_and_to_the_overview(stage: Path) -> None:
     pages = written(stage, (everything(),), about())
-    ways = [[link for link in links(pages[f"ihe_pdi/s000000{n}.htm"]) if re.match(r"s|i", link)] for n in (1, 2, 6)]
+    ways = [[link for link in links(pages[f"ihe_pdi/s000000{n}.htm"]) if re.match("s|index", link)] for n in (1, 2, 6)]
     assert ways == [
         ["index.htm", "s0000002.htm"],
         ["s0000001.htm", "index.htm", "s0000003.htm"],
@@ -185,10 +198,42 @@ def test_a_series_leads_to_its_neighbours_and_to_the_overview(stage: Path) -> No
     ]
 
 
+def test_an_image_leads_to_its_neighbours_and_to_its_series(stage: Path) -> None:
+    pages = written(stage, (everything(),), about())
+    ways = [[link for link in links(pages[f"ihe_pdi/i{n:07}.htm"]) if link.endswith(".htm")] for n in (7, 8, 18)]
+    assert ways == [
+        ["s0000002.htm", "i0000008.htm"],
+        ["i0000007.htm", "s0000002.htm", "i0000009.htm"],
+        ["i0000017.htm", "s0000002.htm"],
+    ]
+    assert [link for link in links(pages["ihe_pdi/s0000002.htm"]) if re.match("i0", link)] == [
+        f"i{number:07}.htm" for number in range(7, 19)
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_image_says_where_it_is_and_both_windows_are_beside_each_other(stage: Path, language: str) -> None:
+    other = Other("q0000001.jpg", 512, 512, "LUNG")
+    where = Marks("-12.5", "R", "L", "B", "MLO")
+    one = picture(1, place=7, places=150, window="MEDIASTINUM", marks=where, other=other)
+    page = written(stage, (patient(series(1, one)),), about(language=language))["ihe_pdi/i0000001.htm"]
+    said, text = texts(language)["pages"], text_of(page)
+    for expected in (
+        said["place"].format(place=7, places=150),
+        said["position"].format(position="-12.5"),
+        f"{said['window']}: MEDIASTINUM",
+        f"{said['window']}: LUNG",
+        f"{texts(language)['laterality']['B']} \u00b7 MLO",
+    ):
+        assert expected in text
+    assert [one.text for one in page.iter(f"{XHTML}b") if one.text in {"L", "R"}] == ["R", "L"] * 2
+    assert [one.attrib["src"] for one in page.iter(f"{XHTML}img")] == ["p0000001.jpg", "q0000001.jpg"]
+
+
 def test_a_picture_says_what_it_is(stage: Path) -> None:
     page = written(stage, (everything(),), about())["ihe_pdi/s0000003.htm"]
     said = [one.attrib["alt"] for one in page.iter(f"{XHTML}img")]
-    assert said[:3] == said[3:] == [f"US, Loop, Image 1, frame {frame} of 5" for frame in (1, 3, 5)]
+    assert said == [f"US, Loop, Image 1, frame {frame} of 5" for frame in (1, 3, 5)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
