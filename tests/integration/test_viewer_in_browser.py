@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 from pydicom import Dataset, dcmread
+from pydicom.uid import EnhancedCTImageStorage
 
 from mkiso.browse.pages import write_pages
 from mkiso.browse.shown import Viewer
@@ -218,6 +219,28 @@ def test_a_cine_is_played_and_each_of_its_frames_is_an_image(opened: Watched) ->
         says(opened, f"Image {number} of {FRAMES}")
     play.click()
     assert play.get_attribute("aria-pressed") == "false"
+
+
+def test_an_enhanced_object_tells_of_each_frame_what_its_values_mean(browser: Browser, tmp_path: Path) -> None:
+    image = ct(1)
+    groups = []
+    for intercept in (-1024, -500):
+        image.RescaleIntercept, group, of_values, of_window = intercept, Dataset(), Dataset(), Dataset()
+        of_values.RescaleIntercept, of_values.RescaleSlope, of_values.RescaleType = intercept, 1, "HU"
+        of_window.WindowCenter, of_window.WindowWidth = SOFT[1], SOFT[0]
+        group.PixelValueTransformationSequence, group.FrameVOILUTSequence = [of_values], [of_window]
+        groups.append((group, windowed(image, *SOFT)))
+    for keyword in ("RescaleIntercept", "RescaleSlope", "WindowCenter", "WindowWidth"):
+        del image[keyword]
+    image.PixelData, image.NumberOfFrames = image.PixelData * 2, 2
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    image.PerFrameFunctionalGroupsSequence = [group for group, _ in groups]
+    with watched_page(browser) as watched:
+        choose(watched, disc_of(tmp_path, [image]))
+        for number, (_, expected) in enumerate(groups, 1):
+            watched.page.fill("#place", str(number))
+            says(watched, f"Image {number} of 2 · width 400, centre 40")
+            assert most_different(shown(watched), expected) <= 1
 
 
 def converted(file: bytes, how: Sequence[str], directory: Path) -> bytes:
