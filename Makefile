@@ -4,7 +4,7 @@ DEMO_SYSTEM = $(SYSTEM) curl
 # tests/support/programs.py says of each how it is started. A host may have Java and npm from elsewhere.
 JAVA = $(shell command -v java)
 NPM = $(shell command -v npm)
-TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools iproute2 libarchive-tools libatomic1 libgdcm-tools libpixelmed-java \
+TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools firefox-esr iproute2 libarchive-tools libatomic1 libgdcm-tools libpixelmed-java \
     mariadb-server nftables nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip \
     $(if $(JAVA),,default-jre-headless) $(if $(NPM),,npm)
 PACKAGE_SYSTEM = debootstrap iproute2
@@ -20,7 +20,7 @@ PIP = .venv/bin/pip --quiet --disable-pip-version-check
 LOCK = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
     --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: setup setup-demo setup-tests lock demo test coverage smoke-test deb test-package test-fresh serve lint bench screenshots clean
+.PHONY: setup setup-demo setup-tests lock viewer demo test coverage smoke-test deb test-package test-fresh serve lint bench screenshots clean
 
 setup: .venv/installed
 	@bin/apt-missing $(SYSTEM)
@@ -56,13 +56,32 @@ setup-demo: setup
 
 setup-tests: .venv/developed
 	@bin/apt-missing $(TEST_SYSTEM)
-	@$(MAKE) --no-print-directory build/node/installed
+	@$(MAKE) --no-print-directory build/node/installed build/viewer
 
 # What the tests' archive in JavaScript is made of, as its lock file names it.
 build/node/installed: $(wildcard tests/support/node/package*.json)
 	mkdir -p build/node && cp $^ build/node
 	npm ci --prefix build/node --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 	@touch $@
+
+# A viewer that works in any browser, for `media.viewer_dir`: our pages, and what viewer/package-lock.json names.
+viewer:
+	@$(if $(NPM),,bin/apt-missing npm)
+	@$(MAKE) --no-print-directory build/viewer
+
+VIEWER_PARTS = build/viewer-parts/node_modules
+build/viewer: $(shell find viewer -type f) Makefile
+	rm -rf $@ build/viewer-parts && mkdir -p build/viewer-parts && cp viewer/package*.json build/viewer-parts
+	npm ci --prefix build/viewer-parts --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+	cp -r viewer/disc build/viewer-parts/disc
+	cp $(VIEWER_PARTS)/dcmjs/build/dcmjs.min.js build/viewer-parts/disc/VIEWER/DCMJS.JS
+	cp $(VIEWER_PARTS)/dcmjs-imaging/build/dcmjs-imaging.min.js build/viewer-parts/disc/VIEWER/IMAGING.JS
+	{ printf 'window.DECODERS = "data:application/wasm;base64,' && \
+	    base64 --wrap=0 $(VIEWER_PARTS)/dcmjs-imaging/build/dcmjs-native-codecs.wasm && echo '";'; } \
+	    > build/viewer-parts/disc/VIEWER/DECODERS.JS
+	cd build/viewer-parts && { cat ../../viewer/NOTICES.TXT && find node_modules -iname 'licen[cs]e*' -type f | LC_ALL=C sort | xargs tail -n +1; } \
+	    > disc/VIEWER/LICENCES.TXT
+	mv build/viewer-parts/disc $@ && touch $@
 
 demo: setup-demo
 	@$(PYTHON) -m tests.demo

@@ -154,10 +154,11 @@ class ShownPatient:
 
 @dataclass(frozen=True)
 class Viewer:
-    """The viewer's entries at the root, and the one to open, where that can be told."""
+    """The viewer's entries at the root, the one to open, where that can be told, and the page for any browser."""
 
     entries: tuple[str, ...] = ()
     start: str | None = None
+    in_browser: str | None = None
 
 
 @dataclass(frozen=True)

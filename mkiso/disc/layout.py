@@ -45,7 +45,8 @@ ROOT: dict[LayoutName, frozenset[str]] = {
     "legacy": frozenset({"DICOMDIR"}),
     "pdi": frozenset({"DICOMDIR", README, "INDEX.HTM", "PHONE.HTM", "IHE_PDI", IMAGES, OTHER}),
 }
-STARTS = (".exe", ".app", ".htm", ".html")  # what a person opens, the likeliest first
+PROGRAMS, PAGES = (".exe", ".app"), (".htm", ".html")  # what a person opens, the likeliest first
+IN_BROWSER = "VIEWER.HTM"  # of `make viewer`: beside a program, not instead
 AUTORUN = "autorun.inf"
 MOST_GRAFTS = 4_000  # of which each is two paths on a command line
 PROFILE = "STD-GEN-CD"  # PS3.11 D: every instance in explicit little endian
@@ -153,8 +154,10 @@ def found_viewer(media: Media) -> Viewer:
     """The viewer's entries at the root, and what to open: what autorun.inf says, else the only likely one."""
     entries = _entries(media)
     files = {entry.lower(): entry for entry in entries}
-    likely = [_opened_by_autorun(media, files), *(_only(entries, ending) for ending in STARTS)]
-    return Viewer(tuple(entries), next((entry for entry in likely if entry), None))
+    in_browser = files.get(IN_BROWSER.lower())
+    programs, pages = ([_only(entries, ending) for ending in endings] for endings in (PROGRAMS, PAGES))
+    likely = [_opened_by_autorun(media, files), *programs, in_browser, *pages]
+    return Viewer(tuple(entries), next((entry for entry in likely if entry), None), in_browser)
 
 
 def viewer_bytes(media: Media) -> int:

@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+from tests.support import firefox
 from tests.support.allowance import has_room_for_a_browser
 from tests.support.browser import ARGUMENTS, DEBIANS
 from tests.support.chroot import Chroot
@@ -27,6 +28,7 @@ STARTED: dict[str, tuple[str, ...]] = {
     "default-jre-headless": ("java", "-version"),
     "dcmtk": ("dcmqrscp", "--version"),
     "dicom3tools": ("dciodvfy", "-version"),
+    "firefox-esr": (firefox.DEBIANS, "--version"),
     "genisoimage": ("genisoimage", "-version"),
     "iproute2": ("ip", "-V"),
     "libarchive-tools": ("bsdtar", "--version"),
@@ -63,10 +65,10 @@ def start_each(chroot: Chroot) -> None:
     chroot.bind(DRIVER)
     shows_pages = has_room_for_a_browser()
     for package in packages():
-        if shows_pages or package != "chromium":
+        if shows_pages or package not in ("chromium", "firefox-esr"):
             chroot.run(*STARTED[package])
     if not shows_pages:
-        print("      Chromium was installed and not started: this host bounds the addresses of a process")
+        print("      Chromium and Firefox were installed and not started: this host bounds the addresses of a process")
         return
     launch = f'{{"executablePath": "{DEBIANS}", "args": {list(ARGUMENTS)}}}'.replace("'", '"')
     told = chroot.run(f"{DRIVER}/node", "-e", PAGE, str(DRIVER), launch)

@@ -30,6 +30,9 @@ def put(media: Media, *names: str, autorun: str = "") -> None:
         (("a.exe", "b.exe", "start.htm"), "", "start.htm"),
         (("a.exe", "b.exe"), "", None),
         (("data",), "", None),
+        (("VIEWER.HTM", "a.exe"), "", "a.exe"),
+        (("VIEWER.HTM", "a.exe", "b.exe", "help.htm"), "", "VIEWER.HTM"),
+        (("VIEWER", "Viewer.htm"), "", "Viewer.htm"),
     ],
 )
 def test_what_autorun_opens_is_the_viewer_else_the_only_likely_file(
@@ -39,6 +42,14 @@ def test_what_autorun_opens_is_the_viewer_else_the_only_likely_file(
     viewer = found_viewer(media)
     assert viewer.start == start
     assert viewer.entries == tuple(sorted(names))
+
+
+def test_the_page_that_any_browser_opens_is_found_beside_a_program(media: Media) -> None:
+    put(media, "a.exe", "start.htm")
+    assert found_viewer(media).in_browser is None
+    put(media, "VIEWER.HTM")
+    assert found_viewer(media).start == "a.exe"
+    assert found_viewer(media).in_browser == "VIEWER.HTM"
 
 
 def test_without_a_viewer_there_are_no_entries() -> None:
