@@ -166,7 +166,7 @@ class Destination(Section):
 
 class Media(Section):
     layout: LayoutName = "pdi"
-    pictures: Annotated[int, Field(ge=0, le=1000)] = 12
+    pictures: Annotated[int, Field(ge=0, le=1000)] | Literal["all"] = 48
     language: Literal["en", "id"] = "en"
     uncompressed: bool = False
     viewer_dir: AbsolutePath | None = None

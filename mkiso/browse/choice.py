@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from io import BytesIO
 from itertools import accumulate, groupby
+from math import isfinite
 from pathlib import Path
 
 from pydicom import Dataset, uid
@@ -26,8 +27,12 @@ from mkiso.dicom.headers import read_keys
 from mkiso.dicom.instances import Instance
 
 DIGITS = 9
-A_DISC, A_SERIES = 120, 120
+TIMES = 8  # as many pictures as a series has a disc has
+A_SERIES = 120  # that are no images
 MOST_HEADERS = 500  # that are read of a series; what lies behind is taken to have one frame, and no pixels
+WINDOW = ("WindowCenter", "WindowWidth")
+NARROWEST = 1  # PS3.3 C.11.2.1.2.1; dcmj2pnm makes a grey picture of another one
+MOST_WINDOWS = 2  # lung beside mediastinum
 REPORT = "1.2.840.10008.5.1.4.1.1.88."
 IMAGE = re.compile(
     r".* Image Storage\b.*|Enhanced US Volume Storage|RT Dose Storage|Segmentation Storage|Parametric Map Storage"
@@ -89,13 +94,18 @@ class Header:
         except ValueError:
             return 0.0
 
-    def pair(self, keyword: str) -> tuple[float, float] | None:
-        """Two numbers; None where there are not just those."""
+    def numbers(self, keyword: str, count: int | None = None) -> tuple[float, ...]:
+        """All values; none where one of them is no number, or where there are not just so many."""
         try:
-            one, other = map(float, self.text(keyword).split("\\"))
+            found = tuple(map(float, self.text(keyword).split("\\")))
         except ValueError:
-            return None
-        return one, other
+            return ()
+        return found if all(map(isfinite, found)) and count in {None, len(found)} else ()
+
+    def windows(self) -> list[int]:
+        """The stored windows (PS3.3 C.11.2.1.2) of which each shows something else, by their numbers from 1."""
+        pairs = list(zip(self.numbers("WindowCenter"), self.numbers("WindowWidth"), strict=False))
+        return [at + 1 for at, pair in enumerate(pairs) if pair[1] >= NARROWEST and pair not in pairs[:at]]
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
@@ -113,12 +123,18 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be shown of an instance: these `frames` (from 1) of all that it has, one where it is no image."""
+    """What is to be shown of an instance: these `frames` (from 1) of all that it has, one where it is no image.
+
+    Each is shown through so many of its stored `windows`. Of the `in_series` frames of its series, `before` come first.
+    """
 
     instance: Instance
     kind: Kind
     frames: tuple[int, ...] = (1,)
     of: int = 1
+    windows: int = 1
+    before: int = 0
+    in_series: int = 1
 
 
 @dataclass(frozen=True)
@@ -126,6 +142,7 @@ class _Series:
     instances: Sequence[Instance]
     kinds: Sequence[Kind]
     ends: Sequence[int]  # how many frames there are up to each instance's last
+    windows: int = 1
 
     @property
     def frames(self) -> int:
@@ -143,29 +160,36 @@ class _Series:
     def _image(self, at: int, frames: Sequence[int]) -> Wanted:
         begin = self.ends[at - 1] if at else 0
         numbers = tuple(frame - begin + 1 for frame in frames)
-        return Wanted(self.instances[at], Kind.IMAGE, numbers, self.ends[at] - begin)
+        of = self.ends[at] - begin
+        return Wanted(self.instances[at], Kind.IMAGE, numbers, of, self.windows, begin, self.frames)
 
 
 def choose(series: Iterable[Sequence[Instance]], pictures: int, checkpoint: Checkpoint) -> list[list[Wanted]]:
-    """What is shown of each series, in its order; at most so many pictures of one, and A_DISC of all."""
+    """What is shown of each series, in its order; at most so many frames of one, and TIMES as many pictures of all.
+
+    A frame that is shown through a second window is two pictures.
+    """
     looked_at = [_looked_at(one, pictures > 0, checkpoint) for one in series]
-    given = shares([one.frames for one in looked_at], pictures, A_DISC)
-    return [one.wanted(share) for one, share in zip(looked_at, given, strict=True)]
+    given = shares([min(one.frames, pictures) * one.windows for one in looked_at], pictures * TIMES)
+    return [one.wanted(-(-share // one.windows)) for one, share in zip(looked_at, given, strict=True)]
 
 
-def shares(there: Sequence[int], each: int, of_all: int) -> list[int]:
+def shares(there: Sequence[int], of_all: int) -> list[int]:
     """How many everyone gets of what is there: one of each before a second of any."""
     given = [0] * len(there)
-    while of_all > 0 and (hungry := [at for at, count in enumerate(there) if given[at] < min(count, each)][:of_all]):
-        for at in hungry:
-            given[at] += 1
-        of_all -= len(hungry)
+    while of_all > 0 and (hungry := [at for at, count in enumerate(there) if given[at] < count]):
+        more = max(1, min(of_all // len(hungry), *(there[at] - given[at] for at in hungry)))
+        for at in hungry[:of_all]:
+            given[at] += more
+            of_all -= more
     return given
 
 
 def spread(count: int, of: int) -> list[int]:
-    """So many places among all, from 0: the middles of equal parts."""
-    return [(2 * part + 1) * of // (2 * count) for part in range(count)]
+    """So many places among all, from 0: evenly, the first and the last among them; the middle where it is one."""
+    if count == 1:
+        return [of // 2]
+    return [(part * (of - 1) + (count - 1) // 2) // (count - 1) for part in range(count)]
 
 
 def _looked_at(instances: Sequence[Instance], with_frames: bool, checkpoint: Checkpoint) -> _Series:
@@ -190,7 +214,10 @@ def _looked_at(instances: Sequence[Instance], with_frames: bool, checkpoint: Che
         return max(1, Header(instance.path, ["NumberOfFrames"]).number("NumberOfFrames"))
 
     kinds = [kind_of(one) for one in instances]
-    return _Series(instances, kinds, list(accumulate(map(frames_of, instances, kinds))))
+    ends = list(accumulate(map(frames_of, instances, kinds)))
+    image = next((one for one, kind in zip(instances, kinds, strict=True) if kind is Kind.IMAGE), None)
+    windows = len(Header(image.path, WINDOW).windows()) if image and with_frames else 1
+    return _Series(instances, kinds, ends, min(MOST_WINDOWS, max(1, windows)))
 
 
 def kind_of_class(sop_class_uid: str) -> Kind | None:

@@ -13,7 +13,7 @@ from itertools import count, groupby, islice
 from pathlib import Path
 
 from mkiso.browse.choice import Header, Kind, Wanted, choose
-from mkiso.browse.pictures import document, nothing, pictures, report
+from mkiso.browse.pictures import document, nothing, other_file, pictures, report
 from mkiso.browse.shown import (
     WEB,
     Bench,
@@ -28,6 +28,7 @@ from mkiso.browse.shown import (
     Why,
     on_time,
 )
+from mkiso.browse.views import weight
 from mkiso.dcmtk.converters import Converter, TooLarge
 from mkiso.dicom.datasets import page_name
 from mkiso.dicom.instances import Instance
@@ -44,6 +45,9 @@ KEYWORDS = (
 PROCESSES = 2
 LIMIT = 20.0  # seconds of one program on a report or a document; usual ones take a fiftieth of a second
 PICTURE, DOCUMENT = "p{:07}.jpg", "d{:07}.pdf"
+# Of the bytes of all instances, their pictures may have this part; the pages around them have another.
+PART = 0.025
+FLOOR, LEAST = 3 << 20, 1 << 14  # bytes: that they may have of any disc, and one of any
 PAGES = 5  # of a document, that are shown as pictures
 
 
@@ -112,7 +116,8 @@ def show(instances: Sequence[Instance], stage: Path, maker: Maker, checkpoint: C
     with tempfile.TemporaryDirectory(prefix="pictures-", dir=maker.directory) as room:
         in_time = on_time(maker.limit_of_all, checkpoint)
         converter = Converter(maker.dcmtk_dir, maker.directory, in_time, maker.limit)
-        items = _made(tasks, Bench(converter, Path(room), stage / WEB))
+        bench = Bench(converter, Path(room), stage / WEB, share=_share(instances, tasks))
+        items = _made(tasks, bench)
     return patients_of((one, items.get(at, ())) for at, one in enumerate(series))
 
 
@@ -123,6 +128,13 @@ def _tasks(chosen: Iterable[Sequence[Wanted]], pages: int) -> list[_Task]:
         for series, one in enumerate(chosen)
         for place, wanted in enumerate(one)
     ]
+
+
+def _share(instances: Iterable[Instance], tasks: Iterable[_Task]) -> int:
+    """The bytes that a picture may have, so that all are a small part of the disc."""
+    images = (task.wanted for task in tasks if task.wanted.kind is Kind.IMAGE)
+    shares = sum(len(one.frames) * one.windows * weight(one.instance.sop_class_uid) for one in images)
+    return max(LEAST, max(FLOOR, int(sum(one.bytes for one in instances) * PART)) // max(1, shares))
 
 
 def _files(wanted: Wanted, pages: int, pictures: Iterator[str], documents: Iterator[str]) -> Iterator[str]:
@@ -186,4 +198,5 @@ def _clear(bench: Bench, task: _Task, items: Sequence[Item]) -> None:
         require_room(bench.web)
     for file, item in zip(task.files, items, strict=False):
         if isinstance(item, Nothing):
-            (bench.web / file).unlink(missing_ok=True)
+            for made in (file, other_file(file)):
+                (bench.web / made).unlink(missing_ok=True)

@@ -269,7 +269,7 @@ def write_pages(patients: Sequence[ShownPatient], about: About, stage: Path) -> 
 
 def _rendered(about: About, template: str, **values: Any) -> str:
     said = texts(about.language)
-    words = {"t": said["pages"], "why": said["why"], "sex": said["sex"], "titles": Titles(said)}
+    words = {key: said[key] for key in ("why", "sex", "laterality")} | {"t": said["pages"], "titles": Titles(said)}
     return environment().get_template(template).render(about=about, version=mkiso.__version__, **words, **values)
 
 

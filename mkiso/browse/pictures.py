@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,14 +20,11 @@ from pathlib import Path
 from pydicom import uid
 from pydicom.uid import UID
 
+from mkiso.browse import marks, views
 from mkiso.browse.choice import Header, Wanted
-from mkiso.browse.shown import Bench, Document, Late, Nothing, Picture, ShownReport, Why, require_small
+from mkiso.browse.shown import Bench, Document, Late, Nothing, Other, Picture, ShownReport, Why, require_small
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import (
-    COLOUR,
-    OWN_WINDOW,
-    STORED_TABLE,
-    STORED_WINDOW,
     Reading,
     TooLarge,
     View,
@@ -34,7 +32,7 @@ from mkiso.dcmtk.converters import (
     make_document,
     make_picture,
     make_report,
-    scaled_to,
+    stored_window,
     write_in_utf8,
 )
 from mkiso.dicom.instances import Instance
@@ -58,14 +56,9 @@ LOSSLESS = frozenset(
         uid.JPEG2000Lossless,
     }
 )
-SIDE = 512
 # Bytes that are decoded for a picture: of a frame by dcmj2pnm, by gdcmconv of all. They fit into conversion.MEMORY.
 LARGEST, LARGEST_OF_GDCM = 1 << 29, 300 << 20
-# How far apart the pixels' rows and columns are (PS3.3 10.7, C.7.6.3.1.7), as dcmj2pnm looks for it.
-SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
-WINDOWS = ("WindowCenter", "WindowWidth", "VOILUTSequence")
-NARROWEST = 1  # PS3.3 C.11.2.1.2.1; dcmj2pnm makes a grey picture of another one
-KEYWORDS = (*SIZES, *SHAPES, *WINDOWS, "PhotometricInterpretation")
+KEYWORDS = (*SIZES, *views.KEYWORDS, *marks.KEYWORDS)
 DECODED_BY_DCMTK = RAW | JPEG | {uid.RLELossless, uid.DeflatedExplicitVRLittleEndian}
 BODY, FOOTER = "<body>", '<hr />\n<div class="footnote">'  # as dsr2html writes them
 HEADINGS = {"h1": "h2", "h2": "h3", "h3": "h4", "h4": "h4", "h5": "h4", "h6": "h4"}
@@ -105,6 +98,18 @@ def pixel_bytes(header: Header) -> int:
     return frame_bytes(header) * max(1, header.number("NumberOfFrames"))
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """An instance that is looked at: what is wanted of it, and its header."""
+
+    bench: Bench
+    wanted: Wanted
+    header: Header
+
+    def name_of(self, view: View) -> str:
+        return views.name_of_window(self.header, 1) if view.window == stored_window(1) else ""
+
+
 def pictures(bench: Bench, wanted: Wanted, files: Sequence[str]) -> Iterator[Picture | Nothing]:
     """Each frame that is wanted, in the file of its name; why not, where there is nothing to be seen.
 
@@ -120,14 +125,14 @@ def pictures(bench: Bench, wanted: Wanted, files: Sequence[str]) -> Iterator[Pic
     program = converters.gdcmconv_installed() if instance.transfer_syntax in GDCM_DECODES else None
     source = instance.path if instance.transfer_syntax in DECODED_BY_DCMTK else None
     missed = nothing(instance, Why.BROKEN if source or program else Why.SYNTAX)
-    raw = bench.path(instance, "raw")
+    raw, looked = bench.path(instance, "raw"), _Looked(bench, wanted, header)
     try:
         for frame, file in zip(wanted.frames, files, strict=True):
-            size = _picture(bench, header, source, bench.web / file, frame)
-            if size is None and program:  # from here on of what gdcmconv makes of it
+            picture = _picture(looked, source, file, frame)
+            if picture is None and program:  # from here on of what gdcmconv makes of it
                 source, program = raw if _decoded(bench, header, program, instance, raw) else source, None
-                size = _picture(bench, header, source, bench.web / file, frame)
-            yield Picture(file, *size, instance.instance_number, frame, wanted.of) if size else missed
+                picture = _picture(looked, source, file, frame)
+            yield picture or missed
     finally:
         raw.unlink(missing_ok=True)
 
@@ -136,13 +141,49 @@ def nothing(instance: Instance, why: Why) -> Nothing:
     return Nothing(instance.instance_number, uid.UID(instance.sop_class_uid).name, why)
 
 
-def _picture(bench: Bench, header: Header, source: Path | None, picture: Path, frame: int) -> tuple[int, int] | None:
-    """The width and height of a frame's picture; None where none of the ways to look at it gives one."""
+def _picture(looked: _Looked, source: Path | None, file: str, frame: int) -> Picture | None:
+    """A frame's picture, through a second window too where that is wanted; None where no way to look gives one."""
     if source is None:
         return None
+    bench, header, wanted = looked.bench, looked.header, looked.wanted
     _require_few(frame_bytes(header), LARGEST)
-    views = (View(frame, window, _scale(header)) for window in _windows(header))
-    return next(filter(None, (make_picture(bench.converter, source, picture, view) for view in views)), None)
+    for view in views.views(header, wanted.instance.sop_class_uid, frame):
+        if size := _made(looked, source, bench.web / file, view):
+            place = wanted.before + frame
+            number, window, of = wanted.instance.instance_number, looked.name_of(view), wanted.of
+            other = _other(looked, source, file, view)
+            where = marks.marks(header, wanted.of)
+            return Picture(file, *size, number, frame, of, False, place, wanted.in_series, window, where, other)
+    return None
+
+
+def _other(looked: _Looked, source: Path, first: str, view: View) -> Other | None:
+    number, file = views.other_window(looked.header), other_file(first)
+    if number is None or looked.wanted.windows == 1 or view.window != stored_window(1):
+        return None
+    try:
+        size = _made(looked, source, looked.bench.web / file, replace(view, window=stored_window(number)))
+    except TooLarge:
+        size = None
+    if size:
+        return Other(file, *size, views.name_of_window(looked.header, number))
+    (looked.bench.web / file).unlink(missing_ok=True)
+    return None
+
+
+def other_file(first: str) -> str:
+    """The file of what is seen through the second window."""
+    return f"q{first[1:]}"
+
+
+def _made(looked: _Looked, source: Path, picture: Path, view: View) -> tuple[int, int] | None:
+    """The width and height; a picture that takes more bytes than its share is made once more, and smaller."""
+    converter, header = looked.bench.converter, looked.header
+    size = make_picture(converter, source, picture, view)
+    most = looked.bench.share * views.weight(looked.wanted.instance.sop_class_uid)
+    if size and (bytes_now := picture.stat().st_size) > most:
+        size = make_picture(converter, source, picture, views.smaller(header, view, max(size), bytes_now, most))
+    return size
 
 
 def _decoded(bench: Bench, header: Header, program: str, instance: Instance, raw: Path) -> bool:
@@ -156,25 +197,6 @@ def _decoded(bench: Bench, header: Header, program: str, instance: Instance, raw
 def _require_few(pixels: int, most: int) -> None:
     if pixels > most:
         raise TooLarge
-
-
-def _windows(header: Header) -> list[tuple[str, ...]]:
-    """The ways to look at it, the best one first. What is stored may be of no use."""
-    if not header.text("PhotometricInterpretation").startswith("MONOCHROME"):
-        return [COLOUR]
-    window = [STORED_WINDOW] if header.text("WindowCenter") and header.decimal("WindowWidth") >= NARROWEST else []
-    table = [STORED_TABLE] if header.has("VOILUTSequence") else []
-    return [*window, *table, OWN_WINDOW]
-
-
-def _scale(header: Header) -> tuple[str, ...]:
-    """What is larger than SIDE is made as small, by its longer side."""
-    rows, columns = header.number("Rows"), header.number("Columns")
-    if max(rows, columns) <= SIDE:
-        return ()
-    shapes = (header.pair(keyword) for keyword in SHAPES)
-    down, across = next((shape for shape in shapes if shape and min(shape) > 0), (1.0, 1.0))
-    return scaled_to(width=SIDE) if columns * across >= rows * down else scaled_to(height=SIDE)
 
 
 def harmless(page: str) -> str:

@@ -21,6 +21,7 @@ from mkiso.waiting import Stopwatch
 WEB = "ihe_pdi"  # as the links to it, which are in lower case; IHE_PDI where a medium has capitals alone (ISO 9660)
 Checkpoint = Callable[[], None]
 LIMIT_OF_ALL = 120.0
+ALL = 1 << 30  # pictures
 LARGEST_OF_REPORTS = 1 << 24  # bytes of memory
 PARTS = 3  # of a staged file's path, which are its own
 
@@ -37,10 +38,36 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True)
+class Marks:
+    """Where a picture is, as far as is known: each is plain ASCII, or empty.
+
+    `position` is in mm across the slices; `left` and `right` are the patient's sides at the picture's edges (R, L, A,
+    P, H, F, or two of these); `laterality` (R, L, B) and `view` (CC, MLO, PA) are what of the patient it shows.
+    """
+
+    position: str = ""
+    left: str = ""
+    right: str = ""
+    laterality: str = ""
+    view: str = ""
+
+
+@dataclass(frozen=True)
+class Other:
+    """The same frame as a picture's, through the second window that is stored; `window` as there."""
+
+    file: str
+    width: int
+    height: int
+    window: str
+
+
+@dataclass(frozen=True)
 class Picture:
     """A JPEG of one frame; width and height in pixels. `number` is the instance's, `frame` counts from 1.
 
-    Of a document it is one of the first pages, of which there are `frames`.
+    It is the `place`th frame of the `places` of its series. `window` is what its header calls the window, or else
+    its centre and width. Of a document it is one of the first pages, of which there are `frames`.
     """
 
     file: str
@@ -50,11 +77,16 @@ class Picture:
     frame: int = 1
     frames: int = 1
     is_page: bool = False
+    place: int = 1
+    places: int = 1
+    window: str = ""
+    marks: Marks = Marks()
+    other: Other | None = None
 
     @property
     def page(self) -> str:
-        """The file of the page that shows it alone."""
-        return f"{self.file.rpartition('.')[0]}.htm"
+        """The file of the page that it has for itself."""
+        return f"i{self.file[1:].removesuffix('.jpg')}.htm"
 
 
 @dataclass(frozen=True)
@@ -194,7 +226,7 @@ class Maker:
 
     dcmtk_dir: Path
     directory: Path
-    pictures: int = 12
+    pictures: int = 48
     limit: float = LIMIT
     limit_of_all: float = LIMIT_OF_ALL
 
@@ -221,6 +253,7 @@ class Bench:
     room: Path
     web: Path
     reports: RoomForReports = field(default_factory=RoomForReports)
+    share: int = 1 << 20  # bytes of a picture; one that is shown larger has `pictures.LARGER` times as many
 
     def path(self, instance: Instance, ending: str) -> Path:
         """A file for what lies between: no UID is a name, for a stranger wrote it."""

@@ -1,5 +1,6 @@
 """What is shown of a disc, made by the real programs."""
 
+import random
 import stat
 import tracemalloc
 from collections import Counter
@@ -15,9 +16,19 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
 from mkiso.browse import pictures, shown
-from mkiso.browse.contents import PAGES
+from mkiso.browse.contents import FLOOR, PAGES
 from mkiso.browse.pictures import ELEMENTS
-from mkiso.browse.shown import Document, Nothing, Picture, ShownPatient, ShownReport, ShownSeries, ShownStudy, Why
+from mkiso.browse.shown import (
+    Document,
+    Marks,
+    Nothing,
+    Picture,
+    ShownPatient,
+    ShownReport,
+    ShownSeries,
+    ShownStudy,
+    Why,
+)
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import Converter, jpeg_size
 from mkiso.errors import Cancelled, DiskFull
@@ -57,9 +68,14 @@ def grey_of(jpeg: Path, directory: Path) -> bytes:
 
 
 def test_a_series_has_its_pictures_in_the_order_of_its_instances(job: Showing) -> None:
-    (patient,) = job.put(*(ct(number, PatientName="DOE^JOHN=王") for number in range(1, 31))).shown(pictures=3)
-    expected = tuple(Picture(f"p{n:07}.jpg", 64, 64, f"{number}") for n, number in ((1, 6), (2, 16), (3, 26)))
-    series = ShownSeries("1", "CT", "Series 1", 30, expected)
+    (patient,) = job.put(
+        *(ct(number, PatientName="DOE^JOHN=王", BodyPartExamined="CHEST") for number in range(1, 31))
+    ).shown(pictures=3)
+    expected = tuple(
+        Picture(f"p{n:07}.jpg", 64, 64, f"{number}", place=number, places=30, marks=Marks(f"{2 * number}.0", "R", "L"))
+        for n, number in ((1, 1), (2, 16), (3, 30))
+    )
+    series = ShownSeries("1", "CT", "Series 1", 30, expected, "CHEST")
     study = ShownStudy("20240301", "Synthetic study CT.001", "CT.001", (series,))
     assert patient == ShownPatient(patient.name, "PAT001", "19620304", "M", (study,))
 
@@ -92,7 +108,7 @@ def test_patients_and_studies_stay_apart_and_in_their_order(job: Showing) -> Non
 def test_a_series_of_several_folders_is_one(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mkiso.disc.layout.A_FOLDER", 3)
     (series,) = series_of(job.put(*(ct(number, 16) for number in range(1, 11))).shown(pictures=2))
-    assert (series.instances, [item.number for item in series.items]) == (10, ["3", "8"])
+    assert (series.instances, [item.number for item in series.items]) == (10, ["1", "10"])
 
 
 def test_without_pictures_there_are_reports_and_documents(job: Showing) -> None:
@@ -183,7 +199,7 @@ def test_a_disk_that_gdcmconv_filled_is_not_told_as_broken(job: Showing, monkeyp
 def test_a_large_picture_is_made_as_wide_or_as_high_as_a_page_shows(shape: dict[str, int], job: Showing) -> None:
     (item,) = made(job, ct(PixelData=bytes(600 * 1200 * 2), **shape))
     assert isinstance(item, Picture)
-    assert (item.width, item.height) == ((512, 256) if shape["Rows"] == 600 else (256, 512))
+    assert (item.width, item.height) == ((1024, 512) if shape["Rows"] == 600 else (512, 1024))
     assert jpeg_size((job.web / item.file).read_bytes()) == (item.width, item.height)
 
 
@@ -222,6 +238,80 @@ def test_a_stored_window_is_used_and_else_that_of_the_pixels(
     assert expected[black]
 
 
+BOTH = {"WindowCenter": ["40", "-600"], "WindowWidth": ["400", "1500"]}
+
+
+def test_the_second_stored_window_is_shown_beside_the_first(job: Showing) -> None:
+    (item,) = made(job, ct(**BOTH, WindowCenterWidthExplanation=["SOFT TISSUE", "LUNG"]))
+    assert isinstance(item, Picture)
+    assert item.other is not None
+    assert (item.window, item.other.window) == ("SOFT TISSUE", "LUNG")
+    first, second = (grey_of(job.web / file, job.directory) for file in (item.file, item.other.file))
+    assert min(first) < 8, "air is black in the first"
+    assert min(second) > 40, "and not in the second"
+    assert (item.other.width, item.other.height) == jpeg_size((job.web / item.other.file).read_bytes())
+
+
+def test_a_window_without_a_name_is_told_by_its_values(job: Showing) -> None:
+    (item,) = made(job, ct(**BOTH))
+    assert isinstance(item, Picture)
+    assert item.other is not None
+    assert (item.window, item.other.window) == ("40 / 400", "-600 / 1500")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"WindowCenter": ["40", "40"], "WindowWidth": ["400", "400"]},
+        {"WindowCenter": ["40", "-600"], "WindowWidth": ["400", "0"]},
+        {"WindowCenter": ["40", "-600"], "WindowWidth": ["400"]},
+        {"WindowCenter": ["40"], "WindowWidth": ["400"]},
+    ],
+)
+def test_where_no_second_window_is_of_use_there_is_one_picture(stored: dict[str, object], job: Showing) -> None:
+    (item,) = made(job, ct(**stored))
+    assert isinstance(item, Picture)
+    assert item.other is None
+
+
+def test_of_an_instance_without_its_pixels_no_window_is_left(job: Showing) -> None:
+    lost = ct(2, **BOTH)
+    del lost.PixelData
+    whole, broken = made(job, ct(1, **BOTH), lost)
+    assert (type(whole), type(broken)) == (Picture, Nothing)
+
+
+@pytest.mark.parametrize(
+    ("make", "side"),
+    [
+        (uid.DigitalXRayImageStorageForPresentation, 2000),
+        (uid.DigitalMammographyXRayImageStorageForPresentation, 2000),
+        (uid.ComputedRadiographyImageStorage, 2000),
+        (uid.SecondaryCaptureImageStorage, 2000),
+        (uid.MRImageStorage, 1024),
+    ],
+)
+def test_an_x_ray_and_a_scan_are_shown_larger(make: uid.UID, side: int, job: Showing) -> None:
+    one = ct(Rows=2500, Columns=1000, PixelData=bytes(2500 * 1000 * 2), SOPClassUID=make)
+    (item,) = made(job, one)
+    assert isinstance(item, Picture)
+    assert max(item.width, item.height) == side
+
+
+def noise(side: int) -> bytes:
+    """Bits of a generator's: no JPEG is small of it."""
+    return random.Random(1).randbytes(side * side * 2)
+
+
+def test_pictures_that_compress_badly_take_a_small_part_of_the_disc_all_the_same(job: Showing) -> None:
+    stack = [ct(number, 512, PixelData=noise(512), BitsStored=16, HighBit=15, **BOTH) for number in range(1, 31)]
+    found = job.put(*stack).items()
+    assert all(isinstance(item, Picture) and item.other for item in found)
+    taken = sum(file.stat().st_size for file in job.web.iterdir())
+    assert taken <= FLOOR
+    assert taken > FLOOR / 4, "they are smaller than they need be"
+
+
 def test_a_stored_table_is_used(job: Showing) -> None:
     table = Dataset()
     table.LUTDescriptor = [2001, -1024, 8]
@@ -238,12 +328,12 @@ def test_frames_of_a_loop_are_evenly_spaced(job: Showing) -> None:
     loop = datasets.ultrasound_loop(COMMON, 1, 1, frames=10)
     found = job.put(loop, datasets.ultrasound(COMMON, 1, 2)).items(pictures=4)
     assert found == [
-        Picture("p0000001.jpg", 160, 120, "1", 2, 10),
-        Picture("p0000002.jpg", 160, 120, "1", 5, 10),
-        Picture("p0000003.jpg", 160, 120, "1", 7, 10),
-        Picture("p0000004.jpg", 160, 120, "1", 10, 10),
+        Picture("p0000001.jpg", 160, 120, "1", 1, 10, place=1, places=11),
+        Picture("p0000002.jpg", 160, 120, "1", 4, 10, place=4, places=11),
+        Picture("p0000003.jpg", 160, 120, "1", 8, 10, place=8, places=11),
+        Picture("p0000004.jpg", 160, 120, "2", 1, 1, place=11, places=11),
     ]
-    assert len({(job.web / one.file).read_bytes() for one in found if isinstance(one, Picture)}) == 4
+    assert len({(job.web / one.file).read_bytes() for one in found[:3] if isinstance(one, Picture)}) == 3
 
 
 def test_a_frame_that_is_not_there_is_broken_and_the_others_are_shown(job: Showing) -> None:
@@ -255,7 +345,7 @@ def test_a_frame_that_is_not_there_is_broken_and_the_others_are_shown(job: Showi
 def test_colours_are_those_of_the_instance(job: Showing) -> None:
     (item,) = made(job, file("examples_palette.dcm"))
     assert isinstance(item, Picture)
-    assert (item.width, item.height) == (512, 224)
+    assert (item.width, item.height) == (800, 350)
 
 
 def test_an_instance_without_pixels_and_one_that_lost_them_are_told_apart(job: Showing) -> None:
@@ -283,6 +373,20 @@ def test_every_test_file_is_shown_or_told(job: Showing) -> None:
     for item in items(shown):
         if isinstance(item, Picture):
             assert jpeg_size((job.web / item.file).read_bytes()) == (item.width, item.height)
+
+
+def test_pictures_are_the_same_with_the_small_dictionary_as_with_all_of_dicom(
+    job: Showing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of what an implicit transfer syntax does not tell the value representation of."""
+    names = ("MR_small_implicit.dcm", "examples_overlay.dcm", "examples_palette.dcm")
+    first = job.put(*(with_uids(file(name)) for name in names)).shown()
+    content = {path.name: path.read_bytes() for path in job.web.iterdir()}
+    assert len(content) >= len(names)
+    everything = max(Path("/usr/share").glob("libdcmtk*/dicom.dic"))
+    monkeypatch.setenv("DCMDICTPATH", str(everything))
+    assert job.shown() == first
+    assert {path.name: path.read_bytes() for path in job.web.iterdir()} == content
 
 
 def assert_harmless(report: object) -> str:

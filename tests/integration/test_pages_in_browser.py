@@ -11,7 +11,7 @@ from mkiso.browse.shown import About, NotIndexed, ShownPatient, Viewer
 from tests.support.browser import Watched, accessibility_violations, watched_page
 from tests.support.shown import HOSTILE, about, ct_jpeg, everything, hostile, hostile_about, patient, put_files, series
 
-SERIES, IMAGE, REPORT = "ihe_pdi/s0000002.htm", "ihe_pdi/p0000009.htm", "ihe_pdi/r0000001.htm"
+SERIES, IMAGE, REPORT = "ihe_pdi/s0000002.htm", "ihe_pdi/i0000009.htm", "ihe_pdi/r0000001.htm"
 NARROW, ZOOMED = {"width": 320, "height": 640}, {"width": 640, "height": 480}
 LONG = "Thorax_Abdomen_Becken_mit_Kontrastmittel_venoes_und_Rekonstruktion_0.6mm"
 
@@ -36,7 +36,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pages(tree: Path) -> list[Path]:
     """One of an image, which are all alike, and all others."""
     found = sorted(file for file in tree.rglob("*") if file.suffix.lower() == ".htm")
-    return [file for file in found if not file.name.startswith("p0") or file == tree / IMAGE]
+    return [file for file in found if not file.name.startswith("i0") or file == tree / IMAGE]
 
 
 def test_a_patient_walks_from_the_overview_to_pictures_and_a_report(browser: Browser, tree: Path) -> None:
@@ -65,7 +65,7 @@ def test_every_page_shows_its_pictures_and_the_browser_has_nothing_to_say(browse
             shown[file.name] = watched.pictures()
     assert shown["INDEX.HTM"] == shown["index.htm"] == 4
     assert shown["s0000002.htm"] == 12
-    assert shown["p0000009.htm"] == 1
+    assert shown["i0000009.htm"] == 1
     assert shown["PHONE.HTM"] == 6 + 12 + 3 + 6
     assert shown["r0000001.htm"] == 0
 

@@ -31,7 +31,7 @@ from tests.support.ports import free_ports
 from tests.support.pydicom_files import of_one_patient
 from tests.support.service import Service, config, instances_of, instances_on, read_disc, running_service
 from tests.support.studies import hostile_study, mixed_study, private_study
-from tests.support.tools import BROKEN, HANGING, dcmtk_with, wait_until
+from tests.support.tools import BROKEN, HANGING, ROOT, dcmtk_with, wait_until
 
 SINGLE = ("CT.001", "US.001", "SR.001", "PDF.001", "JPG.001", "LATIN.001", "UTF8.001", "GB.001", "IR87.001", "TWO.001")
 SEVERAL = "/mkiso_multiple.php?accession_number=CT.001,MR.001"
@@ -174,6 +174,21 @@ def test_a_disc_for_old_readers_holds_the_same_instances_decompressed(
         told = disc["README.TXT"].read_text()
         assert "DICOM profile: STD-GEN-CD\n" in told
         assert f"decompressed for older programs: {len(files)}." in told
+
+
+def test_the_hospital_s_logo_is_on_the_disc(site: Site, tmp_path: Path) -> None:
+    logo = ROOT / "tests" / "fixtures" / "logo.png"
+    installation = Installation(parse(site.settings(media=PDI, server={"logo_file": str(logo)})))
+    iso = tmp_path / "disc.iso"
+    iso.write_bytes(b"".join(make_disc(installation, Order(("US.001",), "test", "pdi"), Cancellation())))
+    installation.ledger.close()
+    disc = read_disc(iso, tmp_path / "disc")
+    assert failures(iso) == []
+    assert disc["ihe_pdi/logo.png"].read_bytes() == logo.read_bytes()
+    with chromium() as browser, watched_page(browser) as watched:
+        watched.open(disc["INDEX.HTM"])
+        assert watched.page.locator("header img").count() == 1
+        assert (watched.faults, watched.pictures_not_loaded()) == ([], [])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from mkiso.browse.contents import show
-from mkiso.browse.shown import WEB, Item, Maker, ShownPatient, ShownSeries
+from mkiso.browse.shown import WEB, Item, Maker, Picture, ShownPatient, ShownSeries
 from mkiso.dicom.instances import read_whole
 from mkiso.disc.layout import Staged, stage
 from tests.support.stage import encoded
@@ -49,6 +49,7 @@ class Showing:
         before = {one.instance.path: one.instance.path.read_bytes() for one in self.staged[:50]}
         patients = show([one.instance for one in self.staged], self.stage, maker, checkpoint)
         files = {item.file for item in items(patients) if hasattr(item, "file")}
+        files |= {item.other.file for item in items(patients) if isinstance(item, Picture) and item.other}
         assert {path.name for path in self.web.iterdir()} == files
         assert {path.name for path in self.directory.iterdir()} <= {"inbox", "stage", "bin", "began", "log"}
         assert all(path.read_bytes() == content for path, content in before.items())

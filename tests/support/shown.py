@@ -13,6 +13,7 @@ from mkiso.browse.shown import (
     About,
     Document,
     Nothing,
+    Other,
     Picture,
     ShownPatient,
     ShownReport,
@@ -93,7 +94,7 @@ def hostile(text: str) -> ShownPatient:
     """A patient of whom every text is this one."""
     items = (
         picture(1, number=text),
-        picture(2, number=text, frame=2, frames=3),
+        picture(2, number=text, frame=2, frames=3, window=text, other=Other("q0000002.jpg", 9, 9, text)),
         Nothing(text, text, Why.BROKEN),
         ShownReport(text, text, BODY),
         Document("d0000001.pdf", text, text),
@@ -117,6 +118,8 @@ def put_files(patients: tuple[ShownPatient, ...], stage: Path, content: bytes = 
                 for item in one.items:
                     if isinstance(item, Picture | Document):
                         (stage / WEB / item.file).write_bytes(content)
+                    if isinstance(item, Picture) and item.other:
+                        (stage / WEB / item.other.file).write_bytes(content)
 
 
 @cache

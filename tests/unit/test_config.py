@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "destinations": {},
     "patients.sql.steps": [],
     "media.layout": "pdi",
-    "media.pictures": 12,
+    "media.pictures": 48,
     "media.language": "en",
     "media.uncompressed": False,
     "media.viewer_dir": None,

@@ -6,11 +6,11 @@ from mkiso.dcmtk.converters import (
     COLOUR,
     OWN_WINDOW,
     STORED_TABLE,
-    STORED_WINDOW,
     View,
     jpeg_size,
     picture_argv,
     scaled_to,
+    stored_window,
 )
 
 # A start, an application segment of 4 bytes, a frame header of 3 by 2 pixels, an end (ISO/IEC 10918-1 B.2).
@@ -18,7 +18,7 @@ JPEG = b"\xff\xd8\xff\xe0\x00\x04ab\xff\xc0\x00\x0b\x08\x00\x02\x00\x03\x01\x00\
 
 
 def test_the_argv_of_dcmj2pnm() -> None:
-    view = View(3, STORED_WINDOW, scaled_to(width=512))
+    view = View(3, stored_window(1), scaled_to(width=512))
     assert picture_argv(Path("/opt/dcmtk"), Path("/w/IM1"), Path("/w/p1.jpg"), view) == (
         *("/opt/dcmtk/dcmj2pnm", "-q", "+oj", "+Jq", "85", "+Wi", "1", "+F", "3", "+Sxv", "512"),
         *("/w/IM1", "/w/p1.jpg"),

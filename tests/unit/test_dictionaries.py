@@ -8,7 +8,7 @@ import pytest
 
 from mkiso.config import Receiver, Retrieve, Tools
 from mkiso.dcmtk.association import SMALL_DICTIONARY, Peer, echo
-from mkiso.dcmtk.converters import Converter
+from mkiso.dcmtk.converters import PICTURE_DICTIONARY, Converter
 from mkiso.dcmtk.findscu import Finder
 from mkiso.errors import PacsRejected, ReceiverUnavailable
 from mkiso.retrieve.receiver import started_receiver
@@ -68,14 +68,17 @@ def dictionary_of(name: str, installation: Path) -> str:
     return (installation / "dictionary").read_text().strip()
 
 
-@pytest.mark.parametrize(
-    ("name", "public"), [("dcmj2pnm", True), ("dsr2html", True), ("dcm2pdf", True), ("dcmdjpeg", False)]
-)
+@pytest.mark.parametrize(("name", "public"), [("dsr2html", True), ("dcm2pdf", True), ("dcmdjpeg", False)])
 def test_only_a_program_that_shows_has_the_dictionary_without_private_attributes(
     name: str, public: bool, installation: Path
 ) -> None:
     dictionary = f"{installation}/share/dcmtk-3.6/dicom.dic"
     assert dictionary_of(name, installation) == (dictionary if public else "")
+
+
+def test_a_program_that_makes_pictures_knows_what_pictures_have(installation: Path) -> None:
+    assert dictionary_of("dcmj2pnm", installation) == str(PICTURE_DICTIONARY)
+    assert PICTURE_DICTIONARY.exists()
 
 
 def test_a_dictionary_that_the_operator_named_stands(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,4 +88,4 @@ def test_a_dictionary_that_the_operator_named_stands(installation: Path, monkeyp
 
 def test_a_program_without_a_dictionary_of_its_installation_has_its_default(installation: Path) -> None:
     (installation / "share" / "dcmtk-3.6" / "dicom.dic").unlink()
-    assert dictionary_of("dcmj2pnm", installation) == ""
+    assert dictionary_of("dsr2html", installation) == ""

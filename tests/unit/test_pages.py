@@ -16,8 +16,10 @@ from mkiso.browse.shown import (
     About,
     Document,
     Logo,
+    Marks,
     Nothing,
     NotIndexed,
+    Other,
     ShownPatient,
     ShownReport,
     ShownStudy,
@@ -79,8 +81,8 @@ def test_the_pages_of_a_disc_are_these(stage: Path) -> None:
     assert list(written(stage, (everything(),), about())) == [
         "INDEX.HTM",
         "PHONE.HTM",
+        *(f"ihe_pdi/i{number:07}.htm" for number in (*range(1, 19), 21, 23, 25)),
         "ihe_pdi/index.htm",
-        *(f"ihe_pdi/p{number:07}.htm" for number in (*range(1, 19), 21, 23, 25)),
         "ihe_pdi/r0000001.htm",
         *(f"ihe_pdi/s000000{place}.htm" for place in range(1, 7)),
     ]
@@ -205,12 +207,44 @@ def test_the_logo_is_on_the_pages_that_may_show_it(stage: Path) -> None:
 
 def test_a_series_leads_to_its_neighbours_and_to_the_overview(stage: Path) -> None:
     pages = written(stage, (everything(),), about())
-    ways = [[link for link in links(pages[f"ihe_pdi/s000000{n}.htm"]) if re.match(r"[si]", link)] for n in (1, 2, 6)]
+    ways = [[link for link in links(pages[f"ihe_pdi/s000000{n}.htm"]) if re.match("s|index", link)] for n in (1, 2, 6)]
     assert ways == [
         ["index.htm", "s0000002.htm"],
         ["s0000001.htm", "index.htm", "s0000003.htm"],
         ["s0000005.htm", "index.htm"],
     ]
+
+
+def test_an_image_leads_to_its_neighbours_and_to_its_series(stage: Path) -> None:
+    pages = written(stage, (everything(),), about())
+    ways = [[link for link in links(pages[f"ihe_pdi/i{n:07}.htm"]) if link.endswith(".htm")] for n in (7, 8, 18)]
+    assert ways == [
+        ["s0000002.htm", "i0000008.htm"],
+        ["i0000007.htm", "s0000002.htm", "i0000009.htm"],
+        ["i0000017.htm", "s0000002.htm"],
+    ]
+    assert [link for link in links(pages["ihe_pdi/s0000002.htm"]) if re.match("i0", link)] == [
+        f"i{number:07}.htm" for number in range(7, 19)
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_image_says_where_it_is_and_both_windows_are_beside_each_other(stage: Path, language: str) -> None:
+    other = Other("q0000001.jpg", 512, 512, "LUNG")
+    where = Marks("-12.5", "R", "L", "B", "MLO")
+    one = picture(1, place=7, places=150, window="MEDIASTINUM", marks=where, other=other)
+    page = written(stage, (patient(series(1, one)),), about(language=language))["ihe_pdi/s0000001.htm"]
+    said, text = texts(language)["pages"], text_of(page)
+    for expected in (
+        said["place"].format(place=7, places=150),
+        said["position"].format(position="-12.5"),
+        f"{said['window']}: MEDIASTINUM",
+        f"{said['window']}: LUNG",
+        f"{texts(language)['laterality']['B']} \u00b7 MLO",
+    ):
+        assert expected in text
+    assert [one.text for one in page.iter(f"{XHTML}b") if one.text in {"L", "R"}] == ["R", "L"] * 2
+    assert [one.attrib["src"] for one in page.iter(f"{XHTML}img")] == ["p0000001.jpg", "q0000001.jpg"]
 
 
 def test_a_picture_says_what_it_is(stage: Path) -> None:
@@ -219,23 +253,15 @@ def test_a_picture_says_what_it_is(stage: Path) -> None:
     assert said == [f"Ultrasound, Loop, Image 1, frame {frame} of 5" for frame in (1, 3, 5)]
 
 
-def test_a_picture_leads_to_the_next_and_the_one_before(stage: Path) -> None:
-    pages = written(stage, (everything(),), about())
-    ways = [[link for link in links(pages[f"ihe_pdi/p{n:07}.htm"]) if link.endswith(".htm")] for n in (7, 8, 18)]
-    assert ways == [
-        ["s0000002.htm", "p0000008.htm", "p0000008.htm"],
-        ["p0000007.htm", "s0000002.htm", "p0000009.htm", "p0000009.htm"],
-        ["p0000017.htm", "s0000002.htm"],
-    ]
-
-
 def test_a_series_of_one_picture_shows_it_once_and_large(stage: Path) -> None:
     page = written(stage, (patient(series(1, picture(1, width=2000, height=1600))),), about())["ihe_pdi/s0000001.htm"]
     (shown,) = page.iter(f"{XHTML}img")
-    (around,) = (cell for cell in page.iter(f"{XHTML}td") if shown in list(cell))
-    assert (shown.attrib["width"], around.attrib["width"]) == ("100%", "2000")
+    widths = [
+        cell.attrib["width"] for cell in page.iter(f"{XHTML}td") if shown in cell.iter() and "width" in cell.attrib
+    ]
+    assert (shown.attrib["width"], widths[-1]) == ("100%", "2000")
     assert [link for link in links(page) if link.endswith(".htm")] == ["index.htm"]
-    assert not (stage / "ihe_pdi" / "p0000001.htm").exists()
+    assert not (stage / "ihe_pdi" / "i0000001.htm").exists()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
