@@ -36,6 +36,7 @@ HIGHEST_PORT = 65535
 UNITS = {"": 1, "B": 1}
 UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+MOST_PICTURES, ALL = 1000, 1 << 30  # of a series
 PYDANTICS_WORDS = re.compile(r"Value error, |\w+ should (be|have) ")  # before what was expected
 
 
@@ -164,9 +165,18 @@ class Destination(Section):
     title: Annotated[str, Field(max_length=100)] = ""
 
 
+def _pictures(value: object) -> object:
+    """How many, from `all` or a number."""
+    if value == "all":
+        return ALL
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_PICTURES:
+        return value
+    raise ValueError(f"a number from 0 to {MOST_PICTURES}, or all")
+
+
 class Media(Section):
     layout: LayoutName = "pdi"
-    pictures: Annotated[int, Field(ge=0, le=1000)] | Literal["all"] = 48
+    pictures: Annotated[int, BeforeValidator(_pictures)] = 48
     language: Literal["en", "id"] = "en"
     uncompressed: bool = False
     viewer_dir: AbsolutePath | None = None

@@ -70,7 +70,8 @@ def _position(header: Header) -> float | None:
     if place and directions:
         (a, b, c), (d, e, f) = directions
         normal = (b * f - c * e, c * d - a * f, a * e - b * d)
-        position = sum(map(operator.mul, place, normal))
+        along = math.copysign(1, max(normal, key=abs))  # to the left, the back or the head, whatever is scanned first
+        position = along * sum(map(operator.mul, place, normal))
     return position if position is not None and abs(position) < FARTHEST else None
 
 

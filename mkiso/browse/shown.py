@@ -21,7 +21,6 @@ from mkiso.waiting import Stopwatch
 WEB = "ihe_pdi"  # as the links to it, which are in lower case; IHE_PDI where a medium has capitals alone (ISO 9660)
 Checkpoint = Callable[[], None]
 LIMIT_OF_ALL = 120.0
-ALL = 1 << 30  # pictures
 LARGEST_OF_REPORTS = 1 << 24  # bytes of memory
 PARTS = 3  # of a staged file's path, which are its own
 

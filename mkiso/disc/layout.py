@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from threading import Event
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -27,7 +27,7 @@ from mkiso.browse.contents import show
 from mkiso.browse.logo import copied_logo
 from mkiso.browse.pages import write_pages
 from mkiso.browse.readme import readme, short_readme
-from mkiso.browse.shown import ALL, About, Maker, NotIndexed, Part, ShownPatient, Viewer
+from mkiso.browse.shown import About, Maker, NotIndexed, Part, ShownPatient, Viewer
 from mkiso.config import Config, LayoutName, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.dicom.instances import Instance
@@ -245,7 +245,7 @@ def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dico
     media, dcmtk_dir, directory = setting.config.media, setting.config.tools.dcmtk_dir, setting.workspace.path
     indexer = Indexer(dcmtk_dir, setting.stage, file_set_id(media))
     with pool_of(1, checkpoint) as pool:
-        instances, maker = [one.instance for one in staged], Maker(dcmtk_dir, directory, _most(media.pictures))
+        instances, maker = [one.instance for one in staged], Maker(dcmtk_dir, directory, media.pictures)
         shown = pool.submit(show, instances, setting.stage, maker, checkpoint)
         try:
             dicomdir = make_dicomdir(indexer, [one.file for one in staged], directory, setting.checkpoint)
@@ -253,10 +253,6 @@ def _indexed_and_shown(staged: Sequence[Staged], setting: Setting) -> tuple[Dico
             failed.set()
             raise
         return dicomdir, shown.result()
-
-
-def _most(pictures: int | Literal["all"]) -> int:
-    return ALL if pictures == "all" else pictures
 
 
 def _about(staged: Sequence[Staged], aside: Sequence[Staged], setting: Setting) -> About:

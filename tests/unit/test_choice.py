@@ -11,7 +11,7 @@ from pydicom import uid
 
 from mkiso.browse import choice
 from mkiso.browse.choice import A_SERIES, TIMES, Kind, Wanted, choose, shares, spread
-from mkiso.browse.shown import ALL
+from mkiso.config import ALL
 from mkiso.dicom.instances import Instance, read_whole
 from mkiso.errors import Cancelled
 from mkiso.waiting import Cancellation

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from mkiso import config
-from mkiso.config import CHECKOUT_FILE, Config, find_file, load, parse
+from mkiso.config import ALL, CHECKOUT_FILE, Config, find_file, load, parse
 from mkiso.errors import BadRequest, ConfigurationError, NotConfigured
 
 SECRET = "s3cr3t-w0rd"
@@ -116,6 +116,12 @@ def test_a_key_has_the_contracts_default(key: str) -> None:
 
 def test_there_is_no_key_beside_the_contracts() -> None:
     assert leaves(parse({})) == {*DEFAULTS}
+
+
+@pytest.mark.parametrize(("said", "pictures"), [(0, 0), (1000, 1000), ("all", ALL)])
+def test_of_a_series_some_pictures_are_shown_or_all(said: object, pictures: int) -> None:
+    assert parse(at("media.pictures", said)).media.pictures == pictures
+    assert "or all" in problem(at("media.pictures", "some"))
 
 
 def test_a_destination_is_what_the_configuration_says() -> None:
@@ -234,6 +240,7 @@ def test_a_name_of_the_service_is_as_browsers_send_it() -> None:
         ("destinations.relay.tool", "cp"),
         ("destinations.relay.timeout", 0),
         ("media.layout", "dvd"),
+        *(("media.pictures", value) for value in (-1, 1001, "some", True, None)),
         ("media.viewer_dir", "viewer"),
         ("media.volume_id", ""),
         ("media.volume_id", "Ä" * 17),

@@ -71,11 +71,20 @@ def test_a_decimal(value: str, decimal: float, ct: Dataset, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("value", "pair"), [("0.5\\0.25", (0.5, 0.25)), ("1\\2", (1, 2)), ("1", None), ("1\\2\\3", None), ("", None)]
+    ("value", "numbers"),
+    [
+        ("0.5\\0.25", (0.5, 0.25)),
+        ("1\\2", (1, 2)),
+        ("1", ()),
+        ("1\\2\\3", ()),
+        ("", ()),
+        ("1\\nan", ()),
+        ("1\\1e999", ()),
+    ],
 )
-def test_a_pair(value: str, pair: tuple[float, float] | None, ct: Dataset, tmp_path: Path) -> None:
+def test_two_numbers(value: str, numbers: tuple[float, ...], ct: Dataset, tmp_path: Path) -> None:
     ct["StudyID"]._value = value
-    assert header(tmp_path, ct, "StudyID").pair("StudyID") == pair
+    assert header(tmp_path, ct, "StudyID").numbers("StudyID", 2) == numbers
 
 
 def test_whether_there_is_a_value(ct: Dataset, tmp_path: Path) -> None:
