@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape, unescape
-from itertools import chain
 
 from mkiso.browse.shown import Document, Nothing, Part, Picture, ShownReport, ShownSeries, ShownStudy, Why
 from mkiso.dicom.datasets import is_date, readable_date
@@ -170,18 +169,17 @@ def _joined(between: str, *parts: str) -> str:
 
 
 def _counts(series: ShownSeries) -> Iterator[tuple[str, int]]:
-    """What there is some of. Of a series without an image that is shown or missed, the rest may be anything."""
+    """What there is some of. Of a series that shows no image, what is neither report nor document may be anything."""
     items = series.items
     reports = sum(isinstance(one, ShownReport) for one in items)
     documents = sum(isinstance(one, Document) for one in items)
     others = sum(isinstance(one, Nothing) and one.why is Why.NO_PIXELS for one in items)
     rest = max(0, series.instances - reports - documents - others)
     images = [one for one in items if isinstance(one, Picture) and not one.is_page]
-    counts = (
-        [("image", rest), ("file", others)] if images else [("file", rest + others)],
-        [("report", reports), ("document", documents)],
-    )
     if images and series.instances == 1 and images[0].frames > 1:
         yield "frame", images[0].frames
         return
-    yield from ((kind, count) for kind, count in chain(*counts) if count)
+    kinds = {"image": rest if images else 0, "report": reports, "document": documents}
+    yield from ((kind, count) for kind, count in kinds.items() if count)
+    if files := others if images else rest + others:
+        yield "other" if any(kinds.values()) else "file", files

@@ -178,7 +178,7 @@ def test_the_overview_says_what_is_on_the_disc(stage: Path) -> None:
         "Loop Ultrasound · Series 3 · 5 frames",
         "Read the report: Radiology report",
         "Open the document (PDF): Letter",
-        "Series 6: Thorax 6: 2 other DICOM files",
+        "Series 6: Thorax 6: 2 DICOM files",
         "start the viewer viewer.exe",
         "PHONE.HTM",
         "import it into your PACS or viewer by its DICOMDIR",
@@ -273,10 +273,10 @@ def test_no_page_says_that_a_picture_has_its_full_size(stage: Path, language: st
 def test_reports_and_documents_are_no_images(stage: Path) -> None:
     pictures = (picture(number, number="1", frame=number, frames=2, is_page=True) for number in (1, 2))
     report, letter = ShownReport("1", "Letter", BODY), Document("d0000001.pdf", "1", "Letter")
-    mixed = series(1, picture(3), report, letter, *pictures, instances=9)
+    mixed = series(1, picture(3), report, letter, *pictures, Nothing("9", "ECG", Why.NO_PIXELS), instances=10)
     reports = series(2, *(ShownReport(str(n), "Report", BODY) for n in range(3)), modality="SR", instances=3)
     index = text_of(written(stage, (patient(mixed, reports),), about())["INDEX.HTM"])
-    assert "Series 1 · 7 images, 1 report, 1 document" in index
+    assert "Series 1 · 7 images, 1 report, 1 document, 1 other DICOM file" in index
     assert "3 images" not in index
     assert index.count("Read the report") == 4
 
@@ -355,7 +355,7 @@ def test_a_disc_without_pictures_has_its_pages(stage: Path) -> None:
     nameless = ShownPatient("", "", "", "", (ShownStudy("", "", "", (series(1, number="", instances=0),)),))
     pages = written(stage, (*empty, nameless), about(institution="", contact=""))
     assert [one for page in pages.values() for one in page.iter(f"{XHTML}img")] == []
-    assert "without a picture here: Series 1: Thorax 1: 200 other DICOM files" in text_of(pages["INDEX.HTM"])
+    assert "without a picture here: Series 1: Thorax 1: 200 DICOM files" in text_of(pages["INDEX.HTM"])
 
 
 def test_a_disc_of_nobody_has_its_pages(stage: Path) -> None:
