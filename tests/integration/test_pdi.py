@@ -207,7 +207,7 @@ def test_hostile_texts_are_texts_in_a_browser(tmp_path: Path) -> None:
     made = made_from(tmp_path / "held", study.accession, tmp_path)
     assert failures(made.iso) == []
     pages = [file for path, file in made.disc.items() if path.lower().endswith(".htm")]
-    assert len(pages) == 7  # two overviews, one for phones, two series, an image, a report
+    assert len(pages) == 6  # two overviews, one for phones, two series, a report
     with chromium() as browser:
         for file in pages:
             with watched_page(browser) as watched:
