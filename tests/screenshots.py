@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from playwright.sync_api import Browser
 
 from mkiso.browse.pages import write_pages
-from mkiso.browse.shown import WEB, Picture, ShownReport, Viewer
+from mkiso.browse.shown import WEB, Marks, Picture, ShownReport, Viewer
 from tests.support import datasets
 from tests.support.browser import chromium, watched_page
 from tests.support.shown import BODY, about, jpeg, patient, picture, series
@@ -19,6 +19,7 @@ from tests.support.tools import ROOT
 TARGET = ROOT / "docs" / "screenshots"
 LARGEST = 150_000
 SIDE = 256
+SIDES = Marks(left="R", right="L")
 # An invented body from above: middle x, y, half axes (of 1), and what it adds, in Hounsfield units from air.
 BODY_PARTS = (
     (0, 0, 0.88, 0.66, 1000),
@@ -38,18 +39,23 @@ def main() -> None:
     TARGET.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as directory, chromium() as browser:
         stage = Path(directory) / "disc"
-        _disc(stage)
-        _draw(browser, stage / "INDEX.HTM", "index", 900, 860)
-        _draw(browser, stage / WEB / "s0000002.htm", "series", 800, 760)
-        _draw(browser, stage / "PHONE.HTM", "phone", 390, 844)
+        slices = _disc(stage)
+        for name, width, height in (("index", 1280, 960), ("index-tablet", 768, 960), ("index-phone", 375, 812)):
+            _draw(browser, stage / "INDEX.HTM", name, width, height)
+        _draw(browser, stage / WEB / "s0000002.htm", "series", 900, 760)
+        _draw(browser, stage / WEB / slices[6].page, "image", 1280, 960)
+        _draw(browser, stage / WEB / "r0000001.htm", "report", 768, 640)
+        _draw(browser, stage / "PHONE.HTM", "phone", 375, 812)
 
 
-def _disc(stage: Path) -> None:
-    topogram, slices = [picture(1)], [picture(at, number=str(at * 15)) for at in range(2, 14)]
+def _disc(stage: Path) -> list[Picture]:
+    """A disc of a CT with its report; the pictures of its slices."""
+    topogram = [picture(1)]
+    slices = [picture(at, number=str(at * 15), place=at * 15, places=200, marks=SIDES) for at in range(2, 14)]
     report = ShownReport("1", "Radiology Report", BODY)
     everything = patient(
-        series(1, *topogram, description="Topogram", instances=1),
-        series(2, *slices, description="Thorax venous 3.0"),
+        series(1, *topogram, description="Topogram", instances=1, body_part="CHEST"),
+        series(2, *slices, description="Thorax venous 3.0", body_part="CHEST"),
         series(3, report, modality="SR", description="Findings", instances=1),
     )
     (stage / WEB).mkdir(parents=True)
@@ -58,6 +64,7 @@ def _disc(stage: Path) -> None:
     for at, one in enumerate(slices):
         _picture([one], stage, 0.1 + at / len(slices))
     write_pages((everything,), about(viewer=Viewer(("viewer.exe",), "viewer.exe")), stage)
+    return slices
 
 
 def _picture(pictures: Sequence[Picture], stage: Path, height: float) -> None:

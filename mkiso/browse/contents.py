@@ -40,7 +40,7 @@ from mkiso.workspace import means_full_disk, require_room
 KEYWORDS = (
     *("PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyDescription", "AccessionNumber"),
-    *("SeriesNumber", "SeriesDescription", "Modality"),
+    *("SeriesNumber", "SeriesDescription", "Modality", "BodyPartExamined"),
 )
 PROCESSES = 2
 LIMIT = 20.0  # seconds of one program on a report or a document; usual ones take a fiftieth of a second
@@ -78,7 +78,8 @@ def patients_of(series: Iterable[tuple[Sequence[Instance], Sequence[Item]]]) -> 
 def _known(instances: Sequence[Instance], items: Sequence[Item]) -> _Known:
     first, header = instances[0], Header(instances[0].path, KEYWORDS)
     number, modality, description = map(header.text, ("SeriesNumber", "Modality", "SeriesDescription"))
-    return _Known(first, header, ShownSeries(number, modality, description, len(instances), tuple(items)))
+    body_part = header.text("BodyPartExamined")
+    return _Known(first, header, ShownSeries(number, modality, description, len(instances), tuple(items), body_part))
 
 
 def _patient(series: Sequence[_Known]) -> ShownPatient:

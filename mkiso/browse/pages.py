@@ -1,9 +1,9 @@
 """The pages of a `pdi` disc, for any browser: XHTML without script and CSS, below a Content-Security-Policy.
 
-A series has a page, and a report; INDEX.HTM leads to all of them. PHONE.HTM is one file, since a phone loads no
-neighbours, of eight megabytes at most. Links are relative and in lower case, as the names are, so that they hold on a
-case-sensitive copy as on ISO 9660. Every text is escaped, and nothing that XML cannot hold is left in it (XML 1.0,
-2.2), so that a page parses as XML, whatever an instance says.
+A series has a page, a report, and a picture that has neighbours; INDEX.HTM leads to all of them. PHONE.HTM is one
+file, since a phone loads no neighbours, of eight megabytes at most. Links are relative and in lower case, as the names
+are, so that they hold on a case-sensitive copy as on ISO 9660. Every text is escaped, and nothing that XML cannot hold
+is left in it (XML 1.0, 2.2), so that a page parses as XML, whatever an instance says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import functools
 import itertools
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from mkiso.browse.shown import (
     About,
     Document,
     Nothing,
-    Part,
     Picture,
     ShownPatient,
     ShownReport,
@@ -38,14 +36,14 @@ from mkiso.browse.shown import (
     ShownStudy,
     Why,
 )
+from mkiso.browse.words import Titles, clipped
 from mkiso.dicom.datasets import readable_date
 from mkiso.texts import texts
 
 REPLACEMENT = "\ufffd"
-HEADING = re.compile(r"<h([1-6])>(.*?)</h\1>", re.DOTALL)
-LONGEST_TEXT = 1_000
 LONG_WORD, A_PIECE = 16, 8
 OVERVIEW = "index.htm"
+DEEPEST = 6  # level of headings
 LARGEST = 8_000_000
 ROOM_FOR_COUNTS = 500  # the sentence that says how many pictures are left out
 INDEX, PHONE = "INDEX.HTM", "PHONE.HTM"
@@ -64,7 +62,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(text=shown_text, date=readable_date, time=readable_time, link=link, body=body)
+    made.filters.update(text=shown_text, date=readable_date, time=readable_time, link=link)
     return made
 
 
@@ -80,27 +78,10 @@ def shown_text(value: str) -> Markup:
     return Markup("<bdi>{}</bdi>").format(Markup(" ").join(map(_breakable, clipped(value).split())))
 
 
-def clipped(text: str) -> str:
-    """No text of an instance, which may be endless where it is damaged, fills a page."""
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
-
-
 def _breakable(word: str) -> Markup:
     if len(word) <= LONG_WORD:
         return escape(word)
     return Markup("<wbr/>").join(word[at : at + A_PIECE] for at in range(0, len(word), A_PIECE))
-
-
-def body(fragment: str, level: int) -> Markup:
-    """A report's XHTML, its headings from this level on, none more than one below the heading before it."""
-    before = level - 1
-
-    def heading(found: re.Match[str]) -> str:
-        nonlocal before
-        before = max(level, min(int(found[1]) + level - 1, before + 1, 6))
-        return f"<h{before}>{found[2]}</h{before}>"
-
-    return Markup(HEADING.sub(heading, fragment))  # noqa: S704 (whitelisted where it was made)
 
 
 def readable_time(value: datetime) -> str:
@@ -149,9 +130,31 @@ class SeriesPage:
         return self._items(Nothing)
 
     @property
+    def images(self) -> tuple[Picture, ...]:
+        """The pictures that are no pages of documents."""
+        return tuple(one for one in self.pictures if not one.is_page)
+
+    @property
+    def documents_with_pages(self) -> Sequence[tuple[Document, Sequence[Picture]]]:
+        """Each document with the pictures of its pages, which follow it."""
+        found: list[tuple[Document, list[Picture]]] = []
+        for one in self.series.items:
+            if isinstance(one, Document):
+                found.append((one, []))
+            elif isinstance(one, Picture) and one.is_page and found:
+                found[-1][1].append(one)
+        return found
+
+    @property
     def middle(self) -> Picture | None:
-        """The picture that stands for the series."""
-        return self.pictures[len(self.pictures) // 2] if self.pictures else None
+        """The picture that stands for the series: of a document its first page."""
+        images = self.images
+        return images[len(images) // 2] if images else next(iter(self.pictures), None)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it has reports and nothing else: who has read these has seen the series."""
+        return bool(self.reports) and len(self.reports) == self.series.instances
 
     @property
     def kinds_not_shown(self) -> Mapping[tuple[str, Why], int]:
@@ -186,47 +189,6 @@ def _report_pages(series: ShownSeries, numbers: Iterator[int]) -> tuple[ReportPa
 
 
 @dataclass(frozen=True)
-class Titles:
-    """What things are called where they may lack a number, a title or a description.
-
-    Plain texts, made of a language's `phrases`: whoever puts one into a page escapes it.
-    """
-
-    phrases: Mapping[str, str]
-
-    def study(self, study: ShownStudy | Part) -> str:
-        return _joined(" ", readable_date(study.date), study.description) or self.phrases["study"]
-
-    def series(self, series: ShownSeries, with_modality: bool = True) -> str:
-        kind = series.modality if with_modality else ""
-        return _joined(": ", self._numbered("series_number", series.number), _joined(", ", kind, series.description))
-
-    def report(self, report: ShownReport) -> str:
-        return report.title or self._numbered("report", report.number)
-
-    def document(self, document: Document) -> str:
-        return document.title or self._numbered("document", document.number)
-
-    def picture(self, picture: Picture) -> str:
-        kind, which = ("document", "page") if picture.is_page else ("image", "frame")
-        name = self._numbered(kind, picture.number)
-        if picture.frames == 1 and not picture.is_page:
-            return _joined(", ", name)
-        return _joined(", ", name, self.phrases[which].format(**{which: picture.frame, "frames": picture.frames}))
-
-    def alternative(self, series: ShownSeries, picture: Picture) -> str:
-        """What a picture is for those who do not see it."""
-        return _joined(", ", series.modality, series.description, self.picture(picture))
-
-    def _numbered(self, key: str, number: str) -> str:
-        return self.phrases[key].format(number=number).strip()
-
-
-def _joined(between: str, *parts: str) -> str:
-    return clipped(between.join(part for part in parts if part))
-
-
-@dataclass(frozen=True)
 class OnPhone:
     """What PHONE.HTM holds: pictures as base64 by their file, reports by their page's file, the first `series`."""
 
@@ -235,13 +197,13 @@ class OnPhone:
     reports: Set[str] = frozenset()
 
 
-def phone_page(pages: Sequence[SeriesPage], web: Path, render: Callable[[OnPhone], str]) -> bytes:
-    """The page with as much as fits: each series' middle picture, the reports, then pictures evenly apart."""
+def phone_page(pages: Sequence[SeriesPage], web: Path, titles: Titles, render: Callable[[OnPhone], str]) -> bytes:
+    """The page with as much as fits: a picture of each series, reports, documents, then pictures evenly apart."""
     series, room = _fitting(pages, render)
     pictures: dict[str, str] = {}
     reports: set[str] = set()
     for one in _by_importance(pages[:series]):
-        size = _size(one, web)
+        size = _size(one, web, titles)
         if size <= room and one.file not in pictures:
             room -= size
             if isinstance(one, ReportPage):
@@ -274,17 +236,18 @@ def _fitting(pages: Sequence[SeriesPage], render: Callable[[OnPhone], str]) -> t
 
 
 def _by_importance(pages: Sequence[SeriesPage]) -> Iterator[Picture | ReportPage]:
-    rounds = itertools.zip_longest(*([page.pictures[at] for at in evenly(len(page.pictures))] for page in pages))
-    yield from filter(None, next(rounds, ()))
+    """What stands for each series, what is to be read, and then of each series one picture after another."""
+    yield from (page.middle for page in pages if page.middle)
     yield from (report for page in pages for report in page.reports)
-    for one_of_each in rounds:
+    yield from (picture for page in pages for picture in page.pictures if picture.is_page)
+    for one_of_each in itertools.zip_longest(*([page.images[at] for at in evenly(len(page.images))] for page in pages)):
         yield from filter(None, one_of_each)
 
 
-def _size(one: Picture | ReportPage, web: Path) -> int:
+def _size(one: Picture | ReportPage, web: Path, titles: Titles) -> int:
     """Bytes in the page beyond what the frame has of it."""
     if isinstance(one, ReportPage):
-        return len(xml_text(one.report.body).encode())
+        return len(xml_text(titles.body(one.report.body, DEEPEST)).encode())
     return -(-(web / one.file).stat().st_size // 3) * 4
 
 
@@ -301,41 +264,30 @@ def write_pages(patients: Sequence[ShownPatient], about: About, stage: Path) -> 
     for file, page in _pages(render, series_pages(parts)):
         (web / file).write_text(page, "utf-8")
     phone = functools.partial(_phone, render, parts)
-    (stage / PHONE).write_bytes(phone_page(series_pages(parts), web, phone))
+    (stage / PHONE).write_bytes(phone_page(series_pages(parts), web, Titles(texts(about.language)), phone))
 
 
 def _rendered(about: About, template: str, **values: Any) -> str:
-    phrases = texts(about.language)
-    return (
-        environment()
-        .get_template(template)
-        .render(
-            about=about,
-            version=mkiso.__version__,
-            t=phrases["pages"],
-            why=phrases["why"],
-            sex=phrases["sex"],
-            laterality=phrases["laterality"],
-            titles=Titles(phrases["pages"]),
-            **values,
-        )
-    )
-
-
-def _in_turn(all_of_them: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
-    """Each between the one before it and the one after it."""
-    return zip([None, *all_of_them], all_of_them, [*all_of_them[1:], None], strict=False)
+    said = texts(about.language)
+    words = {key: said[key] for key in ("why", "sex", "laterality")} | {"t": said["pages"], "titles": Titles(said)}
+    return environment().get_template(template).render(about=about, version=mkiso.__version__, **words, **values)
 
 
 def _pages(render: Render, pages: Sequence[SeriesPage]) -> Iterator[tuple[str, str]]:
-    """The page of each series, by its file, and those of its pictures and its reports."""
-    for before, page, after in _in_turn(pages):
+    """The page of each series, by its file, those of its reports, and of its pictures where there are several."""
+    for before, page, after in _neighbours(pages):
         values = {"page": page, "overview": OVERVIEW}
         yield page.file, render("series.htm", before=before, after=after, **values)
-        for earlier, picture, later in _in_turn(page.pictures):
-            yield picture.page, render("image.htm", picture=picture, before=earlier, after=later, page=page)
         for one in page.reports:
             yield one.file, render("report.htm", report=one.report, **values)
+        if len(page.pictures) > 1:
+            for left, picture, right in _neighbours(page.pictures):
+                yield picture.page, render("image.htm", picture=picture, before=left, after=right, **values)
+
+
+def _neighbours(all_of_them: Sequence[T]) -> Iterator[tuple[T | None, T, T | None]]:
+    """Each with the one before and the one after."""
+    return zip([None, *all_of_them], all_of_them, [*all_of_them[1:], None], strict=False)
 
 
 def _phone(render: Render, parts: Parts, chosen: OnPhone) -> str:

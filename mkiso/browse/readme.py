@@ -15,7 +15,7 @@ from anyascii import anyascii
 
 import mkiso
 from mkiso.browse.pages import readable_time
-from mkiso.browse.shown import About, Part, ShownPatient
+from mkiso.browse.shown import WEB, About, Part, ShownPatient
 from mkiso.dicom.datasets import readable_date
 from mkiso.texts import texts
 
@@ -23,6 +23,7 @@ WIDTH = 76
 HANGING = 4
 LONGEST_VALUE = 400
 MALFORMED = "(malformed)"
+WRITTEN_AGAIN = re.compile(r" \([^()]*\)$")
 
 
 def readme(about: About, patients: Sequence[ShownPatient]) -> bytes:
@@ -50,7 +51,11 @@ def ascii_name(name: str) -> str:
 
 
 def initials(name: str) -> str:
-    """`J. D.` of `John Doe`; `-` where no word of the name has a letter."""
+    """`J. D.` of `John Doe`; `-` where no word of the name has a letter.
+
+    Of `TARO YAMADA (山田 太郎)`, a name that is written twice (`datasets.page_name`), those of the first.
+    """
+    name = WRITTEN_AGAIN.sub("", name) or name
     words = (re.sub(r"[^A-Za-z]", "", word) for word in anyascii(name).split())
     return " ".join(f"{word[0].upper()}." for word in words if word) or "-"
 
@@ -106,7 +111,7 @@ def _contents(about: About, phrases: Mapping[str, str]) -> Iterator[str]:
         ("IMAGES", phrases["images"]),
         ("OTHER", phrases["other"] if about.not_indexed else ""),
         ("INDEX.HTM", phrases["index"]),
-        ("IHE_PDI", phrases["ihe_pdi"]),
+        (WEB, phrases["ihe_pdi"]),
         ("PHONE.HTM", phrases["phone"]),
     )
     if about.viewer.entries:

@@ -18,7 +18,7 @@ from mkiso.dcmtk.converters import LIMIT, Converter, TooLarge
 from mkiso.dicom.instances import Instance, inflates_to
 from mkiso.waiting import Stopwatch
 
-WEB = "ihe_pdi"  # in lower case, as the links to it are: on ISO 9660 the name is in capitals all the same
+WEB = "ihe_pdi"  # as the links to it, which are in lower case; IHE_PDI where a medium has capitals alone (ISO 9660)
 Checkpoint = Callable[[], None]
 LIMIT_OF_ALL = 120.0
 LARGEST_OF_REPORTS = 1 << 24  # bytes of memory
@@ -124,17 +124,20 @@ Item = Picture | ShownReport | Document | Nothing
 
 @dataclass(frozen=True)
 class ShownSeries:
-    """Dates are DICOM's (YYYYMMDD) or empty; `instances` are all of the series, `items` what is shown of some."""
+    """`instances` are all of the series, `items` what is shown of some; `body_part` is DICOM's code (PS3.16 L)."""
 
     number: str
     modality: str
     description: str
     instances: int
     items: tuple[Item, ...]
+    body_part: str = ""
 
 
 @dataclass(frozen=True)
 class ShownStudy:
+    """The date is DICOM's (YYYYMMDD), or empty."""
+
     date: str
     description: str
     accession_number: str
@@ -180,13 +183,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Logo:
+    """The institution's, a file beside the pictures; as large as it is shown, in pixels."""
+
+    file: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class About:
     """What README.TXT and the pages tell beside the patients: who made the disc, and what is particular about it.
 
     `profile` is the media application profile that every instance fits (PS3.11), None where there is none;
     `malformed` are the files, and their SOP Instance UIDs, that came whole and are not well-formed;
     `decompressed` and `left_compressed` count instances where `media.uncompressed` was asked for; `parts` are the
-    studies that the disc has in part.
+    studies that the disc has in part; the `logo` is there already.
     """
 
     institution: str
@@ -202,6 +214,7 @@ class About:
     decompressed: int = 0
     left_compressed: int = 0
     parts: tuple[Part, ...] = ()
+    logo: Logo | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from typing import TypeVar
 from pydicom.uid import ExplicitVRLittleEndian
 
 from mkiso.browse.contents import show
+from mkiso.browse.logo import copied_logo
 from mkiso.browse.pages import write_pages
 from mkiso.browse.readme import readme, short_readme
 from mkiso.browse.shown import About, Maker, NotIndexed, Part, ShownPatient, Viewer
@@ -276,6 +277,7 @@ def _about(staged: Sequence[Staged], aside: Sequence[Staged], setting: Setting) 
         setting.decompressed,
         setting.left_compressed,
         setting.parts,
+        copied_logo(setting.config.server.logo_file, setting.stage),
     )
 
 

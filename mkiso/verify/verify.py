@@ -33,6 +33,8 @@ from mkiso.verify.medium import (
 PAGE, PICTURE, DOCUMENT = ".HTM", ".JPG", ".PDF"
 JPEG_BEGIN, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 PDF, PDF_BEGIN = b"%PDF-", 1024
+# What the institution's logo may be: no SVG, which may hold script.
+LOGOS = {".PNG": (b"\x89PNG\r\n\x1a\n",), ".GIF": (b"GIF87a", b"GIF89a")}
 NONE = "'none'"
 Examined = TypeVar("Examined")
 ODD = re.compile(r"[\0-\x20\x7f\\]")
@@ -62,7 +64,9 @@ def _fault_of(kind: str, extent: Extent) -> str | None:
         return None if begin.startswith(JPEG_BEGIN) and end == JPEG_END else "is no whole JPEG"
     if kind == DOCUMENT:
         return None if PDF in begin else "is no PDF"
-    return None if kind == PAGE else "is neither a page nor a JPEG nor a PDF"
+    if kind in LOGOS:
+        return None if begin.startswith(LOGOS[kind]) else f"is no {kind[1:]}"
+    return None if kind == PAGE else "is neither a page nor a picture nor a PDF"
 
 
 def well_formed(disc: DiscRead) -> Findings:

@@ -68,12 +68,14 @@ def grey_of(jpeg: Path, directory: Path) -> bytes:
 
 
 def test_a_series_has_its_pictures_in_the_order_of_its_instances(job: Showing) -> None:
-    (patient,) = job.put(*(ct(number, PatientName="DOE^JOHN=王") for number in range(1, 31))).shown(pictures=3)
+    (patient,) = job.put(
+        *(ct(number, PatientName="DOE^JOHN=王", BodyPartExamined="CHEST") for number in range(1, 31))
+    ).shown(pictures=3)
     expected = tuple(
         Picture(f"p{n:07}.jpg", 64, 64, f"{number}", place=number, places=30, marks=Marks(f"{2 * number}.0", "R", "L"))
         for n, number in ((1, 1), (2, 16), (3, 30))
     )
-    series = ShownSeries("1", "CT", "Series 1", 30, expected)
+    series = ShownSeries("1", "CT", "Series 1", 30, expected, "CHEST")
     study = ShownStudy("20240301", "Synthetic study CT.001", "CT.001", (series,))
     assert patient == ShownPatient(patient.name, "PAT001", "19620304", "M", (study,))
 

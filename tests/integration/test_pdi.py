@@ -31,7 +31,7 @@ from tests.support.ports import free_ports
 from tests.support.pydicom_files import of_one_patient
 from tests.support.service import Service, config, instances_of, instances_on, read_disc, running_service
 from tests.support.studies import hostile_study, mixed_study, private_study
-from tests.support.tools import BROKEN, HANGING, dcmtk_with, wait_until
+from tests.support.tools import BROKEN, HANGING, ROOT, dcmtk_with, wait_until
 
 SINGLE = ("CT.001", "US.001", "SR.001", "PDF.001", "JPG.001", "LATIN.001", "UTF8.001", "GB.001", "IR87.001", "TWO.001")
 SEVERAL = "/mkiso_multiple.php?accession_number=CT.001,MR.001"
@@ -165,6 +165,21 @@ def test_a_disc_for_old_readers_holds_the_same_instances_decompressed(
         assert f"decompressed for older programs: {len(files)}." in told
 
 
+def test_the_hospital_s_logo_is_on_the_disc(site: Site, tmp_path: Path) -> None:
+    logo = ROOT / "tests" / "fixtures" / "logo.png"
+    installation = Installation(parse(site.settings(media=PDI, server={"logo_file": str(logo)})))
+    iso = tmp_path / "disc.iso"
+    iso.write_bytes(b"".join(make_disc(installation, Order(("US.001",), "test", "pdi"), Cancellation())))
+    installation.ledger.close()
+    disc = read_disc(iso, tmp_path / "disc")
+    assert failures(iso) == []
+    assert disc["ihe_pdi/logo.png"].read_bytes() == logo.read_bytes()
+    with chromium() as browser, watched_page(browser) as watched:
+        watched.open(disc["INDEX.HTM"])
+        assert watched.page.locator("header img").count() == 1
+        assert (watched.faults, watched.pictures_not_loaded()) == ([], [])
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_disc_of_pydicoms_own_files_holds_each_and_passes_every_check(tmp_path: Path) -> None:
     files = of_one_patient(tmp_path / "held", "PYDICOM.1")
@@ -181,7 +196,7 @@ def test_hostile_texts_are_texts_in_a_browser(tmp_path: Path) -> None:
     made = made_from(tmp_path / "held", study.accession, tmp_path)
     assert failures(made.iso) == []
     pages = [file for path, file in made.disc.items() if path.lower().endswith(".htm")]
-    assert len(pages) == 7  # two overviews, one for phones, two series, an image, a report
+    assert len(pages) == 6  # two overviews, one for phones, two series, a report
     with chromium() as browser:
         for file in pages:
             with watched_page(browser) as watched:

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mkiso.browse.pages import body, shown_text, write_pages
+from mkiso.browse.pages import shown_text, write_pages
 from mkiso.browse.pictures import NOT_XML
 from mkiso.browse.shown import (
     About,
     Document,
+    Logo,
     Marks,
     Nothing,
     NotIndexed,
@@ -25,6 +26,7 @@ from mkiso.browse.shown import (
     Viewer,
     Why,
 )
+from mkiso.browse.words import Titles
 from mkiso.texts import texts
 from tests.support.shown import (
     BODY,
@@ -167,25 +169,40 @@ def test_the_overview_says_what_is_on_the_disc(stage: Path) -> None:
         "Example Street 1",
         "JOHN DOE",
         "PAT001",
-        "1962-03-04",
-        "male",
+        "4 March 1962",
+        "Sex: male",
+        "CT scan and ultrasound and ECG, 1 March 2024",
         "Study: CT of the thorax",
-        "2024-03-01",
         "CT.000200",
-        "Series 2: Thorax 2",
-        "Modality: US",
-        "DICOM files: 200",
-        "Radiology Report",
-        "Letter (PDF)",
+        "Thorax 2 CT scan · Series 2 · 200 images",
+        "Loop Ultrasound · Series 3 · 5 frames",
+        "Read the report: Radiology report",
+        "Open the document (PDF): Letter",
+        "Series 6: Thorax 6: 2 DICOM files",
+        "start the viewer viewer.exe",
+        "PHONE.HTM",
+        "import it into your PACS or viewer by its DICOMDIR",
         "not for diagnosis",
         "does not name: 3.",
     ):
         assert expected in said
-    assert next(one.attrib["src"] for one in page.iter(f"{XHTML}img")) == "ihe_pdi/p0000004.jpg"
+    pictures = [one.attrib["src"] for one in page.iter(f"{XHTML}img")]
+    assert pictures == [f"ihe_pdi/p{middle:07}.jpg" for middle in (4, 13, 23)]
+    assert said.index("Read the report") < said.index("Thorax 2")
 
 
 def test_a_disc_without_viewer_links_to_none(stage: Path) -> None:
-    assert "viewer" not in text_of(written(stage, (everything(),), about())["INDEX.HTM"])
+    assert "start the viewer" not in text_of(written(stage, (everything(),), about())["INDEX.HTM"])
+
+
+def test_the_logo_is_on_the_pages_that_may_show_it(stage: Path) -> None:
+    (stage / "ihe_pdi").mkdir()
+    (stage / "ihe_pdi" / "logo.png").touch()
+    pages = written(stage, (everything(),), about(logo=Logo("logo.png", 120, 60)))
+    shown = {name: [one for one in links(page) if "logo" in one] for name, page in pages.items()}
+    assert shown["INDEX.HTM"] == ["ihe_pdi/logo.png"]
+    assert shown["ihe_pdi/index.htm"] == shown["ihe_pdi/s0000001.htm"] == ["logo.png"]
+    assert shown["PHONE.HTM"] == shown["ihe_pdi/r0000001.htm"] == []
 
 
 def test_a_series_leads_to_its_neighbours_and_to_the_overview(stage: Path) -> None:
@@ -216,7 +233,7 @@ def test_an_image_says_where_it_is_and_both_windows_are_beside_each_other(stage:
     other = Other("q0000001.jpg", 512, 512, "LUNG")
     where = Marks("-12.5", "R", "L", "B", "MLO")
     one = picture(1, place=7, places=150, window="MEDIASTINUM", marks=where, other=other)
-    page = written(stage, (patient(series(1, one)),), about(language=language))["ihe_pdi/i0000001.htm"]
+    page = written(stage, (patient(series(1, one)),), about(language=language))["ihe_pdi/s0000001.htm"]
     said, text = texts(language)["pages"], text_of(page)
     for expected in (
         said["place"].format(place=7, places=150),
@@ -233,7 +250,35 @@ def test_an_image_says_where_it_is_and_both_windows_are_beside_each_other(stage:
 def test_a_picture_says_what_it_is(stage: Path) -> None:
     page = written(stage, (everything(),), about())["ihe_pdi/s0000003.htm"]
     said = [one.attrib["alt"] for one in page.iter(f"{XHTML}img")]
-    assert said == [f"US, Loop, Image 1, frame {frame} of 5" for frame in (1, 3, 5)]
+    assert said == [f"Ultrasound, Loop, Image 1, frame {frame} of 5" for frame in (1, 3, 5)]
+
+
+def test_a_series_of_one_picture_shows_it_once_and_large(stage: Path) -> None:
+    page = written(stage, (patient(series(1, picture(1, width=2000, height=1600))),), about())["ihe_pdi/s0000001.htm"]
+    (shown,) = page.iter(f"{XHTML}img")
+    widths = [
+        cell.attrib["width"] for cell in page.iter(f"{XHTML}td") if shown in cell.iter() and "width" in cell.attrib
+    ]
+    assert (shown.attrib["width"], widths[-1]) == ("100%", "2000")
+    assert [link for link in links(page) if link.endswith(".htm")] == ["index.htm"]
+    assert not (stage / "ihe_pdi" / "i0000001.htm").exists()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_page_says_that_a_picture_has_its_full_size(stage: Path, language: str) -> None:
+    for page in written(stage, (everything(),), about(language=language)).values():
+        assert not re.search("full size|ukuran penuh", text_of(page), re.IGNORECASE)
+
+
+def test_reports_and_documents_are_no_images(stage: Path) -> None:
+    pictures = (picture(number, number="1", frame=number, frames=2, is_page=True) for number in (1, 2))
+    report, letter = ShownReport("1", "Letter", BODY), Document("d0000001.pdf", "1", "Letter")
+    mixed = series(1, picture(3), report, letter, *pictures, Nothing("9", "ECG", Why.NO_PIXELS), instances=10)
+    reports = series(2, *(ShownReport(str(n), "Report", BODY) for n in range(3)), modality="SR", instances=3)
+    index = text_of(written(stage, (patient(mixed, reports),), about())["INDEX.HTM"])
+    assert "Series 1 · 7 images, 1 report, 1 document, 1 other DICOM file" in index
+    assert "3 images" not in index
+    assert index.count("Read the report") == 4
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -241,7 +286,7 @@ def test_what_cannot_be_shown_says_why(stage: Path, language: str) -> None:
     pages = written(stage, (everything(),), about(language=language))
     why = texts(language)["why"]
     assert why[Why.SYNTAX] in text_of(pages["ihe_pdi/s0000002.htm"])
-    assert text_of(pages["ihe_pdi/s0000006.htm"]).count(why[Why.NO_PIXELS]) == 2
+    assert f"2 \u00d7 ECG Storage: {why[Why.NO_PIXELS]}" in text_of(pages["ihe_pdi/s0000006.htm"])
     assert f"2 \u00d7 ECG Storage: {why[Why.NO_PIXELS]}" in text_of(pages["PHONE.HTM"])
 
 
@@ -256,7 +301,7 @@ def test_the_overview_leads_to_every_report_and_document(stage: Path) -> None:
     for name, folder in (("INDEX.HTM", "ihe_pdi/"), ("ihe_pdi/index.htm", "")):
         found = set(links(pages[name]))
         assert {f"{folder}r0000001.htm", f"{folder}d0000001.pdf"} <= found
-        assert "Radiology Report" in text_of(pages[name])
+        assert "Radiology report" in text_of(pages[name])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -264,11 +309,13 @@ def test_the_pages_of_a_document_are_pictures_beside_it(stage: Path, language: s
     pictures = (picture(number, number="1", frame=number, frames=2, is_page=True) for number in (1, 2))
     one = patient(series(1, Document("d0000001.pdf", "1", "Letter"), *pictures, modality="DOC"))
     pages, said = written(stage, (one,), about(language=language)), texts(language)["pages"]
-    page = pages["ihe_pdi/s0000001.htm"]
+    page, phone = pages["ihe_pdi/s0000001.htm"], pages["PHONE.HTM"]
     assert {"d0000001.pdf"} <= set(links(page))
     assert said["first_pages"] in text_of(page)
-    for shown in (page, pages["PHONE.HTM"]):
+    for shown in (page, phone):
         assert f"{said['document'].format(number=1)}, {said['page'].format(page=2)}" in text_of(shown)
+    assert said["whole_document"] in text_of(phone)
+    assert said["document_elsewhere"] not in text_of(phone)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -279,6 +326,14 @@ def test_what_is_too_large_to_be_shown_is_told_in_words(why: Why, language: str,
     for name in ("ihe_pdi/s0000001.htm", "PHONE.HTM"):
         assert texts(language)["why"][why] in text_of(pages[name])
     assert texts(language)["pages"]["first_pages"] not in text_of(pages["ihe_pdi/s0000001.htm"])
+
+
+LEVELS = re.compile(r"<h(\d)")
+
+
+def test_headings_of_one_rank_are_on_one_level() -> None:
+    said = "".join(f"<h{level}>{at}</h{level}>" for at, level in enumerate((2, 3, 3, 4, 3, 2, 4, 4, 2)))
+    assert LEVELS.findall(Titles(texts("en")).body(said, 2)) == [*"233432332"]
 
 
 def test_headings_never_skip_a_level(stage: Path) -> None:
@@ -300,7 +355,7 @@ def test_a_disc_without_pictures_has_its_pages(stage: Path) -> None:
     nameless = ShownPatient("", "", "", "", (ShownStudy("", "", "", (series(1, number="", instances=0),)),))
     pages = written(stage, (*empty, nameless), about(institution="", contact=""))
     assert [one for page in pages.values() for one in page.iter(f"{XHTML}img")] == []
-    assert "no image" in text_of(pages["INDEX.HTM"])
+    assert "without a picture here: Series 1: Thorax 1: 200 DICOM files" in text_of(pages["INDEX.HTM"])
 
 
 def test_a_disc_of_nobody_has_its_pages(stage: Path) -> None:
@@ -321,7 +376,7 @@ def test_a_long_word_may_break_and_an_endless_text_ends() -> None:
 
 
 def test_a_report_s_headings_begin_where_the_page_is() -> None:
-    assert body("<h1>a</h1><h3>b</h3><h2>c</h2>", 2) == "<h2>a</h2><h3>b</h3><h3>c</h3>"
+    assert Titles(texts("en")).body("<h1>a</h1><h3>b</h3><h2>c</h2>", 2) == "<h2>a</h2><h3>b</h3><h3>c</h3>"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

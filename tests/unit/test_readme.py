@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import mkiso
 from mkiso.browse.readme import ascii_name, initials, readme
-from mkiso.browse.shown import About, NotIndexed, ShownPatient, Viewer
+from mkiso.browse.shown import WEB, About, NotIndexed, ShownPatient, Viewer
+from mkiso.dicom.datasets import page_name
 from tests.support.shown import HOSTILE, about, hostile, hostile_about, patient
 
 LANGUAGES = ("en", "id")
@@ -36,7 +37,7 @@ def test_it_says_whose_the_disc_is_and_what_made_it_and_when(language: str) -> N
     found = "\n".join(lines(language=language))
     for told in ("Example Hospital", "Example Street 1", "J. D.", "2024-03-01 10:15", f"mkiso {mkiso.__version__}"):
         assert told in found
-    for file in ("DICOMDIR", "INDEX.HTM", "PHONE.HTM"):
+    for file in ("DICOMDIR", "INDEX.HTM", "PHONE.HTM", f"{WEB}:"):
         assert file in found
 
 
@@ -47,10 +48,22 @@ def test_a_patient_is_named_by_initials_alone() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("JOHN DOE", "J. D."), ("Dr. Siti Østergård", "D. S. O."), ("12 34", "-"), ("", "-"), ("山田 太郎", "S. T.")],
+    [
+        ("JOHN DOE", "J. D."),
+        ("Dr. Siti Østergård", "D. S. O."),
+        ("12 34", "-"),
+        ("", "-"),
+        ("山田 太郎", "S. T."),
+        ("(Ann)", "A."),
+    ],
 )
 def test_initials_are_ascii_letters(name: str, expected: str) -> None:
     assert initials(name) == expected
+
+
+@pytest.mark.parametrize("name", ["YAMADA^TARO=山田^太郎", "YAMADA^TARO=山田^太郎=やまだ^たろう", "YAMADA^TARO"])
+def test_a_name_in_two_scripts_has_its_initials_once(name: str) -> None:
+    assert initials(page_name(name)) == "T. Y."
 
 
 def test_each_patient_of_a_mixed_disc_has_initials() -> None:

@@ -13,7 +13,8 @@ from mkiso.texts import texts
 LANGUAGES: tuple[str, ...] = get_args(Media.model_fields["language"].annotation)
 TEMPLATES = "".join(file.read_text() for file in (Path(mkiso.browse.__file__).parent / "templates").glob("*.htm"))
 
-TITLES = (Path(mkiso.browse.__file__).parent / "pages.py").read_text()
+KINDS = ("image", "frame", "report", "document", "file", "other")
+TITLES = (Path(mkiso.browse.__file__).parent / "words.py").read_text()
 
 
 def said(language: str) -> Iterator[tuple[str, str]]:
@@ -57,9 +58,16 @@ def test_every_reason_has_a_text(language: str) -> None:
 
 
 def test_the_pages_use_every_text() -> None:
-    assert [key for key in texts("en")["pages"] if f"t.{key}" not in TEMPLATES and f'"{key}"' not in TITLES] == []
+    counted = {f"{number}_{kind}" for number in ("one", "many") for kind in KINDS if f'"{kind}"' in TITLES}
+    unused = [key for key in texts("en")["pages"] if f"t.{key}" not in TEMPLATES and f'"{key}"' not in TITLES]
+    assert set(unused) == counted
 
 
 def test_the_languages_differ() -> None:
-    same = {key for key, text in said("en") if dict(said("id"))[key] == text}
-    assert same <= {"pages.number", "web.instance_uid", "web.series_uid"}
+    indonesian = dict(said("id"))
+    same = {key for key, text in said("en") if indonesian[key] == text}
+    assert same <= {
+        *("pages.day", "web.instance_uid", "web.series_uid"),
+        *("months.4", "months.9", "months.11", "modalities.CT", "modalities.PT", "modalities.EEG", "modalities.EMG"),
+        *("body_parts.SINUS", "report.Completion Flag", "report.FINAL", "report.Diagnosis"),
+    }
