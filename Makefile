@@ -11,9 +11,9 @@ PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
 PYTHON3 ?= python3
-# Tests wait for other programs most of their time: three processes for each core. The long files go first, in the order in
+# Tests wait for other programs most of their time: two processes for each core. The long files go first, in the order in
 # which they are found; those of tests/unit, none of which takes long, fill what is left.
-PYTEST = $(PYTHON) -m pytest --numprocesses=$(shell expr $$(nproc) \* 3) --dist=loadfile --no-loadscope-reorder
+PYTEST = $(PYTHON) -m pytest --numprocesses=$(shell expr $$(nproc) \* 2) --dist=loadfile --no-loadscope-reorder
 CHECK = $(PIP) check || { echo 'The lock files lack what setup.cfg asks for: run `make lock`' >&2; exit 1; }
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP = .venv/bin/pip --quiet --disable-pip-version-check

@@ -341,7 +341,8 @@ def test_a_program_that_takes_more_than_it_may_is_ended(
 
 
 def test_a_program_has_no_more_memory_than_it_may_and_leaves_no_core(tmp_path: Path) -> None:
-    taken = "x = bytes(1 << 28)"
+    limited = "resource.getrlimit(resource.RLIMIT_AS)[0] == 1 << 27"
+    taken = f"import resource, time\nwhile not {limited}: time.sleep(0.01)\nx = bytes(1 << 28)"
     result = run((sys.executable, "-c", taken), timeout=FOREVER, cwd=tmp_path, limits=LIMITED)
     assert (result.rc, "MemoryError" in result.stderr) == (1, True)
     with spawned(("/bin/sleep", "60"), cwd=tmp_path, log=tmp_path / "log", limits=LIMITED) as child:
