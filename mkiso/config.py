@@ -26,86 +26,17 @@ from pydantic import (
     model_validator,
 )
 
-from mkiso.addresses import host_name, is_address
 from mkiso.errors import BadRequest, ConfigurationError, NotConfigured
+from mkiso.values import AbsolutePath, AETitle, Bind, Host, Port, Seconds, Secret, ServedName, Size, VolumeId
 
 SYSTEM_FILE = Path("/etc/mkiso/mkiso.yaml")
 CHECKOUT_FILE = Path(__file__).parent.parent / "etc" / "mkiso.yaml"
 WELL_KNOWN = ("relay", "cd_publisher")  # destinations that have URLs of their own
-HIGHEST_PORT = 65535
-UNITS = {"": 1, "B": 1}
-UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 MOST_PICTURES, ALL = 1000, 1 << 30  # of a series
 PYDANTICS_WORDS = re.compile(r"Value error, |\w+ should (be|have) ")  # before what was expected
 
 
-def _size(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
-    if match is None or match[2].upper() not in UNITS:
-        raise ValueError("a size in bytes, such as 700MB or 4.7GB")
-    return int(float(match[1]) * UNITS[match[2].upper()])
-
-
-def _ae_title(value: str) -> str:
-    if value != value.strip() or "\\" in value or not value.isascii() or not value.isprintable():
-        raise ValueError("an AE title: 1 to 16 ASCII characters, no backslash, no spaces around it (PS3.5 6.2)")
-    return value
-
-
-def _host(value: str) -> str:
-    """No option of a program, which a name with a hyphen before it would be."""
-    if not re.fullmatch(r"[A-Za-z0-9_:][A-Za-z0-9._:-]*", value):
-        raise ValueError("a host name or an address")
-    return value
-
-
-def _served_name(value: str) -> str:
-    name = host_name(value)
-    if not (is_address(name) or re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", name)):
-        raise ValueError("a name or an address as in a browser's address bar, without scheme, port and wildcard")
-    return name
-
-
-def _secret(value: object) -> object:
-    if isinstance(value, str) and value.startswith("file:"):
-        try:
-            return Path(value.removeprefix("file:")).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"a readable file of text for the secret: {error}") from None
-    return value
-
-
-def _bind(value: str) -> str:
-    tcp = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(\d{1,5})", value)
-    if not (value.startswith("unix:/") or (tcp and 1 <= int(tcp[2]) <= HIGHEST_PORT)):
-        raise ValueError("HOST:PORT or unix:/PATH")
-    return value
-
-
-def _volume_id(value: str) -> str:
-    if len(value.encode()) > 32:  # noqa: PLR2004  (ECMA-119 8.4.7)
-        raise ValueError("at most 32 bytes")
-    return value
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError("an absolute path")
-    return path
-
-
-Seconds = Annotated[float, Field(gt=0, le=10**6)]
-Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
 LayoutName = Literal["legacy", "pdi"]
-Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
-AETitle = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_ae_title)]
-Secret = Annotated[SecretStr, BeforeValidator(_secret)]
-Host = Annotated[str, AfterValidator(_host)]
-ServedName = Annotated[str, AfterValidator(_served_name)]
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -163,6 +94,19 @@ class Destination(Section):
     tool: Literal["storescu", "dcmsend"] = "storescu"
     timeout: Seconds = 60
     title: Annotated[str, Field(max_length=100)] = ""
+    parallel: Annotated[int, Field(ge=1, le=64)] = 2
+    confirm: Literal["none", "find", "commit"] = "none"
+    query_ae_title: AETitle | None = None
+    query_host: Host | None = None
+    query_port: Port | None = None
+    commit_port: Port | None = None
+
+
+class Queue(Section):
+    queue: Literal["on_request", "always"] = "on_request"
+    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    give_up: Seconds = 259_200
+    confirm_timeout: Seconds = 60
 
 
 def _pictures(value: object) -> object:
@@ -180,7 +124,7 @@ class Media(Section):
     language: Literal["en", "id"] = "en"
     uncompressed: bool = False
     viewer_dir: AbsolutePath | None = None
-    volume_id: Annotated[str, Field(min_length=1), AfterValidator(_volume_id)] = "DICOM"
+    volume_id: VolumeId = "DICOM"
     institution: str = ""
     contact: str = ""
     max_size: Annotated[Size, Field(ge=1)] | None = None
@@ -232,7 +176,7 @@ class ApiToken(Section):
 
 
 class Server(Section):
-    bind: Annotated[str, AfterValidator(_bind)] = "127.0.0.1:8080"
+    bind: Bind = "127.0.0.1:8080"
     hosts: tuple[ServedName, ...] = ()
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     threads: Annotated[int, Field(ge=8, le=1024)] = 16
@@ -255,6 +199,7 @@ class Config(Section):
     receivers: Receivers = (Receiver(),)
     retrieve: Retrieve = Retrieve()
     destinations: dict[str, Destination] = {}
+    relay: Queue = Queue()
     media: Media = Media()
     patients: Patients = Patients()
     storage: Storage = Storage()

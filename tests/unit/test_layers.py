@@ -15,7 +15,7 @@ ROOT = Path(mkiso.__file__).parent
 # From the bottom to the top; a module imports from its own row and from those before it.
 LAYERS = (
     {"errors"},
-    {"accession", "addresses", "config", "log", "password", "process", "texts", "waiting"},
+    {"accession", "addresses", "config", "log", "password", "process", "texts", "values", "waiting"},
     {"dicom"},
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
