@@ -98,6 +98,10 @@ class JobExists(MkisoError):
     code, http_status, error = "job_exists", 409, "job already exists"
 
 
+class RelayNotFound(MkisoError):
+    code, http_status, error = "relay_not_found", 404, "relay not found"
+
+
 class PacsUnreachable(MkisoError):
     code, http_status, error = "pacs_unreachable", 502, "PACS unreachable"
 

@@ -10,17 +10,20 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from mkiso.checks import Readiness, pacs_answers
 from mkiso.config import Config, Storage
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
+from mkiso.errors import ConfigurationError
 from mkiso.ledger.ledger import Ledger
-from mkiso.ledger.record import Writer
+from mkiso.ledger.record import AttemptRecord, JobRecord, Writer
+from mkiso.ledger.relays import Claim
 from mkiso.patients import patient_source
 from mkiso.retrieve.receiver import taken
 from mkiso.retrieve.search import PatientQuery, SearchResult, search
@@ -35,7 +38,7 @@ from mkiso.retrieve.studies import (
     with_modalities,
 )
 from mkiso.waiting import Cancellation, lack
-from mkiso.workspace import Workspace, identity, job_directory, living_jobs, require_space, sweep
+from mkiso.workspace import Workspace, identity, job_directory, leash_of, living_jobs, require_space, sweep
 
 T = TypeVar("T")
 log = logging.getLogger("mkiso.installation")
@@ -132,7 +135,16 @@ def archive_of(config: Config) -> Peer:
 def ledger_of(storage: Storage) -> Ledger:
     """The ledger of this host's jobs; ConfigurationError where it can never be opened."""
     work_dir = storage.work_dir
-    return Ledger(storage.ledger.get_secret_value(), partial(identity, work_dir), partial(living_jobs, work_dir))
+    return Ledger(storage.ledger.get_secret_value(), partial(identity, work_dir), partial(_living, work_dir))
+
+
+def _living(work_dir: Path) -> set[str]:
+    """The ids of the jobs that have a process; of any other, no program runs any more: the next attempt of a relay may
+    begin as soon as one is told to be dead.
+    """
+    with suppress(ConfigurationError, OSError):
+        sweep(work_dir)
+    return living_jobs(work_dir)
 
 
 class Installation:
@@ -209,6 +221,44 @@ class Installation:
     def _asking(self, cancellation: Cancellation, query_id: str) -> Iterator[Finder]:
         with job_directory(self.config.storage.work_dir, query_id) as workspace:
             yield self.finder(workspace, cancellation)
+
+    def record_of(self, job_id: str, cancellation: Cancellation, *, is_attempt: bool = False) -> JobRecord:
+        """The record of a job that is to be opened, or, of a queued relay's attempt, was when it was claimed."""
+        if not is_attempt:
+            return JobRecord(self.writer, job_id, cancellation)
+        leash = leash_of(self.config.storage.work_dir, job_id) if self.ledger.is_shared else None
+        return AttemptRecord(self.writer, job_id, cancellation, leash)
+
+    def queue_relay(self, relay_id: str, destination: str, requester: str, asked: Sequence[Sequence[str]]) -> None:
+        """Have a relay sent in its turn, of these accession numbers, study UIDs and series UIDs; it is durable.
+
+        Raises NotConfigured or BadRequest for the destination, JobExists for the id.
+        """
+        self.config.destination(destination)
+        numbers, studies, series = asked
+        self.ledger.relays.add(
+            *(relay_id, destination, numbers),
+            study_uids=studies,
+            series_uids=series,
+            requester=requester,
+            give_up=self.config.relay.give_up,
+        )
+
+    def claim_relay(self, job_id: str) -> Claim | None:
+        """The queued relay whose turn it is, which runs from here on as the job of this id; None where none is due."""
+        destinations = self.config.destinations
+        addresses = {name: f"{one.host}:{one.port}" for name, one in destinations.items()}
+        return self.ledger.claim_relay(job_id, self.parallel, addresses)
+
+    def cancel_relay(self, relay_id: str, by: str) -> None:
+        """End a queued relay, or have the attempt of it that runs stop; `by` is a requester. Raises RelayNotFound."""
+        if job_id := self.ledger.relays.cancel(relay_id, by):
+            self.ledger.request_cancel(job_id, by)
+
+    @property
+    def parallel(self) -> dict[str, int]:
+        """How many queued relays may run at once to each destination."""
+        return {name: one.parallel for name, one in self.config.destinations.items()}
 
     def sweep(self) -> list[str]:
         """Clear away what jobs left behind whose process died; their ids. The ledger learns of it a little later."""

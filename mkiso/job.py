@@ -42,7 +42,7 @@ class Order:
 
     `study_uids` are wanted whole, but for those of which `series_uids` names series: of these they alone. `single`
     names the disc after its only number. With a password the disc is a ZIP that needs it; raises BadRequest where it
-    can be none.
+    can be none. With `relay_id` the job is an attempt of that queued relay, which was claimed for it.
     """
 
     accessions: tuple[str, ...]
@@ -54,6 +54,7 @@ class Order:
     study_uids: tuple[str, ...] = ()
     series_uids: tuple[str, ...] = ()
     password: str | None = field(default=None, repr=False)
+    relay_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.password is not None:
@@ -88,7 +89,7 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
     """
     if why := unusable(installation.config.media, order.layout):
         raise NotConfigured(why)
-    record = JobRecord(installation.writer, order.job_id, cancellation)
+    record = installation.record_of(order.job_id, cancellation)
     with ExitStack() as held:
         job = held.enter_context(
             running_job(installation, order, cancellation, record, kind="iso", layout=order.layout, format=order.format)
@@ -115,7 +116,7 @@ def relay(
     """
     to = installation.config.destination(destination)
     address = f"{to.host}:{to.port}"
-    record = JobRecord(installation.writer, order.job_id, cancellation)
+    record = installation.record_of(order.job_id, cancellation, is_attempt=order.relay_id is not None)
     with running_job(installation, order, cancellation, record, kind="relay", destination=address) as job:
         opened()
         studies = job.look_up()

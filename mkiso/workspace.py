@@ -96,6 +96,11 @@ class Workspace:
         return self.path / "disc"
 
 
+def leash_of(work_dir: Path, job_id: str) -> Path:
+    """The file that is touched as long as the ledger has news of the job."""
+    return Workspace(work_dir / f"{PREFIX}{job_id}").path / "in_the_ledger"
+
+
 def ensure_work_dir(work_dir: Path) -> None:
     """Make the directory that holds the job directories; ConfigurationError unless it is this user's alone.
 

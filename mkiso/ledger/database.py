@@ -103,7 +103,7 @@ class Database:
             self._engine = _engine(url, limit, locked, pool_pre_ping=True, max_overflow=-1)
             # For what takes as long as it takes; each connection is closed after its use.
             unlimited = _engine(url, 0, LOCKED, poolclass=sa.NullPool)
-            self.now = _clock(self._engine.dialect.name)
+            self.now = clock(self._engine.dialect.name)
         except (SQLAlchemyError, ImportError, ValueError, TypeError, KeyError) as error:
             raise ConfigurationError(
                 f"The ledger (storage.ledger) cannot be opened: {_cause(error)}. It is a URL such as sqlite:////FILE,"
@@ -118,6 +118,10 @@ class Database:
         """SQLite's file; None for a server's database, and for one in memory."""
         name = self._engine.url.database
         return Path(name) if _is_sqlite(self._engine) and name and name != ":memory:" else None
+
+    @property
+    def is_server(self) -> bool:
+        return not _is_sqlite(self._engine)
 
     def prepare(self) -> None:
         """Make or migrate the tables, however long that takes.
@@ -141,11 +145,19 @@ class Database:
         except OtherVersion as other:
             raise ConfigurationError(other.detail) from None
 
-    def do(self, work: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
+    def do(
+        self,
+        work: Callable[[sa.Connection], T],
+        *,
+        alone: bool = False,
+        committed: bool = False,
+        durable: bool = False,
+    ) -> T:
         """Have `work` done in a transaction, and wait LIMIT seconds for it at most; as long again for its COMMIT.
 
         What is done `alone` may read first and write then: SQLite lets nobody else write meanwhile; in other databases
-        it has to lock the rows that it reads.
+        it has to lock the rows that it reads. What sees `committed` rows sees those of each moment, and not of its
+        beginning. What is `durable` is on the disk, which SQLite otherwise does not wait for.
 
         That takes a thread: some drivers wait for ever for a server that hangs. What nobody waits for any more is not
         committed, and stops; where the COMMIT's end was not heard, `work` is done once more, which is to do no harm,
@@ -153,12 +165,17 @@ class Database:
         IntegrityError and DataError, of what the database takes from nobody.
         """
 
-        def alone_done(connection: sa.Connection) -> T:
+        def doing(connection: sa.Connection) -> T:
             if _is_sqlite(self._engine):
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                if durable:
+                    connection.detach()  # the next one does not wait for the disk
+                    connection.exec_driver_sql("PRAGMA synchronous=FULL")
+                if alone:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+            elif committed:
+                connection.execution_options(isolation_level="READ COMMITTED")
             return work(connection)
 
-        doing = alone_done if alone else work
         try:
             return self._limited(doing, self._schema.require)
         except CommitLost:
@@ -321,7 +338,7 @@ def _connect_args(url: sa.URL, limit: int, locked: float) -> dict[str, Any]:
     return {"sqlite": sqlite, "postgresql": postgresql}.get(url.get_backend_name(), mariadb)
 
 
-def _clock(backend: str) -> sa.ColumnElement[int]:
+def clock(backend: str) -> sa.ColumnElement[int]:
     """Seconds since 1970 by the database's clock, which all hosts share."""
     clocks: dict[str, sa.ColumnElement[Any]] = {
         "sqlite": sa.func.strftime("%s", "now"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from mkiso.accession import LONGEST
-from mkiso.errors import Cancelled, Internal, JobExists, JobNotFound
+from mkiso.errors import Cancelled, JobExists, JobNotFound
 from mkiso.ledger.database import Database
 from mkiso.ledger.experience import Sizes, read_sizes
 from mkiso.ledger.history import History, asked_for, search_key
-from mkiso.ledger.schema import PUBLIC, UNFINISHED, collections, fitting, instances, job_accessions, jobs, ledger_time
+from mkiso.ledger.outcomes import DIED
+from mkiso.ledger.relays import Claim, Relays
+from mkiso.ledger.schema import PUBLIC, UNFINISHED, collections, fitting, instances, job_accessions, jobs, now
 from mkiso.ledger.totals import Retention, Totals, change, read_totals
 from mkiso.waiting import stopped_by
 
@@ -24,13 +25,7 @@ STATES = (*UNFINISHED, "done", "failed", "cancelled")
 # A running job's row is written every BEAT seconds; a row on which nobody wrote for SILENT seconds has no process.
 BEAT = 10.0
 SILENT = 120.0
-DIED = {"code": Internal.code, "detail": "The process that ran this job died. Ask again."}
 UNDER_WAY = jobs.c.state.in_(UNFINISHED)
-
-
-def now() -> str:
-    """The time as the ledger has it."""
-    return ledger_time(datetime.now(UTC))
 
 
 class Ledger:
@@ -44,6 +39,7 @@ class Ledger:
         self._database = Database(url)
         self.history = History(self._database)
         self.retention = Retention(self._database)
+        self.relays = Relays(self._database)
         self._identity = identity
         self._living = living
 
@@ -51,6 +47,11 @@ class Ledger:
     def file(self) -> Path | None:
         """The ledger's file, where it is one."""
         return self._database.file
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts may have the same ledger."""
+        return self._database.is_server
 
     def prepare(self) -> None:
         """Make or migrate the tables, however long that takes; ConfigurationError where they are another version's."""
@@ -74,7 +75,37 @@ class Ledger:
 
         It remembers what was asked for, by which `History.running` knows the same again.
         """
-        row = {
+        row = self._new_row(job_id, kind, accessions, study_uids, series_uids, **fields)
+
+        def work(connection: sa.Connection) -> None:
+            _insert(connection, row)
+
+        try:
+            self._database.do(work)
+        except IntegrityError:
+            if not self._has(row):
+                raise JobExists(f"There is a job {job_id} already. Choose another UUID, or none.") from None
+
+    def claim_relay(self, job_id: str, parallel: Mapping[str, int], addresses: Mapping[str, str]) -> Claim | None:
+        """As `Relays.claim`, with its attempt's row opened; `addresses` has the HOST:PORT of each destination."""
+
+        def open_attempt(connection: sa.Connection, claim: Claim) -> None:
+            asked = (claim.accessions, claim.study_uids, claim.series_uids)
+            fields = {"destination": addresses[claim.destination], "requester": claim.requester}
+            _insert(connection, self._new_row(job_id, "relay", *asked, relay_id=claim.relay_id, **fields))
+
+        return self.relays.claim(job_id, parallel, open_attempt)
+
+    def _new_row(
+        self,
+        job_id: str,
+        kind: str,
+        accessions: Sequence[str],
+        study_uids: Sequence[str],
+        series_uids: Sequence[str],
+        **fields: Any,
+    ) -> dict[str, Any]:
+        return {
             "id": job_id,
             "kind": kind,
             "state": "queued",
@@ -88,16 +119,6 @@ class Ledger:
             "folded": "",
             **_searchable(fields),
         }
-
-        def work(connection: sa.Connection) -> None:
-            connection.execute(jobs.insert().values(fitting(jobs, row)))
-            _number(connection, job_id, accessions)
-
-        try:
-            self._database.do(work)
-        except IntegrityError:
-            if not self._has(row):
-                raise JobExists(f"There is a job {job_id} already. Choose another UUID, or none.") from None
 
     def _has(self, row: Mapping[str, Any]) -> bool:
         """Whether it is this very row that is there: its COMMIT was done, and nobody heard of it."""
@@ -273,6 +294,11 @@ def _searchable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields, and what the search compares: of the name as it is shown, where nobody gives more of it."""
     patient = [fields.get(name) or "" for name in ("patient_id", "patient_name")]
     return ({"folded": search_key(*patient)} if any(patient) else {}) | dict(fields)
+
+
+def _insert(connection: sa.Connection, row: Mapping[str, Any]) -> None:
+    connection.execute(jobs.insert().values(fitting(jobs, row)))
+    _number(connection, row["id"], row["accessions"])
 
 
 def _renumber(connection: sa.Connection, job_id: str, fields: Mapping[str, Any]) -> None:

@@ -11,7 +11,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +21,8 @@ from sqlalchemy.exc import DBAPIError
 
 from mkiso.errors import Cancelled, ConfigurationError, DiskFull, Internal, MkisoError
 from mkiso.ledger.database import LIMIT
-from mkiso.ledger.ledger import BEAT, Ledger, now
+from mkiso.ledger.ledger import BEAT, Ledger
+from mkiso.ledger.schema import now
 from mkiso.log import log_once
 from mkiso.waiting import INTERRUPTION, LEFT, Cancellation, exhausted, lack, start, stopped_by
 from mkiso.workspace import means_full_disk
@@ -27,8 +30,17 @@ from mkiso.workspace import means_full_disk
 TICK = 0.25
 PAUSE = 1.0
 RETRY = 30.0
+# Where hosts share a ledger, an attempt that has not reached it for so long stops sending: after ledger.SILENT seconds
+# others take it for dead, and begin it anew.
+FENCE = 90.0
 CHUNK = 1000
+SILENCED = "The ledger was away for so long that another host may send this. It is sent again."
 log = logging.getLogger("mkiso.ledger")
+
+
+def boot_time() -> float:
+    """Seconds, those of a suspended host, too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass
@@ -41,6 +53,9 @@ class Row:
     instances: list[Mapping[str, str | int]] = field(default_factory=list)
     changes: int = 0
     written: int = 0
+    # Of a relay's attempt on a shared ledger: what is touched when that has the row, and when it last had it.
+    leash: Path | None = None
+    answered: float = 0.0
 
     @property
     def is_written(self) -> bool:
@@ -114,6 +129,7 @@ class Writer:
                 self._news.wait_for(lambda: self._rows or self._runs_without_jobs)
                 self._is_urgent = False
             away = self._fails_to_look()
+            self._fence()
             with self._news:
                 self._is_away = away
                 self._beat_due = 0.0 if away else self._beat_due
@@ -129,6 +145,13 @@ class Writer:
             log.exception("the ledger's writer failed")
             return True
         return False
+
+    def _fence(self) -> None:
+        with self._news:
+            rows = list(self._rows.values())
+        for row in rows:
+            if row.leash and boot_time() - row.answered > FENCE:
+                row.cancellation.cancel(SILENCED)
 
     def _look(self) -> None:
         with self._news:
@@ -162,6 +185,10 @@ class Writer:
                     return
         with self._news:
             row.written = changes
+            if row.leash:
+                row.answered = boot_time()
+                with suppress(OSError):
+                    row.leash.touch()
             if row.fields["finished_at"] and row.is_written:
                 del self._rows[row.job_id]
             self._news.notify_all()
@@ -189,6 +216,9 @@ class JobRecord:
     def open(self, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         """Open the row; JobExists, LedgerUnavailable or DiskFull where that cannot be done."""
         self._writer.ledger.open_job(self.job_id, kind, accessions, **fields)
+        self._go_on(kind, accessions, **fields)
+
+    def _go_on(self, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
         self._opened = {"kind": kind, "accession": accessions, "requester": fields.get("requester")}
         self._is_open = True
         self._writer.watch(self._row)
@@ -267,6 +297,23 @@ class JobRecord:
         moment = time.monotonic()
         self._seconds[self._phase] = round(self._seconds.get(self._phase, 0) + moment - self._phase_began, 3)
         self._phase_began = moment
+
+
+class AttemptRecord(JobRecord):
+    """The record of a queued relay's attempt, whose row was opened when it was claimed.
+
+    Where hosts share the ledger, the file `leash` is touched each time it has the row: an attempt of which it had
+    nothing for FENCE seconds is cancelled, and its sender is killed by its leash.
+    """
+
+    def __init__(self, writer: Writer, job_id: str, cancellation: Cancellation, leash: Path | None) -> None:
+        super().__init__(writer, job_id, cancellation)
+        if leash is not None:
+            self._row.leash, self._row.answered = leash, boot_time()
+
+    def open(self, kind: str, accessions: tuple[str, ...], **fields: Any) -> None:
+        """Go on with the row that is there."""
+        self._go_on(kind, accessions, **fields)
 
 
 class Unrecorded(JobRecord):

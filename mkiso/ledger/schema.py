@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,9 @@ jobs = sa.Table(
     # The Series Instance UIDs of a disc or relay of a part; none where whole studies were asked for.
     sa.Column("series", sa.JSON(none_as_null=True)),
     sa.Column("encrypted", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    # Of which queued relay it is an attempt; how many instances the destination confirmed, where it was asked.
+    sa.Column("relay_id", sa.String(36), index=True),
+    sa.Column("confirmed", sa.Integer),
     # Not for the outside: what was asked for, what the history's search compares (the patient's ID and name, folded),
     # whose job it is, when its process last wrote (seconds, by the database's clock, for the hosts' may differ),
     # whether somebody asked to stop it, and who. The first two an older version beside leaves out.
@@ -144,6 +147,44 @@ experience = sa.Table(
     sa.Column("squares", sa.Double, nullable=False),
     **UNICODE,
 )
+# Relays that are tried until they have arrived, in the order in which they were asked for. Times are in seconds, by the
+# database's clock; `pause` is the last one between two tries. What a destination has acknowledged is in `instances`.
+relays = sa.Table(
+    "relays",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(36), nullable=False, unique=True),
+    sa.Column("destination", sa.String(255), nullable=False),
+    sa.Column("state", sa.String(12), nullable=False),
+    sa.Column("accessions", sa.JSON, nullable=False),
+    sa.Column("studies", sa.JSON, nullable=False),
+    sa.Column("series", sa.JSON, nullable=False),
+    sa.Column("requester", sa.Text, nullable=False),
+    sa.Column("created_at", sa.String(27), nullable=False),
+    sa.Column("finished_at", sa.String(27), index=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("counted", sa.Integer, nullable=False),
+    sa.Column("next_at", sa.BigInteger, nullable=False),
+    sa.Column("pause", sa.Integer, nullable=False),
+    sa.Column("give_up_at", sa.BigInteger, nullable=False),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    # The attempt that runs, or was the last.
+    sa.Column("job_id", sa.String(36)),
+    sa.Index("relays_due", "destination", "state", "next_at"),
+    **UNICODE,
+)
+# A destination: whether somebody paused it, and from when on it is asked whether it is back, where it was away.
+relay_queues = sa.Table(
+    "relay_queues",
+    metadata,
+    sa.Column("destination", sa.String(255), primary_key=True),
+    sa.Column("paused_by", sa.Text),
+    sa.Column("next_at", sa.BigInteger, nullable=False),
+    sa.Column("pause", sa.Integer, nullable=False),
+    # Which was served longest ago: a number that grows with each claim.
+    sa.Column("served", sa.BigInteger, nullable=False),
+    **UNICODE,
+)
 # For the history, newest first. SQLite finds in the second one all that its filters look at, without the rows; other
 # databases limit how long what is indexed may be.
 sa.Index("jobs_by_state", jobs.c.state, jobs.c.created_at, jobs.c.id)
@@ -156,7 +197,7 @@ sa.Index(
 sa.Index("jobs_finished_here", jobs.c.finished_at, jobs.c.work_dir, jobs.c.id).ddl_if(dialect="sqlite")
 sa.Index("jobs_finished", jobs.c.finished_at, jobs.c.id).ddl_if(dialect=SERVERS)  # type: ignore[arg-type]
 
-FIRST, NEWEST = (1, 8), (1, 10)
+FIRST, NEWEST = (1, 8), (1, 11)
 LOCK = int.from_bytes(b"mkiso")
 LOCK_LIMIT = 3600
 VERSION = sa.Table("ledger_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
@@ -166,6 +207,11 @@ log = logging.getLogger("mkiso.ledger")
 def ledger_time(moment: datetime) -> str:
     """A time in UTC as the ledger has it (RFC 3339), which sorts as text."""
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def now() -> str:
+    """The time as the ledger has it."""
+    return ledger_time(datetime.now(UTC))
 
 
 def fitting(table: sa.Table, values: Mapping[str, Any]) -> dict[str, Any]:

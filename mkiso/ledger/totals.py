@@ -24,11 +24,21 @@ from sqlalchemy.exc import IntegrityError
 from mkiso.errors import DiskFull, LedgerUnavailable
 from mkiso.ledger.database import Database
 from mkiso.ledger.experience import learn
-from mkiso.ledger.schema import UNFINISHED, VERSION, collections, instances, job_accessions, jobs, ledger_time, totals
-
-COUNTED = tuple(
-    jobs.c[name] for name in ("id", "work_dir", "kind", "state", "error", "received", "bytes", "seconds", "finished_at")
+from mkiso.ledger.outcomes import ENDED, follow
+from mkiso.ledger.schema import (
+    UNFINISHED,
+    VERSION,
+    collections,
+    instances,
+    job_accessions,
+    jobs,
+    ledger_time,
+    relays,
+    totals,
 )
+
+COUNTED = tuple(jobs.c[name] for name in (*ENDED, "work_dir", "kind", "received", "bytes", "seconds"))
+OVER = ("done", "cancelled")  # of relays; those that wait for a person are not forgotten
 JOBS, INSTANCES = 200, 5_000  # of one transaction, which so takes less than a second
 BREATH = 0.1  # for those who write meanwhile
 DAY, AGAIN = 86_400.0, 60.0
@@ -72,7 +82,10 @@ def change(connection: sa.Connection, which: sa.ColumnElement[bool], values: Map
     if before:
         connection.execute(jobs.update().where(jobs.c.id.in_([row["id"] for row in before])).values(values))
         connection.execute(sa.select(VERSION).with_for_update())
-        count(connection, before, [{**row, **values} for row in before])
+        after = [{**row, **values} for row in before]
+        count(connection, before, after)
+        for row in after:
+            follow(connection, row)
         if values.get("state") == "done":
             learn(connection, [row["id"] for row in before if row["state"] != "done"])
 
@@ -200,6 +213,7 @@ def _forget(connection: sa.Connection, before: str) -> int:
     if ids:
         for column in (instances.c.job_id, job_accessions.c.job_id, collections.c.job_id, jobs.c.id):
             connection.execute(column.table.delete().where(column.in_(ids)))
+    connection.execute(relays.delete().where(relays.c.finished_at < before, relays.c.state.in_(OVER)))
     return len(ids)
 
 

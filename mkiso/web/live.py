@@ -109,6 +109,7 @@ def break_connection(client: socket.socket) -> None:
 @dataclass(frozen=True)
 class LiveJob:
     client: socket.socket | None
+    is_queued: bool = False
     cancellation: Cancellation = field(default_factory=Cancellation)
 
 
@@ -124,27 +125,29 @@ class LiveJobs:
         self.must_stop: Callable[[], bool] = lambda: False  # so that none goes on
 
     @contextmanager
-    def watching(self, job_id: str, client: socket.socket | None = None) -> Iterator[Cancellation]:
+    def watching(
+        self, job_id: str, client: socket.socket | None = None, *, is_queued: bool = False
+    ) -> Iterator[Cancellation]:
         """Watch a job until the end of the block; raises as `start` does."""
-        cancellation = self.start(job_id, client)
+        cancellation = self.start(job_id, client, is_queued=is_queued)
         try:
             yield cancellation
         finally:
             self.stop(job_id)
 
-    def start(self, job_id: str, client: socket.socket | None = None) -> Cancellation:
+    def start(self, job_id: str, client: socket.socket | None = None, *, is_queued: bool = False) -> Cancellation:
         """Watch a job; `client` is the connection that waits for it, where its end is to end the job.
 
         Raises Stopping while the service stops, JobExists where a job of that id is watched already,
-        Busy where `most` jobs are.
+        Busy where `most` jobs are, queued relays left out.
         """
         if self.is_stopping():
             raise Stopping(STOPPING)
-        job = LiveJob(client)
+        job = LiveJob(client, is_queued)
         with self._changed:
             if job_id in self._jobs:
                 raise JobExists(f"A job {job_id} is running. Choose another UUID, or none.")
-            if len(self._jobs) >= self._most:
+            if not is_queued and sum(not one.is_queued for one in self._jobs.values()) >= self._most:
                 raise Busy("As many jobs run and wait as the service takes. Ask again in a while.")
             self.keep_watch()
             self._jobs[job_id] = job

@@ -17,9 +17,10 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any, cast, get_args
 
-from flask import Blueprint, Response, g, jsonify, make_response, render_template, request, url_for
+from flask import Blueprint, Response, current_app, g, jsonify, make_response, render_template, request, url_for
 from werkzeug.exceptions import MethodNotAllowed
 
 from mkiso.config import LayoutName
@@ -200,7 +201,7 @@ def begun(order: Order, destination: str | None = None) -> Response:
     running = installation().ledger.history.running(order.accessions, order.study_uids, order.series_uids)
     if running and is_first:
         return make_response(render_template("again.html", running=running, order=order, destination=destination))
-    return disc_page(order) if destination is None else relay_page(order, destination)
+    return disc_page(order) if destination is None else queued(order, destination)
 
 
 def _next_id(order: Order) -> str:
@@ -224,10 +225,32 @@ def relay_answer(asked: Asked, destination: str) -> Response:
     order = Order(accessions, requester(), job_id=g.job_id, study_uids=studies, series_uids=series, password=password)
     if request.method == "HEAD":
         return jsonify()
+    if wants_queue():
+        return queued(order, destination)
     if prefers_page():
         return relay_page(order, destination)
     with live_jobs().watching(order.job_id) as cancellation:
         return _relay_result(order, relay(installation(), order, destination, cancellation))
+
+
+def wants_queue() -> bool:
+    """Whether a relay is to be tried until it has arrived, and nobody waits for it."""
+    return choice("queue", ("0", "1"), "0") == "1" or installation().config.relay.queue == "always"
+
+
+def queued(order: Order, destination: str) -> Response:
+    """Have the relay sent in its turn; its id is the order's. A browser is sent to its page."""
+    g.job_id = None  # its attempts are jobs, of ids of their own
+    asked = (order.accessions, order.study_uids, order.series_uids)
+    installation().queue_relay(order.job_id, destination, order.requester, asked)
+    current_app.extensions["mkiso.pickup"].wake()
+    if prefers_page():
+        return see_other("relays.relay", relay_id=order.job_id)
+    where = url_for("relays.relay_as_data", relay_id=order.job_id)
+    answer = jsonify(status="queued", relay_id=order.job_id, state="waiting", destination=destination, url=where)
+    answer.status_code = HTTPStatus.ACCEPTED
+    answer.location = where
+    return answer
 
 
 def _relay_result(order: Order, relayed: Relayed) -> Response:

@@ -101,6 +101,7 @@ def _post_worker_init(worker: Worker) -> None:
     installation.writer.start()
     try:
         _prepare(installation)
+        worker.application.extensions["mkiso.pickup"].start()
     except Busy:
         raise  # it would be without a thread that nobody starts again: another try, in a new worker
     except Exception:  # the boundary: whatever is away now, the worker answers what it can

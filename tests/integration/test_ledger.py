@@ -25,7 +25,8 @@ from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
 from mkiso.ledger import database, schema
 from mkiso.ledger.database import Database
-from mkiso.ledger.ledger import Ledger, now
+from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.schema import now
 from mkiso.process import remove_tree
 from mkiso.waiting import Cancellation
 from mkiso.workspace import job_directory

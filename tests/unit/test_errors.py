@@ -17,6 +17,7 @@ TABLE = (
     (404, "series_not_found", "series not found"),
     (409, "several_patients", "accession_numbers belong to different patients"),
     (404, "job_not_found", "job not found"),
+    (404, "relay_not_found", "relay not found"),
     (409, "job_exists", "job already exists"),
     (502, "pacs_unreachable", "PACS unreachable"),
     (502, "pacs_rejected", "PACS rejected the request"),

@@ -13,7 +13,8 @@ from mkiso.config import Media
 from mkiso.disc.product import require_likely_size
 from mkiso.errors import DiscTooLarge
 from mkiso.ledger.experience import ENOUGH, Kind, Sizes
-from mkiso.ledger.ledger import Ledger, now
+from mkiso.ledger.ledger import Ledger
+from mkiso.ledger.schema import now
 
 CT, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.67"
 

@@ -15,7 +15,7 @@ ROOT = Path(mkiso.__file__).parent
 # From the bottom to the top; a module imports from its own row and from those before it.
 LAYERS = (
     {"errors"},
-    {"accession", "addresses", "config", "log", "password", "process", "texts", "values", "waiting"},
+    {"accession", "addresses", "config", "leash", "log", "password", "process", "texts", "values", "waiting"},
     {"dicom"},
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
@@ -27,7 +27,7 @@ LAYERS = (
 ONLY = {
     "flask": {"web"},
     "prometheus_client": {"web"},
-    "subprocess": {"process"},
+    "subprocess": {"leash", "process"},
     "yaml": {"config"},
     "alembic": {"ledger"},
     "sqlalchemy": {"ledger", "patients"},

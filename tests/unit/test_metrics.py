@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mkiso import __version__
 from mkiso.checks import Check
-from mkiso.ledger.ledger import now
+from mkiso.ledger.schema import now
 from tests.unit.test_web import client, installation, ledger, service
 
 __all__ = ("client", "installation", "service")  # fixtures
