@@ -109,9 +109,9 @@ class Relays:
         """A look that locks nothing; `parallel` has how many may run at once to each destination there is."""
         moment = self._database.now
         waits = sa.and_(relays.c.state == "waiting", relays.c.next_at <= moment)
-        running = sa.func.count().filter(relays.c.state == "running").label("running")
-        waiting = sa.func.count().filter(waits).label("waiting")
-        hopeless = sa.func.count().filter(relays.c.state == "waiting", relays.c.give_up_at <= moment).label("hopeless")
+        running = _number_of(relays.c.state == "running").label("running")
+        waiting = _number_of(waits).label("waiting")
+        hopeless = _number_of(sa.and_(relays.c.state == "waiting", relays.c.give_up_at <= moment)).label("hopeless")
         counts = (
             sa.select(relays.c.destination, running, waiting, hopeless)
             .where(relays.c.state.in_(("waiting", "running")))
@@ -207,8 +207,7 @@ class Relays:
 
         `next_at` is when one that is away is asked again, `oldest` when the first was asked for of those that wait.
         """
-        counts = [sa.func.count().filter(relays.c.state == one).label(one) for one in ("waiting", "running")]
-        counts.append(sa.func.count().filter(relays.c.state == "quarantined").label("quarantined"))
+        counts = [_number_of(relays.c.state == one).label(one) for one in OPEN]
         oldest = sa.func.min(sa.case((relays.c.state == "waiting", relays.c.created_at))).label("oldest")
         due = sa.func.min(sa.case((relays.c.state == "waiting", relays.c.next_at))).label("due")
         found = sa.select(relays.c.destination, *counts, oldest, due).where(relays.c.state.in_(OPEN))
@@ -307,6 +306,10 @@ class Relays:
             connection.execute(late.values(state="quarantined", finished_at=now()))
 
         self._database.do(work, alone=True)
+
+
+def _number_of(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    return sa.func.count(sa.case((condition, 1)))
 
 
 def _public(row: Mapping[Any, Any]) -> dict[str, Any]:
