@@ -290,7 +290,9 @@ class Job:
         """The way to a destination that answers; what fails here has moved nothing. Raises DestinationUnreachable."""
         destination = self._config.destination(name)
         peer, dcmtk_dir = peer_of(destination, self._config.retrieve), self._config.tools.dcmtk_dir
-        relay = Relay(name, destination, peer, dcmtk_dir, self.workspace, self.cancellation, self._sent)
+        relay = Relay(
+            name, destination, peer, dcmtk_dir, self.workspace, self.cancellation, self._sent, self.record.leash
+        )
         relay.require_reachable()
         return relay
 

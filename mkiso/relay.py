@@ -21,6 +21,8 @@ from mkiso.dcmtk.converters import MEMORY_FOR_ALL
 from mkiso.dcmtk.sending import Context, DcmsendProgress, Outcome, StoreProgress, StoreResult, StorescuProgress
 from mkiso.dicom.instances import Instance
 from mkiso.errors import Cancelled, DestinationUnreachable, MkisoError, RelayFailed
+from mkiso.leash import holding
+from mkiso.ledger.record import FENCE
 from mkiso.process import Child, GrowingLog, Limits, read_log, spawned
 from mkiso.waiting import Cancellation, Stopwatch
 from mkiso.workspace import Workspace
@@ -82,6 +84,7 @@ class Relay:
     workspace: Workspace
     cancellation: Cancellation
     on_progress: Callable[[int], None]
+    leash: Path | None = None  # of the senders, on a ledger that other hosts share
     _staged: dict[str, Path] = field(default_factory=dict, init=False)
 
     @property
@@ -121,7 +124,8 @@ class Relay:
         files, log = _unsent(going.directory, outcomes), going.directory.with_suffix(".log")
         log.unlink(missing_ok=True)
         before = sum(one.arrived for one in outcomes.values())
-        with spawned(going.argv, cwd=self.workspace.path, log=log, limits=LIMITS) as sender:
+        argv = holding(self.leash, FENCE, going.argv) if self.leash else going.argv
+        with spawned(argv, cwd=self.workspace.path, log=log, limits=LIMITS) as sender:
             progress, lines = going.progress(files), GrowingLog(log)
             ended = self._watch(sender, log, lambda: self.on_progress(before + _taken(progress, lines)))
         _taken(progress, lines)
