@@ -150,7 +150,8 @@ class Relay:
             answer = ask(again)
         if not answer.why:
             self._not_confirmed(answer.missing, outcomes)
-        return Delivery(outcomes, confirmed=len(instances) - len(answer.missing), unasked=answer.why)
+        confirmed = None if answer.why else len(instances) - len(answer.missing)
+        return Delivery(outcomes, confirmed=confirmed, unasked=answer.why)
 
     @staticmethod
     def _not_confirmed(missing: Mapping[str, str], outcomes: Outcomes) -> None:
