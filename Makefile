@@ -119,6 +119,7 @@ lint: .venv/developed
 bench: setup-tests
 	$(PYTHON) -m benchmarks.bench
 	$(PYTHON) -m benchmarks.relay
+	$(PYTHON) -m benchmarks.queue
 	$(PYTHON) -m benchmarks.walk
 	$(PYTHON) -m benchmarks.layout
 	$(PYTHON) -m benchmarks.tls
