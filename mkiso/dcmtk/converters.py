@@ -4,7 +4,8 @@
   is a picture shows in the file: a JPEG that begins and ends as one (ISO/IEC 10918-1 B).
 - dsr2html: a structured report as XHTML. Its output is not to be trusted: some of a report's values pass as markup.
 - dcm2pdf: the PDF in an instance. It takes out whatever lies there, so that its beginning is looked at.
-- pdftoppm, of poppler: the first pages of a PDF as JPEGs. It runs no script that is in one.
+- pdftoppm, of poppler: the pages of a PDF as JPEGs. It runs no script that is in one.
+- mkiso.browse.strips, a module: an ECG's leads as JPEGs.
 - gdcmconv, of GDCM: decodes what DCMTK cannot. It is not everywhere; its exit status says little.
 - dcmdjpeg, dcmdrle, dcmdjpls and dcmconv: an instance with its pixels as they are, or inflated. They write explicit VR
   little endian, keep the SOP Instance UID, and say that pixels were lossy (PS3.3 C.7.6.1.1.5) also where the instance
@@ -29,6 +30,7 @@ from mkiso.dicom import datasets
 from mkiso.process import Limits, Result, run
 
 DCMJ2PNM, DSR2HTML, DCM2PDF = "dcmj2pnm", "dsr2html", "dcm2pdf"
+STRIPS = "mkiso.browse.strips"
 PDFTOPPM, GDCMCONV = "pdftoppm", "gdcmconv"  # found by PATH
 DECOMPRESSORS = {
     uid.JPEGBaseline8Bit: "dcmdjpeg",
@@ -219,14 +221,22 @@ def pdftoppm_installed() -> str | None:
     return shutil.which(PDFTOPPM)
 
 
-def make_pages(converter: Converter, program: str, document: Path, root: Path, count: int) -> list[Path]:
+def make_pages(converter: Converter, program: str, document: Path, root: Path, count: int) -> None:
     """The first pages, up to so many, each in a file whose name begins as `root`; raises what `Converter.run` raises.
 
     Of a document that it refuses there are none, or those that it made before.
     """
     options = ("-q", "-jpeg", "-jpegopt", f"quality={PAGE_QUALITY}", "-scale-to", str(SIDE), "-l", str(count))
     converter.run((program, *options, str(document), str(root)), LARGEST_PICTURE)
-    return sorted(root.parent.glob(f"{root.name}-*.jpg"))
+
+
+def make_strips(converter: Converter, instance: Path, root: Path, count: int, most: int) -> None:
+    """An ECG's strips, up to so many, each in a file whose name begins as `root`, of about so many bytes at most.
+
+    Raises what `Converter.run` raises. Of what it cannot read there is none.
+    """
+    argv = (sys.executable, "-I", "-m", STRIPS, str(instance), str(root), str(count), str(most))
+    converter.run(argv, LARGEST_PICTURE)
 
 
 def gdcmconv_installed() -> str | None:

@@ -311,11 +311,21 @@ def test_the_pages_of_a_document_are_pictures_beside_it(stage: Path, language: s
     pages, said = written(stage, (one,), about(language=language)), texts(language)["pages"]
     page, phone = pages["ihe_pdi/s0000001.htm"], pages["PHONE.HTM"]
     assert {"d0000001.pdf"} <= set(links(page))
-    assert said["first_pages"] in text_of(page)
+    assert said["its_pages"] in text_of(page)
     for shown in (page, phone):
         assert f"{said['document'].format(number=1)}, {said['page'].format(page=2)}" in text_of(shown)
     assert said["whole_document"] in text_of(phone)
     assert said["document_elsewhere"] not in text_of(phone)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("cut", [0, 1])
+def test_where_a_document_has_more_pages_than_are_shown_it_is_said(stage: Path, language: str, cut: int) -> None:
+    page = picture(1, number="1", is_page=True)
+    one = patient(series(1, Document("d0000001.pdf", "1", "Letter", cut), page, modality="DOC"))
+    pages, said = written(stage, (one,), about(language=language)), texts(language)["pages"]["pages_cut"]
+    for name in ("ihe_pdi/s0000001.htm", "PHONE.HTM"):
+        assert text_of(pages[name]).count(said.format(count=1)) == cut
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -325,7 +335,7 @@ def test_what_is_too_large_to_be_shown_is_told_in_words(why: Why, language: str,
     pages = written(stage, (one,), about(language=language))
     for name in ("ihe_pdi/s0000001.htm", "PHONE.HTM"):
         assert texts(language)["why"][why] in text_of(pages[name])
-    assert texts(language)["pages"]["first_pages"] not in text_of(pages["ihe_pdi/s0000001.htm"])
+    assert texts(language)["pages"]["its_pages"] not in text_of(pages["ihe_pdi/s0000001.htm"])
 
 
 LEVELS = re.compile(r"<h(\d)")
