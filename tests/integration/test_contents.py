@@ -38,12 +38,11 @@ from mkiso.dcmtk.converters import Converter, jpeg_size
 from mkiso.errors import Cancelled, DiskFull
 from mkiso.waiting import Cancellation
 from tests.support import datasets, hostile
-from tests.support.contents import Showing, items, series_of
+from tests.support.contents import Showing, grey_of, items, series_of
 from tests.support.pydicom_files import file, with_uids
 from tests.support.shown import about
 from tests.support.stage import encoded, presentation
 from tests.support.studies import GB18030, IR87, JANE, JOHN, UTF8, mixed_study
-from tests.support.tools import run
 
 COMMON = datasets.study(JOHN, "CT.001")
 
@@ -62,14 +61,6 @@ def ct(number: int = 1, side: int = 64, **values: object) -> Dataset:
 
 def made(job: Showing, *instances: Dataset | bytes | Path) -> list[object]:
     return list(job.put(*instances).items())
-
-
-def grey_of(jpeg: Path, directory: Path) -> bytes:
-    """The pixels of a grey JPEG, as DCMTK reads them back."""
-    again = directory / "log"
-    for argv in (("/usr/bin/img2dcm", jpeg, again), ("/usr/bin/dcmdjpeg", again, again)):
-        assert run(argv).returncode == 0
-    return bytes(dcmread(again).PixelData)
 
 
 def test_a_series_has_its_pictures_in_the_order_of_its_instances(job: Showing) -> None:
