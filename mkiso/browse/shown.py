@@ -168,6 +168,11 @@ class Viewer:
     start: str | None = None
     in_browser: str | None = None
 
+    @property
+    def program(self) -> str | None:
+        """What a person starts, where it is not the page."""
+        return None if self.start == self.in_browser else self.start
+
 
 @dataclass(frozen=True)
 class NotIndexed:
