@@ -90,7 +90,8 @@ def test_the_pages_of_a_disc_are_these(stage: Path) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_link_is_in_lower_case_and_leads_to_what_is_there(stage: Path, language: str) -> None:
-    (stage / "View er#1%.exe").touch()
+    for name in ("View er#1%.exe", "README.TXT"):
+        (stage / name).touch()
     told = about(language=language, viewer=Viewer(("View er#1%.exe",), "View er#1%.exe"))
     pages = written(stage, (everything(), patient(series(1, picture(99)))), told)
     reached = {"INDEX.HTM", "PHONE.HTM"}
@@ -104,7 +105,7 @@ def test_every_link_is_in_lower_case_and_leads_to_what_is_there(stage: Path, lan
             elif not target:
                 assert anchor in ids, link
             else:
-                assert target.islower() or target.endswith("View%20er%231%25.exe")
+                assert target.islower() or target.endswith(("View%20er%231%25.exe", "README.TXT"))
                 file = (stage / name).parent / unquote(target)
                 assert file.is_file()
                 reached.add(str(file.resolve().relative_to(stage.resolve())))
@@ -245,6 +246,14 @@ def test_an_image_says_where_it_is_and_both_windows_are_beside_each_other(stage:
         assert expected in text
     assert [one.text for one in page.iter(f"{XHTML}b") if one.text in {"L", "R"}] == ["R", "L"] * 2
     assert [one.attrib["src"] for one in page.iter(f"{XHTML}img")] == ["p0000001.jpg", "q0000001.jpg"]
+
+
+def test_a_card_of_a_mammogram_says_which_side_and_view_it_is(stage: Path) -> None:
+    views = (picture(at, marks=Marks(laterality=side, view="CC")) for at, side in enumerate("RL", 1))
+    page = written(stage, (patient(series(1, *views)),), about())["ihe_pdi/s0000001.htm"]
+    assert [text_of(one) for one in page.iter(f"{XHTML}small")][:3] == [
+        *("Example Street 1, +00 000 000", "Image 1 \u00b7 right \u00b7 CC", "Image 2 \u00b7 left \u00b7 CC")
+    ]
 
 
 def test_a_picture_says_what_it_is(stage: Path) -> None:
