@@ -42,7 +42,7 @@ DECOMPRESSORS = {
     uid.RLELossless: "dcmdrle",
     uid.DeflatedExplicitVRLittleEndian: "dcmconv",
 }
-# These show what is public: DCMTK's dictionary without that of private attributes saves each 6 ms.
+# These show what is public, and need no more of DCMTK's dictionary.
 SHOWING = (DSR2HTML, DCM2PDF)
 # And dcmj2pnm, which is started for every picture, knows only what pictures have: that saves it 8 ms more.
 PICTURE_DICTIONARY = Path(__file__).with_name("picture.dic")
@@ -107,14 +107,24 @@ class Converter:
 
 def _dictionary(program: Path) -> dict[str, str]:
     """The environment of a program that shows; what the operator named is left as it is."""
-    known = _public_dictionary(program.parent) if program.name in SHOWING else None
-    known = PICTURE_DICTIONARY if program.name == DCMJ2PNM else known
-    return {"DCMDICTPATH": str(known)} if known and "DCMDICTPATH" not in os.environ else {}
+    if program.name in SHOWING:
+        return public_dictionary(program.parent)
+    return {"DCMDICTPATH": str(PICTURE_DICTIONARY)} if program.name == DCMJ2PNM and not _is_named() else {}
+
+
+def public_dictionary(programs: Path) -> dict[str, str]:
+    """The environment in which DCMTK's programs know what is public, and start 5 ms sooner."""
+    known = _public_dictionary(programs)
+    return {"DCMDICTPATH": str(known)} if known and not _is_named() else {}
 
 
 @functools.cache
 def _public_dictionary(programs: Path) -> Path | None:
     return max(programs.parent.glob(PUBLIC_DICTIONARY), default=None)
+
+
+def _is_named() -> bool:
+    return "DCMDICTPATH" in os.environ
 
 
 @dataclass(frozen=True)

@@ -146,8 +146,11 @@ def _parts(whole: Sequence[T]) -> list[Sequence[T]]:
 
 def _moved(instance: Instance, directory: Path, file: str) -> Staged:
     path = directory / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(instance.path, path)
+    try:
+        os.rename(instance.path, path)
+    except FileNotFoundError:  # the first of its folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(instance.path, path)
     return Staged(file, replace(instance, path=path))
 
 
