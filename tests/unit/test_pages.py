@@ -231,7 +231,7 @@ def test_an_image_leads_to_its_neighbours_and_to_its_series(stage: Path) -> None
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_image_says_where_it_is_and_both_windows_are_beside_each_other(stage: Path, language: str) -> None:
-    other = Other("q0000001.jpg", 512, 512, "LUNG")
+    other = Other("q0000001.jpg", 490, 490, "LUNG")
     where = Marks("-12.5", "R", "L", "B", "MLO")
     one = picture(1, place=7, places=150, window="MEDIASTINUM", marks=where, other=other)
     page = written(stage, (patient(series(1, one)),), about(language=language))["ihe_pdi/s0000001.htm"]
@@ -246,6 +246,7 @@ def test_an_image_says_where_it_is_and_both_windows_are_beside_each_other(stage:
         assert expected in text
     assert [one.text for one in page.iter(f"{XHTML}b") if one.text in {"L", "R"}] == ["R", "L"] * 2
     assert [one.attrib["src"] for one in page.iter(f"{XHTML}img")] == ["p0000001.jpg", "q0000001.jpg"]
+    assert [one.attrib["width"] for one in page.iter(f"{XHTML}td") if one.get("width") in {"490", "512"}] == ["512"] * 2
 
 
 def test_a_card_of_a_mammogram_says_which_side_and_view_it_is(stage: Path) -> None:
