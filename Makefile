@@ -79,7 +79,8 @@ build/viewer: $(shell find viewer -type f) Makefile
 	{ printf 'window.DECODERS = "data:application/wasm;base64,' && \
 	    base64 --wrap=0 $(VIEWER_PARTS)/dcmjs-imaging/build/dcmjs-native-codecs.wasm && echo '";'; } \
 	    > build/viewer-parts/disc/VIEWER/DECODERS.JS
-	cd build/viewer-parts && { cat ../../viewer/NOTICES.TXT && find node_modules -iname 'licen[cs]e*' -type f | LC_ALL=C sort | xargs tail -n +1; } \
+	cd build/viewer-parts && { cat ../../viewer/NOTICES.TXT && \
+	    find node_modules \( -iname 'licen[cs]e*' -o -path '*/pako/lib/zlib/README' \) -type f | LC_ALL=C sort | xargs tail -n +1; } \
 	    > disc/VIEWER/LICENCES.TXT
 	mv build/viewer-parts/disc $@ && touch $@
 
@@ -132,6 +133,7 @@ bench: setup-tests
 
 screenshots: setup-tests
 	$(PYTHON) -m tests.screenshots
+	$(PYTHON) -m tests.screenshots_discs
 	$(PYTHON) -m tests.screenshots_web
 
 clean:

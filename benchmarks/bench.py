@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import processes, report
 from benchmarks.flows import Case, Flow, http_flow, shell_flow
-from benchmarks.service import Observed, Service, observe, running_service, warm_up
+from benchmarks.service import Observed, Service, observe, pages, running_service, warm_up
 from tests.support.ports import free_ports
 from tests.support.testpacs import RunningPacs, running_testpacs
 
@@ -73,7 +73,7 @@ def _measure(case: Case, flows: dict[str, Flow], service: Service, repeat: int) 
     So a noisy moment hits all alike, and none is always behind the same other. The notes' flow of the
     largest study takes minutes, and runs once.
     """
-    measured = report.Measured(case, {name: [] for name in flows}, [])
+    measured = report.Measured(case, {name: [] for name in flows}, [], [])
     for number in range(repeat):
         for name, flow in list(flows.items())[:: -1 if number % 2 else 1]:
             if name != "notes" or case.images < max(ACCESSIONS) or number == 0:
@@ -81,6 +81,8 @@ def _measure(case: Case, flows: dict[str, Flow], service: Service, repeat: int) 
                 _say(f"{case.images} images, {name}: {measured.runs[name][-1].seconds:.3f} s")
         if case.bytes > OBSERVABLE:
             measured.observed.append(observe(service, case.accession))
+    if case.bytes > OBSERVABLE:
+        measured.pages.append(pages(service, case.accession))
     return measured
 
 

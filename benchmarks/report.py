@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.flows import Case, Run
-from benchmarks.service import Observed
+from benchmarks.service import Observed, Pages
 
 MB = 10**6
 HEADINGS = ("images", "flow", "seconds", "(range)", "written MB", "/ instances", "first byte s", "worker peak MB")
@@ -15,20 +15,22 @@ RATIOS = (
     ("mkiso", "floor", "{:.2f} times the floor", {200: 1.2, 2000: 1.2}),
     ("zip", "mkiso", "the ZIP {:.2f} times the ISO", {200: 1.5, 2000: 1.5}),
     ("protected", "zip", "the protected ZIP {:.2f} times the ZIP", {200: 3.0, 2000: 3.0}),
-    ("pdi, no pictures", "mkiso", "pdi without pictures {:.2f} times legacy", {2000: 1.3}),
+    ("pdi, no pictures", "mkiso", "pdi without pictures {:.2f} times legacy", {200: 1.2, 2000: 1.2}),
 )
-PICTURES = {200: 1.0}  # s
+PICTURES = {200: 1.0, 2000: 3.0}  # s
+PAGES, PHONE = 3.0, 8.0  # per cent of the disc, MB
 WRITTEN = 1.02
 STREAMING = 20 * MB
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All runs of one study, by flow, and the discs that were observed from inside."""
+    """All runs of one study, by flow, the discs that were observed from inside, and the pages of one."""
 
     case: Case
     runs: dict[str, list[Run]]
     observed: list[Observed]
+    pages: list[Pages]
 
     def seconds(self, flow: str) -> float:
         return self.of(flow, lambda run: run.seconds)
@@ -113,6 +115,10 @@ def _targets_of(one: Measured) -> Iterator[str]:
     if most := PICTURES.get(images):
         more = one.seconds("pdi") - one.seconds("pdi, no pictures")
         yield _judged(more <= most, f"{images} images: the pictures add {more:.2f} s", most)
+    for found in one.pages:
+        part = 100 * found.pages / found.disc
+        yield _judged(part <= PAGES, f"{images} images: the pages are {part:.2f} % of the disc", PAGES)
+        yield _judged(found.phone <= PHONE * MB, f"{images} images: PHONE.HTM has {found.phone / MB:.2f} MB", PHONE)
     yield _judged(one.written <= WRITTEN, f"{images} images: {one.written:.4f} written", WRITTEN)
 
 

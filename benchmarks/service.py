@@ -20,6 +20,7 @@ LOCALHOST = "127.0.0.1"
 START_LIMIT = 30
 WORKERS = 2
 WARMING = 40
+PAGES = frozenset({".htm", ".jpg"})
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,15 @@ class Observed:
     growth_in_all: int
 
 
+@dataclass(frozen=True)
+class Pages:
+    """What a disc of the layout `pdi`, its pages with their pictures, and of these PHONE.HTM take, in bytes."""
+
+    disc: int
+    pages: int
+    phone: int
+
+
 @contextmanager
 def running_service(directory: Path, port: int, pacs_port: int, receiver: int, **media: Any) -> Iterator[Service]:
     """The service with the contract's defaults beside what is given; ended with the block."""
@@ -92,9 +102,9 @@ def running_service(directory: Path, port: int, pacs_port: int, receiver: int, *
 
 
 def warm_up(service: Service, accession: str) -> None:
-    """Discs until each worker has made one: a worker imports and compiles at its first."""
+    """Discs with pages until each worker has made one: a worker imports and compiles at its first."""
     for _ in range(WARMING):
-        _request(service, accession, str(uuid.uuid4())).read()
+        _request(service, accession, str(uuid.uuid4()), "pdi").read()
         if all(psutil.Process(pid).cpu_times().children_user for pid in service.workers()):
             return
 
@@ -107,7 +117,7 @@ def observe(service: Service, accession: str) -> Observed:
     is that of the newest file in the folder of the disc.
     """
     idle = service.memory()
-    answer = _request(service, accession, job_id := str(uuid.uuid4()))
+    answer = _request(service, accession, job_id := str(uuid.uuid4()), "legacy")
     size, moment = len(answer.read(1)), time.time()
     files = [path for path in (service.work_dir / f"dicomdir_{job_id}").rglob("*") if path.is_file()]
     on_disk = sum(path.stat().st_size for path in files)
@@ -119,9 +129,20 @@ def observe(service: Service, accession: str) -> Observed:
     return Observed(size, on_disk, moment - newest, service.growth(at_first_byte), growth_in_all)
 
 
-def _request(service: Service, accession: str, job_id: str) -> http.client.HTTPResponse:
+def pages(service: Service, accession: str) -> Pages:
+    """Take one disc, and look at its pages in the job's directory when its first byte has come."""
+    answer = _request(service, accession, job_id := str(uuid.uuid4()), "pdi")
+    disc = len(answer.read(1))
+    job = service.work_dir / f"dicomdir_{job_id}"
+    sizes = {path.name: path.stat().st_size for path in job.rglob("*") if path.suffix.lower() in PAGES}
+    while chunk := answer.read(1 << 20):
+        disc += len(chunk)
+    return Pages(disc, sum(sizes.values()), sizes["PHONE.HTM"])
+
+
+def _request(service: Service, accession: str, job_id: str, layout: str) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection(LOCALHOST, service.port, timeout=600)
-    connection.request("GET", _path(accession, job_id, "legacy"))
+    connection.request("GET", _path(accession, job_id, layout))
     answer = connection.getresponse()
     if answer.status != http.client.OK:
         raise RuntimeError(f"{accession}: {answer.status} {answer.read(2000).decode(errors='replace')}")

@@ -137,10 +137,10 @@ class Child:
 
     def output(self, timeout: float, checkpoint: Callable[[], None]) -> tuple[str, str]:
         """What the program has written to its pipes when it ends, asking `checkpoint` all the while, or ToolTimeout."""
-        waited = Stopwatch()
+        waited, piped = Stopwatch(), self._popen.stdout or self._popen.stderr
         while True:
-            try:
-                stdout, stderr = self._popen.communicate(timeout=SLICE)
+            try:  # without pipes communicate() looks for the end now and then: late by up to half of it all
+                stdout, stderr = self._popen.communicate(timeout=SLICE if piped or self.ends_within(SLICE) else 0)
                 return _text(stdout or b""), _text(stderr or b"")
             except subprocess.TimeoutExpired:
                 checkpoint()

@@ -118,7 +118,19 @@ class Kind(Enum):
     IMAGE = auto()
     REPORT = auto()
     DOCUMENT = auto()
+    ECG = auto()
     OTHER = auto()
+
+
+KINDS = {uid.EncapsulatedPDFStorage: Kind.DOCUMENT} | dict.fromkeys(
+    (
+        uid.TwelveLeadECGWaveformStorage,
+        uid.GeneralECGWaveformStorage,
+        uid.AmbulatoryECGWaveformStorage,
+        uid.General32bitECGWaveformStorage,
+    ),
+    Kind.ECG,
+)
 
 
 @dataclass(frozen=True)
@@ -225,8 +237,8 @@ def kind_of_class(sop_class_uid: str) -> Kind | None:
     sop_class = UID(sop_class_uid)
     if sop_class.startswith(REPORT):
         return Kind.REPORT
-    if sop_class == uid.EncapsulatedPDFStorage:
-        return Kind.DOCUMENT
+    if kind := KINDS.get(sop_class):
+        return kind
     if sop_class.name == sop_class:
         return None
     return Kind.IMAGE if IMAGE.fullmatch(sop_class.name) else Kind.OTHER

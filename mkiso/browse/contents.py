@@ -13,8 +13,9 @@ from itertools import count, groupby, islice
 from pathlib import Path
 
 from mkiso.browse.choice import Header, Kind, Wanted, choose
-from mkiso.browse.pictures import document, nothing, other_file, pictures, report
+from mkiso.browse.pictures import document, ecg, nothing, other_file, pictures, report
 from mkiso.browse.shown import (
+    LARGEST_ON_PHONE,
     WEB,
     Bench,
     Checkpoint,
@@ -27,6 +28,7 @@ from mkiso.browse.shown import (
     ShownStudy,
     Why,
     on_time,
+    room_for_pages,
 )
 from mkiso.browse.views import weight
 from mkiso.dcmtk.converters import Converter, TooLarge
@@ -44,11 +46,13 @@ KEYWORDS = (
 )
 PROCESSES = 2
 LIMIT = 20.0  # seconds of one program on a report or a document; usual ones take a fiftieth of a second
-PICTURE, DOCUMENT = "p{:07}.jpg", "d{:07}.pdf"
-# Of the bytes of all instances, their pictures may have this part; the pages around them have another.
-PART = 0.025
-FLOOR, LEAST = 3 << 20, 1 << 14  # bytes: that they may have of any disc, and one of any
-PAGES = 5  # of a document, that are shown as pictures
+PICTURE, PICTURES, DOCUMENT = "p{:07}.jpg", "p*.jpg", "d{:07}.pdf"
+# Of the room for all pages the pictures have this part: once more as large they are in PHONE.HTM, by base64 and all.
+PART, LEAST = 0.42, 1 << 14  # bytes, of any picture
+# Of a large disc PHONE.HTM takes no more than it may have.
+BESIDE = LARGEST_ON_PHONE + (1 << 20)
+PAGES, PAGES_OF_ALL = 20, 100  # of a document, and of all, that are shown as pictures
+STRIPS = 6  # of an ECG
 
 
 @dataclass(frozen=True)
@@ -112,48 +116,62 @@ def show(instances: Sequence[Instance], stage: Path, maker: Maker, checkpoint: C
     """
     (stage / WEB).mkdir(exist_ok=True)
     series = series_of(instances)
-    tasks = _tasks(choose(series, maker.pictures, checkpoint), min(PAGES, maker.pictures))
+    tasks = _tasks(choose(series, maker.pictures, checkpoint), maker.pictures)
+    images = [task for task in tasks if task.wanted.kind is Kind.IMAGE]
+    others = [task for task in tasks if task.wanted.kind is not Kind.IMAGE]
     with tempfile.TemporaryDirectory(prefix="pictures-", dir=maker.directory) as room:
         in_time = on_time(maker.limit_of_all, checkpoint)
         converter = Converter(maker.dcmtk_dir, maker.directory, in_time, maker.limit)
-        bench = Bench(converter, Path(room), stage / WEB, share=_share(instances, tasks))
-        items = _made(tasks, bench)
+        bench, room_left = Bench(converter, Path(room), stage / WEB), _room(instances)
+        several = sum(len(task.files) > 0 for task in others)
+        # Documents and ECGs leave half of the room for images.
+        made = _made(others, replace(bench, share=room_left // (2 if images else 1) // max(1, several)))
+        room_left -= sum(file.stat().st_size for file in bench.web.glob(PICTURES))
+        made |= _made(images, replace(bench, share=_share(room_left, images)))
+    items: dict[int, list[Item]] = {}
+    for task in tasks:
+        items.setdefault(task.series, []).extend(made[task])
     return patients_of((one, items.get(at, ())) for at, one in enumerate(series))
 
 
-def _tasks(chosen: Iterable[Sequence[Wanted]], pages: int) -> list[_Task]:
+def _tasks(chosen: Sequence[Sequence[Wanted]], most: int) -> list[_Task]:
     pictures, documents = map(PICTURE.format, count(1)), map(DOCUMENT.format, count(1))
+    many = sum(one.kind is Kind.DOCUMENT for series in chosen for one in series)
+    pages = min(most, PAGES, max(1, PAGES_OF_ALL // max(1, many)))
+
+    def files(wanted: Wanted) -> Iterator[str]:
+        """A picture of each frame; a document's own, and each page or strip that may be shown."""
+        if wanted.kind is Kind.DOCUMENT:
+            yield next(documents)
+        counts = {Kind.IMAGE: len(wanted.frames), Kind.DOCUMENT: pages, Kind.ECG: min(most, STRIPS)}
+        yield from islice(pictures, counts.get(wanted.kind, 0))
+
     return [
-        _Task(series, place, wanted, tuple(_files(wanted, pages, pictures, documents)))
+        _Task(series, place, wanted, tuple(files(wanted)))
         for series, one in enumerate(chosen)
         for place, wanted in enumerate(one)
     ]
 
 
-def _share(instances: Iterable[Instance], tasks: Iterable[_Task]) -> int:
-    """The bytes that a picture may have, so that all are a small part of the disc."""
-    images = (task.wanted for task in tasks if task.wanted.kind is Kind.IMAGE)
-    shares = sum(len(one.frames) * one.windows * weight(one.instance.sop_class_uid) for one in images)
-    return max(LEAST, max(FLOOR, int(sum(one.bytes for one in instances) * PART)) // max(1, shares))
+def _room(instances: Iterable[Instance]) -> int:
+    """The bytes that all pictures may have."""
+    room = room_for_pages(instances)
+    return max(int(room * PART), room - BESIDE)
 
 
-def _files(wanted: Wanted, pages: int, pictures: Iterator[str], documents: Iterator[str]) -> Iterator[str]:
-    """A picture of each frame; a document's own, and a picture of each of its pages that may be shown."""
-    if wanted.kind is Kind.DOCUMENT:
-        yield next(documents)
-    if wanted.kind in {Kind.IMAGE, Kind.DOCUMENT}:
-        yield from islice(pictures, len(wanted.frames) if wanted.kind is Kind.IMAGE else pages)
+def _share(room: int, images: Iterable[_Task]) -> int:
+    """The bytes that a picture may have, so that all have this room."""
+    wanted = [task.wanted for task in images]
+    return max(
+        LEAST, room // max(1, sum(len(one.frames) * one.windows * weight(one.instance.sop_class_uid) for one in wanted))
+    )
 
 
-def _made(tasks: Sequence[_Task], bench: Bench) -> dict[int, list[Item]]:
-    """The items of each series. Pictures come last, and one of every series first: it may become late for others."""
-    in_turn = sorted(tasks, key=lambda task: (task.wanted.kind is Kind.IMAGE, task.place, task.series))
+def _made(tasks: Sequence[_Task], bench: Bench) -> dict[_Task, list[Item]]:
+    """The items of each task; one of every series first, for it may become late for others."""
+    in_turn = sorted(tasks, key=lambda task: (task.place, task.series))
     with pool_of(PROCESSES) as pool:
-        made = dict(zip(in_turn, pool.map(lambda task: _items(bench, task), in_turn), strict=True))
-    items: dict[int, list[Item]] = {}
-    for task in tasks:
-        items.setdefault(task.series, []).extend(made[task])
-    return items
+        return dict(zip(in_turn, pool.map(lambda task: _items(bench, task), in_turn), strict=True))
 
 
 def _items(bench: Bench, task: _Task) -> list[Item]:
@@ -179,7 +197,7 @@ def _items(bench: Bench, task: _Task) -> list[Item]:
 
 def _making(bench: Bench, task: _Task) -> Iterator[Item]:
     instance, kind = task.wanted.instance, task.wanted.kind
-    if kind is Kind.OTHER:
+    if kind is Kind.OTHER or (kind is Kind.ECG and not task.files):
         yield nothing(instance, Why.NO_PIXELS)
         return
     bench.converter.checkpoint()
@@ -190,7 +208,7 @@ def _making(bench: Bench, task: _Task) -> Iterator[Item]:
     if kind is Kind.REPORT:
         yield report(bench, instance) or nothing(instance, Why.BROKEN)
     else:
-        yield from document(bench, instance, *task.files)
+        yield from (ecg if kind is Kind.ECG else document)(bench, instance, *task.files)
 
 
 def _clear(bench: Bench, task: _Task, items: Sequence[Item]) -> None:

@@ -1,9 +1,9 @@
 """The pages of a `pdi` disc, for any browser: XHTML without script and CSS, below a Content-Security-Policy.
 
 A series has a page, a report, and a picture that has neighbours; INDEX.HTM leads to all of them. PHONE.HTM is one
-file, since a phone loads no neighbours, of eight megabytes at most. Links are relative and in lower case, as the names
-are, so that they hold on a case-sensitive copy as on ISO 9660. Every text is escaped, and nothing that XML cannot hold
-is left in it (XML 1.0, 2.2), so that a page parses as XML, whatever an instance says.
+file, since a phone loads no neighbours, of eight megabytes at most, or what the other pages leave. Links are relative
+and in lower case, as the names are, so that they hold on a case-sensitive copy as on ISO 9660. Every text is escaped,
+and nothing that XML cannot hold is left in it (XML 1.0, 2.2), so that a page parses as XML, whatever an instance says.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import functools
 import itertools
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from markupsafe import Markup, escape
 import mkiso
 from mkiso.browse.pictures import NOT_XML
 from mkiso.browse.shown import (
+    LARGEST_ON_PHONE,
     WEB,
     About,
     Document,
@@ -44,9 +46,9 @@ REPLACEMENT = "\ufffd"
 LONG_WORD, A_PIECE = 16, 8
 OVERVIEW = "index.htm"
 DEEPEST = 6  # level of headings
-LARGEST = 8_000_000
+LEAST_ON_PHONE = 1_000_000  # bytes that PHONE.HTM may have of any disc
 ROOM_FOR_COUNTS = 500  # the sentence that says how many pictures are left out
-INDEX, PHONE = "INDEX.HTM", "PHONE.HTM"
+INDEX, PHONE, PDF = "INDEX.HTM", "PHONE.HTM", ".pdf"
 Render = Callable[..., str]
 T = TypeVar("T")
 
@@ -135,6 +137,11 @@ class SeriesPage:
         return tuple(one for one in self.pictures if not one.is_page)
 
     @property
+    def strips(self) -> int:
+        """How many of them are of ECGs."""
+        return sum(one.is_strip for one in self.images)
+
+    @property
     def documents_with_pages(self) -> Sequence[tuple[Document, Sequence[Picture]]]:
         """Each document with the pictures of its pages, which follow it."""
         found: list[tuple[Document, list[Picture]]] = []
@@ -147,8 +154,8 @@ class SeriesPage:
 
     @property
     def middle(self) -> Picture | None:
-        """The picture that stands for the series: of a document its first page."""
-        images = self.images
+        """The picture that stands for the series: of a document its first page, of an ECG its first strip."""
+        images = [one for one in self.images if not one.is_strip]
         return images[len(images) // 2] if images else next(iter(self.pictures), None)
 
     @property
@@ -197,9 +204,11 @@ class OnPhone:
     reports: Set[str] = frozenset()
 
 
-def phone_page(pages: Sequence[SeriesPage], web: Path, titles: Titles, render: Callable[[OnPhone], str]) -> bytes:
+def phone_page(
+    pages: Sequence[SeriesPage], web: Path, titles: Titles, render: Callable[[OnPhone], str], largest: int
+) -> bytes:
     """The page with as much as fits: a picture of each series, reports, documents, then pictures evenly apart."""
-    series, room = _fitting(pages, render)
+    series, room = _fitting(pages, render, largest)
     pictures: dict[str, str] = {}
     reports: set[str] = set()
     for one in _by_importance(pages[:series]):
@@ -224,12 +233,12 @@ def evenly(count: int) -> Iterator[int]:
             spans += ((start, middle), (middle + 1, end))
 
 
-def _fitting(pages: Sequence[SeriesPage], render: Callable[[OnPhone], str]) -> tuple[int, int]:
+def _fitting(pages: Sequence[SeriesPage], render: Callable[[OnPhone], str], largest: int) -> tuple[int, int]:
     """As many series as their texts alone leave room for, and that room in bytes."""
     count = len(pages)
     while True:
         texts_alone = OnPhone(count, {one.file: "" for page in pages[:count] for one in page.pictures})
-        room = LARGEST - ROOM_FOR_COUNTS - len(render(texts_alone).encode())
+        room = largest - ROOM_FOR_COUNTS - len(render(texts_alone).encode())
         if room >= 0 or not count:
             return count, room
         count //= 2
@@ -251,10 +260,11 @@ def _size(one: Picture | ReportPage, web: Path, titles: Titles) -> int:
     return -(-(web / one.file).stat().st_size // 3) * 4
 
 
-def write_pages(patients: Sequence[ShownPatient], about: About, stage: Path) -> None:
+def write_pages(patients: Sequence[ShownPatient], about: About, stage: Path, room: float = math.inf) -> None:
     """INDEX.HTM and PHONE.HTM at the root of `stage`, and beside the pictures in `ihe_pdi` all that they link to.
 
-    The pictures and documents of the patients are there already.
+    The pictures and documents of the patients are there already. PHONE.HTM has what the others leave of the bytes that
+    are the `room` for all of them.
     """
     parts, web = outline(patients), stage / WEB
     web.mkdir(exist_ok=True)
@@ -264,7 +274,9 @@ def write_pages(patients: Sequence[ShownPatient], about: About, stage: Path) -> 
     for file, page in _pages(render, series_pages(parts)):
         (web / file).write_text(page, "utf-8")
     phone = functools.partial(_phone, render, parts)
-    (stage / PHONE).write_bytes(phone_page(series_pages(parts), web, Titles(texts(about.language)), phone))
+    taken = (file.stat().st_size for file in (stage / INDEX, *web.iterdir()) if file.suffix != PDF)
+    largest = int(min(LARGEST_ON_PHONE, max(LEAST_ON_PHONE, room - sum(taken))))
+    (stage / PHONE).write_bytes(phone_page(series_pages(parts), web, Titles(texts(about.language)), phone, largest))
 
 
 def _rendered(about: About, template: str, **values: Any) -> str:

@@ -1,4 +1,5 @@
-"""What programs make of an instance for a browser: pictures of its frames, a report as XHTML, a PDF and its pages.
+"""What programs make of an instance for a browser: pictures of its frames, a report as XHTML, a PDF and its pages,
+an ECG's strips.
 
 Pictures are properly windowed, and small enough for a page. What can be made of an instance's pixels is known by how
 they are encoded (PS3.5 A), and how large they are decoded.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from html.parser import HTMLParser
@@ -32,6 +33,7 @@ from mkiso.dcmtk.converters import (
     make_document,
     make_picture,
     make_report,
+    make_strips,
     stored_window,
     write_in_utf8,
 )
@@ -282,7 +284,7 @@ def report(bench: Bench, instance: Instance) -> ShownReport | None:
 
 
 def document(bench: Bench, instance: Instance, file: str, *pictures: str) -> Iterator[Document | Picture | Nothing]:
-    """An encapsulated PDF (PS3.3 A.45.1) in the file of this name, and its first pages; why not, where there is none.
+    """An encapsulated PDF (PS3.3 A.45.1) in the file of this name, and its pages; why not, where there is none.
 
     Whatever a page's picture fails of, it costs no more than the pictures. Raises as `report`.
     """
@@ -290,31 +292,67 @@ def document(bench: Bench, instance: Instance, file: str, *pictures: str) -> Ite
     if not make_document(bench.converter, instance.path, bench.web / file):
         yield nothing(instance, Why.BROKEN)
         return
-    yield Document(file, instance.instance_number, title(instance))
-    if pictures:
-        try:
-            made = list(_pages(bench, instance, bench.web / file, pictures))
-        except (Internal, Late, ToolTimeout, TooLarge):
-            made = []
-        yield from made
-        if not made:
-            require_room(bench.room)
-            yield nothing(instance, Why.PAGES)
+    program = converters.pdftoppm_installed() if pictures else None
 
+    def make(root: Path) -> None:
+        if program:  # a page more than is shown tells that there is one
+            converters.make_pages(bench.converter, program, bench.web / file, root, len(pictures) + 1)
 
-def _pages(bench: Bench, instance: Instance, document: Path, pictures: Sequence[str]) -> Iterator[Picture]:
-    program, root = converters.pdftoppm_installed(), bench.path(instance, "page")
-    if program is None:
-        return
     try:
-        pages = converters.make_pages(bench.converter, program, document, root, len(pictures))
-        for number, (page, file) in enumerate(zip(pages, pictures, strict=False), 1):
-            if size := jpeg_size(page.read_bytes()):
-                os.rename(page, bench.web / file)
-                yield Picture(file, *size, instance.instance_number, number, len(pages), is_page=True)
+        pages, more = _several(bench, instance, make, pictures)
+    except (Internal, Late, ToolTimeout, TooLarge):
+        pages, more = [], False
+    yield Document(file, instance.instance_number, title(instance), len(pages) if more else 0)
+    yield from (replace(one, is_page=True) for one in pages)
+    if pictures and not pages:
+        require_room(bench.room)
+        yield nothing(instance, Why.PAGES)
+
+
+def ecg(bench: Bench, instance: Instance, *files: str) -> Iterator[Picture | Nothing]:
+    """An ECG's strips (PS3.3 A.34.3 to A.34.5) in files of these names; why not, where there is none.
+
+    Raises as `report`.
+    """
+    require_small(instance, LARGEST_DOCUMENT)
+
+    def make(root: Path) -> None:
+        make_strips(bench.converter, instance.path, root, len(files), bench.share // len(files))
+
+    strips, _ = _several(bench, instance, make, files)
+    yield from (replace(one, is_strip=True) for one in strips)
+    if not strips:
+        yield nothing(instance, Why.BROKEN)
+
+
+def _several(
+    bench: Bench, instance: Instance, make: Callable[[Path], None], files: Sequence[str]
+) -> tuple[list[Picture], bool]:
+    """The pictures that a program made, as many as there are files and room; whether there are more.
+
+    `make` has it write them in their order, each in a file whose name begins as it is told. Where it is ended, those
+    count that were whole by then; raises as it does where there is none.
+    """
+    root, found, left = bench.path(instance, "page"), list[Picture](), bench.share
+    ended: Exception | None = None
+    try:
+        try:
+            make(root)
+        except (Internal, Late, ToolTimeout, TooLarge) as error:
+            ended = error
+        made = sorted(root.parent.glob(f"{root.name}-*.jpg"))
+        for number, (page, file) in enumerate(zip(made, files, strict=False), 1):
+            size, left = jpeg_size(page.read_bytes()), left - page.stat().st_size
+            if size is None or (found and left < 0):
+                break
+            os.rename(page, bench.web / file)
+            found.append(Picture(file, *size, instance.instance_number, number))
     finally:
         for page in root.parent.glob(f"{root.name}-*"):
             page.unlink()
+    if ended and not found:
+        raise ended
+    return [replace(one, frames=len(found)) for one in found], bool(ended) or len(made) > len(found)
 
 
 def title(instance: Instance) -> str:

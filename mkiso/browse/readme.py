@@ -98,8 +98,9 @@ def _opening(about: About, phrases: Mapping[str, str]) -> Iterator[str]:
     yield from _point(phrases["on_a_computer"])
     yield from _point(phrases["on_a_phone"])
     yield from _point(phrases["to_import"])
-    if about.viewer.start is not None:
-        yield from _point(phrases["with_viewer"].format(name=ascii_name(about.viewer.start)))
+    for key, name in (("with_viewer", about.viewer.program), ("viewer_in_browser", about.viewer.in_browser)):
+        if name is not None:
+            yield from _point(phrases[key].format(name=ascii_name(name)))
     yield ""
     yield from _paragraph(phrases["not_for_diagnosis"])
 

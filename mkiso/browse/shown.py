@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -22,6 +22,9 @@ WEB = "ihe_pdi"  # as the links to it, which are in lower case; IHE_PDI where a 
 Checkpoint = Callable[[], None]
 LIMIT_OF_ALL = 120.0
 LARGEST_OF_REPORTS = 1 << 24  # bytes of memory
+# All pages with their pictures, INDEX.HTM and PHONE.HTM may take this part of a disc, and so many bytes of any.
+PART, OF_ANY = 0.03, 3_150_000
+LARGEST_ON_PHONE = 8_000_000  # bytes of PHONE.HTM
 PARTS = 3  # of a staged file's path, which are its own
 
 
@@ -66,7 +69,7 @@ class Picture:
     """A JPEG of one frame; width and height in pixels. `number` is the instance's, `frame` counts from 1.
 
     It is the `place`th frame of the `places` of its series. `window` is what its header calls the window, or else
-    its centre and width. Of a document it is one of the first pages, of which there are `frames`.
+    its centre and width. Of a document it is one of the pages, of an ECG a strip, of which `frames` are shown.
     """
 
     file: str
@@ -81,6 +84,7 @@ class Picture:
     window: str = ""
     marks: Marks = Marks()
     other: Other | None = None
+    is_strip: bool = False
 
     @property
     def page(self) -> str:
@@ -103,11 +107,12 @@ class ShownReport:
 
 @dataclass(frozen=True)
 class Document:
-    """An encapsulated PDF."""
+    """An encapsulated PDF. Where only its first pages are shown, `cut` tells how many these are."""
 
     file: str
     number: str
     title: str
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,11 @@ class Viewer:
     entries: tuple[str, ...] = ()
     start: str | None = None
     in_browser: str | None = None
+
+    @property
+    def program(self) -> str | None:
+        """What a person starts, where it is not the page."""
+        return None if self.start == self.in_browser else self.start
 
 
 @dataclass(frozen=True)
@@ -231,6 +241,11 @@ class Maker:
     limit_of_all: float = LIMIT_OF_ALL
 
 
+def room_for_pages(instances: Iterable[Instance]) -> int:
+    """The bytes that all pages of a disc may take; its documents are not counted, which are there as they came."""
+    return max(OF_ANY, int(sum(one.bytes for one in instances) * PART))
+
+
 class RoomForReports:
     """The memory that a disc's reports may take until its pages are written; used by several threads."""
 
@@ -253,7 +268,8 @@ class Bench:
     room: Path
     web: Path
     reports: RoomForReports = field(default_factory=RoomForReports)
-    share: int = 1 << 20  # bytes of a picture; one that is shown larger has `pictures.LARGER` times as many
+    # Bytes of a picture; one that is shown larger has `views.LARGER` times as many. Of a document or an ECG, of all.
+    share: int = 1 << 20
 
     def path(self, instance: Instance, ending: str) -> Path:
         """A file for what lies between: no UID is a name, for a stranger wrote it."""

@@ -92,7 +92,9 @@ class Titles:
         return known or self._numbered("document", document.number)
 
     def picture(self, picture: Picture) -> str:
-        kind, which = ("document", "page") if picture.is_page else ("image", "frame")
+        kind, which = (
+            ("document", "page") if picture.is_page else ("ecg", "strip") if picture.is_strip else ("image", "frame")
+        )
         name = self._numbered(kind, picture.number)
         if picture.frames == 1 and not picture.is_page:
             return _joined(", ", name)
@@ -174,12 +176,14 @@ def _counts(series: ShownSeries) -> Iterator[tuple[str, int]]:
     reports = sum(isinstance(one, ShownReport) for one in items)
     documents = sum(isinstance(one, Document) for one in items)
     others = sum(isinstance(one, Nothing) and one.why is Why.NO_PIXELS for one in items)
-    rest = max(0, series.instances - reports - documents - others)
-    images = [one for one in items if isinstance(one, Picture) and not one.is_page]
+    pictures = [one for one in items if isinstance(one, Picture) and not one.is_page]
+    ecgs = sum(one.is_strip and one.frame == 1 for one in pictures)
+    rest = max(0, series.instances - reports - documents - others - ecgs)
+    images = [one for one in pictures if not one.is_strip]
     if images and series.instances == 1 and images[0].frames > 1:
         yield "frame", images[0].frames
         return
-    kinds = {"image": rest if images else 0, "report": reports, "document": documents}
+    kinds = {"image": rest if images else 0, "ecg": ecgs, "report": reports, "document": documents}
     yield from ((kind, count) for kind, count in kinds.items() if count)
     if files := others if images else rest + others:
         yield "other" if any(kinds.values()) else "file", files

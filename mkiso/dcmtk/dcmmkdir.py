@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mkiso.dcmtk.converters import public_dictionary
 from mkiso.errors import Internal
 from mkiso.process import Limits, run
 
@@ -65,7 +66,13 @@ def index(
     listed.write_text("".join(f"{file}\n" for file in files), encoding="ascii")
     argv = index_argv(indexer, dicomdir, listed, invent)
     result = run(
-        argv, timeout=LIMIT, cwd=directory, log=dicomdir.with_suffix(".log"), checkpoint=checkpoint, limits=LIMITS
+        argv,
+        timeout=LIMIT,
+        cwd=directory,
+        log=dicomdir.with_suffix(".log"),
+        checkpoint=checkpoint,
+        limits=LIMITS,
+        environment=public_dictionary(indexer.dcmtk_dir),  # no key of a record is private
     )
     if result.rc < 0 or (result.rc > 0 and NO_MEMORY.lower() in result.stderr.lower()):
         raise Crashed

@@ -9,6 +9,7 @@ which the log is told. What dcmmkdir cannot parse even so, it is given as a copy
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -202,7 +203,10 @@ class _Chunks:
     def index(self, files: Sequence[str], *, invent: bool) -> _Indexed:
         """Of all files; dcmmkdir may invent keys where it is to."""
         whole = _Indexed()
-        parts = [files[at : at + CHUNK] for at in range(0, len(files), CHUNK)]
+        count = math.ceil(len(files) / CHUNK)
+        count += -count % PROCESSES if count > 1 else 0  # none ends before the others by half of its work
+        size = math.ceil(len(files) / max(1, count))
+        parts = [files[at : at + size] for at in range(0, len(files), max(1, size))]
         with pool_of(PROCESSES, self.checkpoint) as pool:
             for part in pool.map(lambda part: self._index(part, invent), parts):
                 whole.add(part)

@@ -27,7 +27,7 @@ from mkiso.browse.contents import show
 from mkiso.browse.logo import copied_logo
 from mkiso.browse.pages import write_pages
 from mkiso.browse.readme import readme, short_readme
-from mkiso.browse.shown import About, Maker, NotIndexed, Part, ShownPatient, Viewer
+from mkiso.browse.shown import About, Maker, NotIndexed, Part, ShownPatient, Viewer, room_for_pages
 from mkiso.config import Config, LayoutName, Media
 from mkiso.dcmtk.dcmmkdir import Indexer
 from mkiso.dicom.instances import Instance
@@ -146,8 +146,11 @@ def _parts(whole: Sequence[T]) -> list[Sequence[T]]:
 
 def _moved(instance: Instance, directory: Path, file: str) -> Staged:
     path = directory / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(instance.path, path)
+    try:
+        os.rename(instance.path, path)
+    except FileNotFoundError:  # the first of its folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(instance.path, path)
     return Staged(file, replace(instance, path=path))
 
 
@@ -219,7 +222,7 @@ def pdi(instances: Sequence[Instance], setting: Setting) -> Tree:
     aside = set_aside([one for one in staged if one.file in dicomdir.not_indexed], setting.stage)
     _report(dicomdir, setting)
     about = _about(staged, aside, setting)
-    write_pages(patients, about, setting.stage)
+    write_pages(patients, about, setting.stage, room_for_pages(instances))
     (setting.stage / README).write_bytes(readme(about, patients))
     return Tree(_grafts(staged, setting.stage), len(aside))
 

@@ -20,6 +20,7 @@ from mkiso.verify.disc import DiscRead
 from mkiso.verify.image import DESCRIPTOR, MAGIC, image_medium
 from mkiso.verify.medium import (
     INDEX,
+    README,
     WEB,
     Extent,
     Findings,
@@ -123,7 +124,7 @@ def _fault_of_link(disc: DiscRead, page: str, link: str) -> str | None:
     target = normpath(f"{dirname(page)}/{path}").lstrip("/")
     if disc.is_viewers(target.partition("/")[0]):
         return None if disc.medium.find(target) else "leads to no file of the viewer"
-    if path != path.lower():
+    if path != path.lower() and target != README:
         return "is not in lower case"
     return None if _is_there(disc, target) else "leads to nothing on the disc"
 

@@ -5,6 +5,7 @@ import stat
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,9 +17,11 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
 from mkiso.browse import pictures, shown
-from mkiso.browse.contents import FLOOR, PAGES
+from mkiso.browse.contents import PAGES
+from mkiso.browse.pages import write_pages
 from mkiso.browse.pictures import ELEMENTS
 from mkiso.browse.shown import (
+    LARGEST_ON_PHONE,
     Document,
     Marks,
     Nothing,
@@ -28,17 +31,18 @@ from mkiso.browse.shown import (
     ShownSeries,
     ShownStudy,
     Why,
+    room_for_pages,
 )
 from mkiso.dcmtk import converters
 from mkiso.dcmtk.converters import Converter, jpeg_size
 from mkiso.errors import Cancelled, DiskFull
 from mkiso.waiting import Cancellation
 from tests.support import datasets, hostile
-from tests.support.contents import Showing, items, series_of
+from tests.support.contents import Showing, grey_of, items, series_of
 from tests.support.pydicom_files import file, with_uids
+from tests.support.shown import about
 from tests.support.stage import encoded, presentation
 from tests.support.studies import GB18030, IR87, JANE, JOHN, UTF8, mixed_study
-from tests.support.tools import run
 
 COMMON = datasets.study(JOHN, "CT.001")
 
@@ -57,14 +61,6 @@ def ct(number: int = 1, side: int = 64, **values: object) -> Dataset:
 
 def made(job: Showing, *instances: Dataset | bytes | Path) -> list[object]:
     return list(job.put(*instances).items())
-
-
-def grey_of(jpeg: Path, directory: Path) -> bytes:
-    """The pixels of a grey JPEG, as DCMTK reads them back."""
-    again = directory / "log"
-    for argv in (("/usr/bin/img2dcm", jpeg, again), ("/usr/bin/dcmdjpeg", again, again)):
-        assert run(argv).returncode == 0
-    return bytes(dcmread(again).PixelData)
 
 
 def test_a_series_has_its_pictures_in_the_order_of_its_instances(job: Showing) -> None:
@@ -303,13 +299,36 @@ def noise(side: int) -> bytes:
     return random.Random(1).randbytes(side * side * 2)
 
 
-def test_pictures_that_compress_badly_take_a_small_part_of_the_disc_all_the_same(job: Showing) -> None:
+@pytest.mark.parametrize("megabytes", [16, 150, 1500])
+def test_the_pages_take_a_small_part_of_the_disc_however_badly_its_pictures_compress(
+    megabytes: int, job: Showing
+) -> None:
+    """Three hundredths, of a small one 3.15 MB. The instances say that they are so large, and need not be."""
     stack = [ct(number, 512, PixelData=noise(512), BitsStored=16, HighBit=15, **BOTH) for number in range(1, 31)]
-    found = job.put(*stack).items()
-    assert all(isinstance(item, Picture) and item.other for item in found)
-    taken = sum(file.stat().st_size for file in job.web.iterdir())
-    assert taken <= FLOOR
-    assert taken > FLOOR / 4, "they are smaller than they need be"
+    job.put(*stack)
+    size = megabytes * 1_000_000 // len(stack)
+    job.staged = [replace(one, instance=replace(one.instance, bytes=size)) for one in job.staged]
+    patients = job.shown()
+    assert all(isinstance(item, Picture) and item.other for item in items(patients))
+    most = room_for_pages(one.instance for one in job.staged)
+    assert most == max(3_150_000, size * len(stack) * 3 // 100)
+    write_pages(patients, about(), job.stage, most)
+    phone = (job.stage / "PHONE.HTM").stat().st_size
+    taken = sum(file.stat().st_size for file in (*job.web.iterdir(), job.stage / "INDEX.HTM")) + phone
+    assert taken <= most
+    assert phone <= LARGEST_ON_PHONE
+    assert all(max(item.width, item.height) >= 256 for item in items(patients) if isinstance(item, Picture))
+
+
+def test_a_small_disc_has_its_pictures_on_the_phone_too(job: Showing) -> None:
+    one = ct(Rows=2500, Columns=2000, PixelData=noise(2236)[: 2500 * 2000 * 2].ljust(2500 * 2000 * 2, b"0"))
+    one.BitsStored, one.HighBit, one.SOPClassUID = 16, 15, uid.DigitalXRayImageStorageForPresentation
+    patients = job.put(one).shown()
+    write_pages(patients, about(), job.stage, room_for_pages(one.instance for one in job.staged))
+    (picture,) = items(patients)
+    assert isinstance(picture, Picture)
+    assert max(picture.width, picture.height) >= 1000
+    assert b"data:image/jpeg;base64," in (job.stage / "PHONE.HTM").read_bytes()
 
 
 def test_a_stored_table_is_used(job: Showing) -> None:
@@ -488,6 +507,7 @@ def test_a_document(job: Showing) -> None:
     document, page = made(job, one)
     assert document == Document("d0000001.pdf", "1", "Synthetic report")
     assert page == Picture("p0000001.jpg", 848, 1200, "1", is_page=True)
+    assert not document.cut  # type: ignore[attr-defined]
     grey = grey_of(job.web / page.file, job.directory)
     assert (min(grey) < 100, max(grey) > 250) == (True, True)
     assert (job.web / "d0000001.pdf").read_bytes() == one.EncapsulatedDocument.rstrip(b"\0")
@@ -501,11 +521,33 @@ def document_of(pdf: bytes) -> Dataset:
 
 def test_of_a_long_document_the_first_pages_are_shown_in_their_order(job: Showing) -> None:
     one = document_of(hostile.pdf(30, 1000))
-    _, *pages = made(job, one, ct())
+    document, *pages = made(job, one, ct())
     assert [(page.file, page.frame, page.is_page) for page in pages] == [
         *((f"p{number:07}.jpg", number, True) for number in range(1, PAGES + 1)),
-        ("p0000006.jpg", 1, False),
+        (f"p{PAGES + 1:07}.jpg", 1, False),
     ]
+    assert document.cut == PAGES
+
+
+def test_a_document_that_has_just_so_many_pages_is_not_cut(job: Showing) -> None:
+    document, *pages = made(job, document_of(hostile.pdf(PAGES, 1000)))
+    assert (len(pages), document.cut) == (PAGES, 0)
+
+
+def test_of_a_document_whose_pages_are_too_large_the_first_is_shown(
+    job: Showing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "OF_ANY", 1000)
+    document, *pages = made(job, document_of(hostile.pdf(3, 1000)))
+    assert (len(pages), document.cut) == (1, 1)
+
+
+def test_pages_that_were_made_before_the_program_hung_are_shown(job: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = 'pdftoppm "${@:1:$#-2}" -l 2 "${@: -2}"; printf "\\xff\\xd8 torn" > "${@: -1}-3.jpg"; sleep 600'
+    program = instead(job.directory, hanging) / "dcmj2pnm"
+    monkeypatch.setattr(converters, "pdftoppm_installed", lambda: str(program))
+    document, *pages = job.put(document_of(hostile.pdf(5, 1000))).items(limit=3)
+    assert (len(pages), document.cut) == (2, 2)
 
 
 @pytest.mark.parametrize("pdf", [b"%PDF-1.4\nno objects", b"%PDF-1.4 " + bytes(100_000)])

@@ -15,6 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mkiso.config import LayoutName, parse
 from mkiso.dicom.encoding import PATIENT_ID
+from mkiso.dicom.records import SOP_INSTANCE, Record
 from mkiso.disc.product import Format
 from mkiso.installation import Installation
 from mkiso.job import Order, make_disc
@@ -57,8 +58,13 @@ WANTED = {
 }
 IMPORTED = ("everything", "everything decompressed", "a name in Arabic", "a name in Japanese")
 # Of what archives hold malformed, so much as shows how judges tell it from what mkiso makes.
-ODD_KINDS = (
+REFUSED = (
     "a VR of ??",
+    "a sequence that is shorter than it says",
+    "an item with a length and a delimiter",
+)  # by PixelMed
+ODD_KINDS = (
+    *REFUSED,
     "a sequence that is longer than it says",
     "pixel data that is longer than it says",
     "fragments without a delimiter",
@@ -69,12 +75,13 @@ COUNTS = {"a series": 3, "a name in Arabic": 2, "a name in Japanese": 2, "what i
 
 @dataclass
 class Counter:
-    """An archive of everything, and the discs that were made of it."""
+    """An archive of everything, and the discs that were made of it; `odd` has the UID of what is odd by its kind."""
 
     directory: Path
     port: int
     receiver: int
     whole: Study
+    odd: dict[str, str]
     made: dict[str, Disc] = field(default_factory=dict)
 
     def disc(self, name: str) -> Disc:
@@ -126,10 +133,10 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
     mixed_study(held)
     named(held, ARABIC, "ARABIC.001")
     named(held, IR87, "JAPAN.001")
-    odd_study(held, {kind: (MALFORMED | WELL_FORMED)[kind] for kind in ODD_KINDS})
+    _, odd = odd_study(held, {kind: (MALFORMED | WELL_FORMED)[kind] for kind in ODD_KINDS})
     port, receiver = free_ports(2)
     with running_archive(port, {RECEIVER: receiver}, held):
-        yield Counter(directory, port, receiver, whole)
+        yield Counter(directory, port, receiver, whole, odd)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -143,13 +150,38 @@ def test_no_judge_finds_anything_that_mkiso_made(name: str, counter: Counter) ->
 @pytest.mark.parametrize("name", IMPORTED)
 def test_pixelmed_imports_what_the_dicomdir_names(name: str, counter: Counter, tmp_path: Path) -> None:
     """But for what is compressed, which it takes from no disc."""
-    disc, (port,) = counter.disc(name), free_ports(1)
-    with running_storescp("ELSEWHERE", port, tmp_path / "arrived", tmp_path / "log"):
-        said = pixelmed.import_disc(disc.root, port, "ELSEWHERE")
+    disc = counter.disc(name)
     named = by_uid(file for file in disc.instances if file.is_relative_to(disc.root / "IMAGES"))
-    arrived = by_uid((tmp_path / "arrived").iterdir())
-    assert arrived.keys() == {uid for uid, file in named.items() if not is_compressed(file)}, said.stdout
-    assert len(named) - len(arrived) == {"everything": 5}.get(name, 0)
+    wanted = {uid for uid, file in named.items() if not is_compressed(file)}
+    assert imported(disc.root, tmp_path) == wanted
+    assert len(named) - len(wanted) == {"everything": 5}.get(name, 0)
+
+
+def imported(root: Path, directory: Path) -> set[str]:
+    """What PixelMed's importer sends on of a disc."""
+    (port,), arrived = free_ports(1), directory / "arrived"
+    with running_storescp("ELSEWHERE", port, arrived, directory / "log"):
+        pixelmed.import_disc(root, port, "ELSEWHERE")
+    return set(by_uid(arrived.iterdir()))
+
+
+@pytest.mark.parametrize("kind", [None, *REFUSED])
+def test_of_a_disc_that_names_certain_odd_files_pixelmed_takes_nothing_and_without_them_the_rest(
+    kind: str | None, counter: Counter, tmp_path: Path
+) -> None:
+    disc, refused = counter.disc("what is malformed"), {counter.odd[one] for one in REFUSED if one != kind}
+    shutil.copytree(disc.root, tmp_path / "disc")
+    change_records(tmp_path / "disc", lambda records: leave_out(records, refused))
+    rest = {uid for uid, file in by_uid(disc.instances).items() if not is_compressed(file)} - refused
+    assert imported(tmp_path / "disc", tmp_path) == (set() if kind else rest)
+    assert len(rest) >= 4
+
+
+def leave_out(records: list[Record], uids: set[str]) -> None:
+    """Those of the instances that are named so, wherever they are."""
+    records[:] = [one for one in records if one.text(SOP_INSTANCE).rstrip("\0") not in uids]
+    for one in records:
+        leave_out(one.below, uids)
 
 
 def is_compressed(file: Path) -> bool:

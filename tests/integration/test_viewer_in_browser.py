@@ -1,8 +1,10 @@
 """The viewer of `make viewer`, opened by file:// from a disc, in Debian's Chromium and Firefox."""
 
+import re
 import shutil
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -353,3 +355,62 @@ def test_an_x_ray_that_is_stored_inverted_has_white_bones(browser: Browser, tmp_
         choose(watched, disc_of(tmp_path, [image]))
         says(watched, "Image 1 of 1")
         assert most_different(shown(watched), [255 - one for one in windowed(ct(1), *SOFT)]) <= 1
+
+
+# What the kernel is asked to heed of an image's longer names, and what it then calls VIEWER.HTM.
+NAMES = {
+    "Rock Ridge": ("", "VIEWER.HTM"),
+    "Joliet": (",norock", "VIEWER.HTM"),
+    "neither": (",norock,nojoliet", "viewer.htm"),
+    "neither, and as they are": (",norock,nojoliet,map=off", "VIEWER.HTM;1"),
+}
+FORBIDS = re.compile("permission denied|must be superuser|only root|unknown filesystem type|failed to setup loop", re.I)
+
+
+@contextmanager
+def mounted(image: Path, where: Path, options: str) -> Iterator[None]:
+    """The image as the kernel shows it, where this host lets it be mounted."""
+    where.mkdir()
+    done = run(("mount", "-t", "iso9660", "-o", f"loop,ro{options}", image, where))
+    if FORBIDS.search(done.stderr):
+        pytest.skip(f"no image can be mounted here: {done.stderr.splitlines()[0]}")
+    assert done.returncode == 0, done.stderr
+    try:
+        yield
+    finally:
+        assert run(("umount", where)).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That of a disc with an image that is compressed and one that is not."""
+    directory = tmp_path_factory.mktemp("image")
+    disc_of(directory, [converted(encoded(ct(1)), RECODED["JPEG 2000 lossless"], directory), ct(2)])
+    return directory / "made" / "disc.iso"
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_a_mounted_disc_is_read_by_whatever_names_the_kernel_gives_it(
+    names: str, image: Path, disc: Path, browser: Browser, tmp_path: Path
+) -> None:
+    """Where these are not the image's own, the page comes from elsewhere: it leads to its neighbours in capitals."""
+    options, viewer = NAMES[names]
+    with mounted(image, tmp_path / "disc", options), watched_page(browser) as watched:
+        assert (tmp_path / "disc" / viewer).is_file()
+        with pytest.raises(OSError, match="Read-only"):
+            (tmp_path / "disc" / "new").touch()
+        watched.open((tmp_path / "disc" if viewer == "VIEWER.HTM" else disc) / "VIEWER.HTM")
+        watched.page.set_input_files("#folder", tmp_path / "disc")
+        for number in (1, 2):
+            says(watched, f"Image {number} of 2")
+            assert most_different(shown(watched), windowed(ct(number), *SOFT)) <= 1
+            watched.page.press("#stage", "ArrowDown")
+        assert watched.faults == []
+
+
+def test_firefox_reads_a_mounted_disc(image: Path, tmp_path: Path) -> None:
+    with mounted(image, tmp_path / "disc", ""), firefox(tmp_path) as browser:
+        browser.open(tmp_path / "disc" / "VIEWER.HTM")
+        browser.choose_folder("#folder", tmp_path / "disc")
+        browser.wait_for("document.getElementById('told').textContent.startsWith('Image 1 of 2 ')")
+        assert most_different(b64decode(browser.evaluate(SHOWN)), windowed(ct(1), *SOFT)) <= 1

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from mkiso.browse.contents import show
@@ -11,6 +12,7 @@ from mkiso.browse.shown import WEB, Item, Maker, Picture, ShownPatient, ShownSer
 from mkiso.dicom.instances import read_whole
 from mkiso.disc.layout import Staged, stage
 from tests.support.stage import encoded
+from tests.support.tools import run
 
 DCMTK = Path("/usr/bin")
 
@@ -65,6 +67,14 @@ def series_of(patients: Iterable[ShownPatient]) -> list[ShownSeries]:
 
 def items(patients: Iterable[ShownPatient]) -> list[Item]:
     return [item for series in series_of(patients) for item in series.items]
+
+
+def grey_of(jpeg: Path, directory: Path) -> bytes:
+    """The pixels of a grey JPEG, as DCMTK reads them back."""
+    again = directory / "log"
+    for argv in (("/usr/bin/img2dcm", jpeg, again), ("/usr/bin/dcmdjpeg", again, again)):
+        assert run(argv).returncode == 0
+    return bytes(dcmread(again).PixelData)
 
 
 def _content(one: Dataset | bytes | Path) -> bytes:

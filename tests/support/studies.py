@@ -83,11 +83,11 @@ def _study(root: Path, common: Dataset, instances: Iterable[Dataset]) -> Study:
 
 
 def ct_study(
-    root: Path, patient: Patient, accession: str, *, number: int = 1, count: int = 2, side: int = 128
+    root: Path, patient: Patient, accession: str, *, number: int = 1, count: int = 2, side: int = 128, series: int = 1
 ) -> Study:
-    """Writes a CT study of one series; `number` tells studies of one accession number apart."""
+    """Writes a CT study, `count` images in so many series; `number` tells studies of one accession number apart."""
     common = datasets.study(patient, accession, number)
-    return _study(root, common, (datasets.ct(common, 1, n, side) for n in range(1, count + 1)))
+    return _study(root, common, (datasets.ct(common, 1 + n % series, n, side) for n in range(1, count + 1)))
 
 
 def series_study(
@@ -154,8 +154,8 @@ def bench_studies(root: Path) -> list[Study]:
 
 
 def large_study(root: Path) -> Study:
-    """Writes LARGE.001: 2,000 CT images, 1.05 GB."""
-    return ct_study(root, RICHARD, "LARGE.001", count=2000, side=512)
+    """Writes LARGE.001: 2,000 CT images in ten series, 1.05 GB."""
+    return ct_study(root, RICHARD, "LARGE.001", count=2000, side=512, series=10)
 
 
 def probe_study(root: Path) -> Study:

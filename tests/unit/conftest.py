@@ -11,6 +11,7 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from mkiso.dcmtk.association import Peer
+from mkiso.process import Child
 
 # How long an example takes says something of the machine alone.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -27,6 +28,7 @@ def fake(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> FakeProcess:
 
     monkeypatch.setattr(os, "killpg", refuse)
     monkeypatch.setattr(os, "kill", refuse)
+    monkeypatch.setattr(Child, "ends_within", lambda *_of_strangers: True)
     monkeypatch.setattr(os, "setpriority", lambda *_of_strangers: None)
     monkeypatch.setattr(resource, "prlimit", lambda *_of_strangers: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return fp

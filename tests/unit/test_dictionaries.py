@@ -9,6 +9,7 @@ import pytest
 from mkiso.config import Receiver, Retrieve, Tools
 from mkiso.dcmtk.association import SMALL_DICTIONARY, Peer, echo
 from mkiso.dcmtk.converters import PICTURE_DICTIONARY, Converter
+from mkiso.dcmtk.dcmmkdir import Indexer, index
 from mkiso.dcmtk.findscu import Finder
 from mkiso.errors import PacsRejected, ReceiverUnavailable
 from mkiso.retrieve.receiver import started_receiver
@@ -74,6 +75,13 @@ def test_only_a_program_that_shows_has_the_dictionary_without_private_attributes
 ) -> None:
     dictionary = f"{installation}/share/dcmtk-3.6/dicom.dic"
     assert dictionary_of(name, installation) == (dictionary if public else "")
+
+
+def test_what_makes_a_dicomdir_has_it_too(installation: Path) -> None:
+    (installation / "bin" / "dcmj2pnm").rename(installation / "bin" / "dcmmkdir")
+    indexer, product = Indexer(installation / "bin", installation, "CD1"), installation / "one.dicomdir"
+    index(indexer, ["IM1"], product, invent=False, directory=installation, checkpoint=lambda: None)
+    assert (installation / "dictionary").read_text().strip() == f"{installation}/share/dcmtk-3.6/dicom.dic"
 
 
 def test_a_program_that_makes_pictures_knows_what_pictures_have(installation: Path) -> None:

@@ -52,6 +52,16 @@ def test_a_page_that_is_named_is_there(name: str) -> None:
         assert Path(ROOT, path).is_file(), path
 
 
+def test_the_gallery_shows_each_picture_of_discs_before_and_after() -> None:
+    drawn = {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs/screenshots/discs").rglob("*.jpg")}
+    rows = re.findall(r"!\[(.*), before\]\((\S+)\) \| !\[(.*), after\]\((\S+)\)", page("gallery"))
+    assert len(rows) > 25
+    for before, left, after, right in rows:
+        assert (before, left.replace("/before/", "/after/")) == (after, right)
+    assert drawn == {file for _, left, _, right in rows for file in (left, right)}
+    assert sum((ROOT / "docs" / file).stat().st_size for file in drawn) < 3_000_000
+
+
 DEMANDS = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", page("discs").partition("## Judges")[0], re.M)
 CHECKS = (
     *(*dicomdir.CHECKS, *dicomdir.CHECKS_BY_TYPE),

@@ -32,6 +32,7 @@ ONLY = {
     "alembic": {"ledger"},
     "sqlalchemy": {"ledger", "patients"},
     "psutil": {"retrieve", "workspace"},
+    "PIL": {"browse"},
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = {str(file.relative_to(ROOT)): file for file in sorted(ROOT.rglob("*.py"))}

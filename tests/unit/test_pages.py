@@ -90,7 +90,8 @@ def test_the_pages_of_a_disc_are_these(stage: Path) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_link_is_in_lower_case_and_leads_to_what_is_there(stage: Path, language: str) -> None:
-    (stage / "View er#1%.exe").touch()
+    for name in ("View er#1%.exe", "README.TXT"):
+        (stage / name).touch()
     told = about(language=language, viewer=Viewer(("View er#1%.exe",), "View er#1%.exe"))
     pages = written(stage, (everything(), patient(series(1, picture(99)))), told)
     reached = {"INDEX.HTM", "PHONE.HTM"}
@@ -104,7 +105,7 @@ def test_every_link_is_in_lower_case_and_leads_to_what_is_there(stage: Path, lan
             elif not target:
                 assert anchor in ids, link
             else:
-                assert target.islower() or target.endswith("View%20er%231%25.exe")
+                assert target.islower() or target.endswith(("View%20er%231%25.exe", "README.TXT"))
                 file = (stage / name).parent / unquote(target)
                 assert file.is_file()
                 reached.add(str(file.resolve().relative_to(stage.resolve())))
@@ -230,7 +231,7 @@ def test_an_image_leads_to_its_neighbours_and_to_its_series(stage: Path) -> None
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_image_says_where_it_is_and_both_windows_are_beside_each_other(stage: Path, language: str) -> None:
-    other = Other("q0000001.jpg", 512, 512, "LUNG")
+    other = Other("q0000001.jpg", 490, 490, "LUNG")
     where = Marks("-12.5", "R", "L", "B", "MLO")
     one = picture(1, place=7, places=150, window="MEDIASTINUM", marks=where, other=other)
     page = written(stage, (patient(series(1, one)),), about(language=language))["ihe_pdi/s0000001.htm"]
@@ -245,6 +246,15 @@ def test_an_image_says_where_it_is_and_both_windows_are_beside_each_other(stage:
         assert expected in text
     assert [one.text for one in page.iter(f"{XHTML}b") if one.text in {"L", "R"}] == ["R", "L"] * 2
     assert [one.attrib["src"] for one in page.iter(f"{XHTML}img")] == ["p0000001.jpg", "q0000001.jpg"]
+    assert [one.attrib["width"] for one in page.iter(f"{XHTML}td") if one.get("width") in {"490", "512"}] == ["512"] * 2
+
+
+def test_a_card_of_a_mammogram_says_which_side_and_view_it_is(stage: Path) -> None:
+    views = (picture(at, marks=Marks(laterality=side, view="CC")) for at, side in enumerate("RL", 1))
+    page = written(stage, (patient(series(1, *views)),), about())["ihe_pdi/s0000001.htm"]
+    assert [text_of(one) for one in page.iter(f"{XHTML}small")][:3] == [
+        *("Example Street 1, +00 000 000", "Image 1 \u00b7 right \u00b7 CC", "Image 2 \u00b7 left \u00b7 CC")
+    ]
 
 
 def test_a_picture_says_what_it_is(stage: Path) -> None:
@@ -311,11 +321,21 @@ def test_the_pages_of_a_document_are_pictures_beside_it(stage: Path, language: s
     pages, said = written(stage, (one,), about(language=language)), texts(language)["pages"]
     page, phone = pages["ihe_pdi/s0000001.htm"], pages["PHONE.HTM"]
     assert {"d0000001.pdf"} <= set(links(page))
-    assert said["first_pages"] in text_of(page)
+    assert said["its_pages"] in text_of(page)
     for shown in (page, phone):
         assert f"{said['document'].format(number=1)}, {said['page'].format(page=2)}" in text_of(shown)
     assert said["whole_document"] in text_of(phone)
     assert said["document_elsewhere"] not in text_of(phone)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("cut", [0, 1])
+def test_where_a_document_has_more_pages_than_are_shown_it_is_said(stage: Path, language: str, cut: int) -> None:
+    page = picture(1, number="1", is_page=True)
+    one = patient(series(1, Document("d0000001.pdf", "1", "Letter", cut), page, modality="DOC"))
+    pages, said = written(stage, (one,), about(language=language)), texts(language)["pages"]["pages_cut"]
+    for name in ("ihe_pdi/s0000001.htm", "PHONE.HTM"):
+        assert text_of(pages[name]).count(said.format(count=1)) == cut
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -325,7 +345,7 @@ def test_what_is_too_large_to_be_shown_is_told_in_words(why: Why, language: str,
     pages = written(stage, (one,), about(language=language))
     for name in ("ihe_pdi/s0000001.htm", "PHONE.HTM"):
         assert texts(language)["why"][why] in text_of(pages[name])
-    assert texts(language)["pages"]["first_pages"] not in text_of(pages["ihe_pdi/s0000001.htm"])
+    assert texts(language)["pages"]["its_pages"] not in text_of(pages["ihe_pdi/s0000001.htm"])
 
 
 LEVELS = re.compile(r"<h(\d)")

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mkiso.browse import pages
-from mkiso.browse.pages import LARGEST, evenly, write_pages
+from mkiso.browse.pages import evenly, write_pages
+from mkiso.browse.shown import LARGEST_ON_PHONE as LARGEST
 from mkiso.browse.shown import WEB, Document, ShownPatient, ShownReport
 from tests.support.shown import about, everything, patient, picture, put_files, series
 
@@ -75,7 +76,7 @@ def test_documents_are_named_only(tmp_path: Path) -> None:
 
 
 def test_more_series_than_fit_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "LARGEST", 20_000)
+    monkeypatch.setattr(pages, "LARGEST_ON_PHONE", 20_000)
     page = page_of(tmp_path / "stage", patient(*(series(n, picture(n)) for n in range(200))))
     shown = page.count(b"<h4 ")
     assert len(page) <= 20_000
@@ -85,12 +86,12 @@ def test_more_series_than_fit_are_left_out_and_counted(tmp_path: Path, monkeypat
 
 def test_a_page_filled_to_the_brim_holds_the_sentences_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two = series(1, picture(1, number=""), picture(2, number=""), modality="", description="")
-    monkeypatch.setattr(pages, "LARGEST", 20_000)
+    monkeypatch.setattr(pages, "LARGEST_ON_PHONE", 20_000)
     page_of(tmp_path / "stage", patient(two), 3_000)
     (tmp_path / "stage" / WEB / "p0000001.jpg").write_bytes(bytes(20_000))
 
     def page_of_at_most(largest: int) -> bytes:
-        monkeypatch.setattr(pages, "LARGEST", largest)
+        monkeypatch.setattr(pages, "LARGEST_ON_PHONE", largest)
         write_pages((patient(two),), about(language="id"), tmp_path / "stage")
         return (tmp_path / "stage" / "PHONE.HTM").read_bytes()
 

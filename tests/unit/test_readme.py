@@ -90,6 +90,22 @@ def test_a_disc_without_viewer_and_with_everything_indexed_lists_nothing() -> No
     assert [line for line in lines() if re.match("  [^ ]", line) or "viewer" in line.lower() or "OTHER" in line] == []
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("start", "in_browser", "named"),
+    [
+        ("view.exe", None, ["view.exe"]),
+        ("view.exe", "VIEWER.HTM", ["view.exe", "VIEWER.HTM"]),
+        ("VIEWER.HTM", "VIEWER.HTM", ["VIEWER.HTM"]),
+    ],
+)
+def test_it_names_the_program_to_start_and_the_page_for_any_browser(
+    language: str, start: str, in_browser: str | None, named: list[str]
+) -> None:
+    found = " ".join(lines(language=language, viewer=Viewer((), start, in_browser)))
+    assert re.findall(r"view\.exe|VIEWER\.HTM", found) == named
+
+
 @pytest.mark.parametrize("text", [*HOSTILE, "a\r\nFile-set ID: EVIL", "a\u2028  viewer.exe\x85\x0b  x", "x " * 300])
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_hostile_text_breaks_no_line(text: str, language: str) -> None:

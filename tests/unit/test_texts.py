@@ -13,7 +13,7 @@ from mkiso.texts import texts
 LANGUAGES: tuple[str, ...] = get_args(Media.model_fields["language"].annotation)
 TEMPLATES = "".join(file.read_text() for file in (Path(mkiso.browse.__file__).parent / "templates").glob("*.htm"))
 
-KINDS = ("image", "frame", "report", "document", "file", "other")
+KINDS = ("image", "frame", "ecg", "report", "document", "file", "other")
 TITLES = (Path(mkiso.browse.__file__).parent / "words.py").read_text()
 
 
