@@ -13,7 +13,8 @@ PYTHON = .venv/bin/python
 PYTHON3 ?= python3
 # Tests wait for other programs most of their time: two processes for each core. The long files go first, in the order in
 # which they are found; those of tests/unit, none of which takes long, fill what is left.
-PYTEST = $(PYTHON) -m pytest --numprocesses=$(shell expr $$(nproc) \* 2) --dist=loadfile --no-loadscope-reorder
+# Each process imports all tests, and many start Python again: what is compiled is kept, whatever the environment says.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest --numprocesses=$(shell expr $$(nproc) \* 2) --dist=loadfile --no-loadscope-reorder
 CHECK = $(PIP) check || { echo 'The lock files lack what setup.cfg asks for: run `make lock`' >&2; exit 1; }
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP = .venv/bin/pip --quiet --disable-pip-version-check

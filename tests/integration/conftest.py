@@ -56,8 +56,9 @@ def site_of_module(pacs: RunningPacs, tmp_path_factory: pytest.TempPathFactory) 
     return Site(tmp_path_factory.mktemp("site"), pacs)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
+    """One for all: who uses it opens a context of its own."""
     with chromium() as opened:
         yield opened
 

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from playwright.sync_api import Browser
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -25,7 +26,7 @@ from mkiso.verify.verify import verify
 from mkiso.waiting import Cancellation
 from tests.integration.conftest import Site
 from tests.support.archive import running_archive
-from tests.support.browser import accessibility_violations, chromium, watched_page
+from tests.support.browser import accessibility_violations, watched_page
 from tests.support.dicomdirs import walked
 from tests.support.ports import free_ports
 from tests.support.pydicom_files import of_one_patient
@@ -165,7 +166,7 @@ def test_a_disc_for_old_readers_holds_the_same_instances_decompressed(
         assert f"decompressed for older programs: {len(files)}." in told
 
 
-def test_the_hospital_s_logo_is_on_the_disc(site: Site, tmp_path: Path) -> None:
+def test_the_hospital_s_logo_is_on_the_disc(site: Site, browser: Browser, tmp_path: Path) -> None:
     logo = ROOT / "tests" / "fixtures" / "logo.png"
     installation = Installation(parse(site.settings(media=PDI, server={"logo_file": str(logo)})))
     iso = tmp_path / "disc.iso"
@@ -174,7 +175,7 @@ def test_the_hospital_s_logo_is_on_the_disc(site: Site, tmp_path: Path) -> None:
     disc = read_disc(iso, tmp_path / "disc")
     assert failures(iso) == []
     assert disc["ihe_pdi/logo.png"].read_bytes() == logo.read_bytes()
-    with chromium() as browser, watched_page(browser) as watched:
+    with watched_page(browser) as watched:
         watched.open(disc["INDEX.HTM"])
         assert watched.page.locator("header img").count() == 1
         assert (watched.faults, watched.pictures_not_loaded()) == ([], [])
@@ -191,19 +192,18 @@ def test_a_disc_of_pydicoms_own_files_holds_each_and_passes_every_check(tmp_path
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_hostile_texts_are_texts_in_a_browser(tmp_path: Path) -> None:
+def test_hostile_texts_are_texts_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     study = hostile_study(tmp_path / "held")
     made = made_from(tmp_path / "held", study.accession, tmp_path)
     assert failures(made.iso) == []
     pages = [file for path, file in made.disc.items() if path.lower().endswith(".htm")]
     assert len(pages) == 6  # two overviews, one for phones, two series, a report
-    with chromium() as browser:
-        for file in pages:
-            with watched_page(browser) as watched:
-                watched.open(file)
-                assert "<script>alert(2)</script>" in watched.page.inner_text("body")
-                assert (watched.faults, watched.pictures_not_loaded()) == ([], [])
-            assert accessibility_violations(browser, file) == []
+    for file in pages:
+        with watched_page(browser) as watched:
+            watched.open(file)
+            assert "<script>alert(2)</script>" in watched.page.inner_text("body")
+            assert (watched.faults, watched.pictures_not_loaded()) == ([], [])
+        assert accessibility_violations(browser, file) == []
 
 
 def test_no_picture_costs_a_disc(site: Site, tmp_path: Path) -> None:

@@ -27,6 +27,18 @@ print(json.dumps(seen))
 print("an error", file=sys.stderr)
 sys.exit(7)
 """
+LEFT_FOR_THE_EXIT = """
+import atexit, sys, threading
+atexit.register(print, "left for the exit")
+threading.Thread(target=lambda: (threading.main_thread().join(), print("said by a thread"))).start()
+"""
+UNREAD = """
+import os, sys
+reader, writer = os.pipe()
+os.dup2(writer, 1), os.close(reader)
+sys.stdout = open(1, "w", closefd=False)
+print("to nobody"), sys.exit(5)
+"""
 Start = Callable[..., "subprocess.Popen[Any]"]
 
 
@@ -57,6 +69,24 @@ def test_a_command_ends_as_at_a_start_of_its_own() -> None:
             process = start((MKISO, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             done.append((*process.communicate(timeout=60), process.returncode))
         assert done[0] == done[1]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        LEFT_FOR_THE_EXIT,
+        LEFT_FOR_THE_EXIT + "sys.exit()",
+        LEFT_FOR_THE_EXIT + "sys.exit(300)",
+        "import sys; sys.exit('no number')",
+        UNREAD,
+    ],
+)
+def test_a_program_ends_as_at_a_start_of_its_own(program: str) -> None:
+    done = []
+    for start in (preloaded.start, subprocess.Popen):
+        process = start((sys.executable, "-c", program), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done.append((*process.communicate(timeout=60), process.returncode))
+    assert done[0] == done[1]
 
 
 def test_a_program_is_told_to_stop_and_how_it_ended() -> None:

@@ -43,10 +43,9 @@ def listens(pid: int, port: int) -> bool:
     """Whether this very process listens on the port, in its own network namespace."""
     with suppress(OSError):
         mine = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
-        lines = [line.split() for name in ("tcp", "tcp6") for line in _sockets(pid, name)]
+        lines = [line.split() for name in ("tcp", "tcp6") for line in _sockets(pid, name) if f":{port:04X} " in line]
         return any(
-            line[3] == LISTEN and int(line[1].rpartition(":")[2], 16) == port and f"socket:[{line[9]}]" in mine
-            for line in lines
+            line[3] == LISTEN and line[1].endswith(f":{port:04X}") and f"socket:[{line[9]}]" in mine for line in lines
         )
     return False
 

@@ -3,11 +3,13 @@
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from flask import Flask
+from jinja2 import FileSystemBytecodeCache
 from pytest_subprocess import FakeProcess
 
 from mkiso.dcmtk.association import Peer
@@ -17,6 +19,15 @@ from mkiso.process import Child
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 CAPTURED = Path(__file__).parents[1] / "fixtures" / "dcmtk"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Not by each of a thousand applications."""
+    with pytest.MonkeyPatch.context() as patch:
+        kept = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+        patch.setattr(Flask, "jinja_options", {**Flask.jinja_options, "bytecode_cache": kept})
+        yield
 
 
 @pytest.fixture

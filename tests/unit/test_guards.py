@@ -1,13 +1,25 @@
 """What other sites' pages may do: open a window, have a disc in a frame, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from mkiso.web.guards import USER, person
-from tests.unit.test_web import DOWNLOADS, ID, RELAYS, STUDIES, Jobs, client, installation, ledger, record, service
+from tests.unit.test_web import (
+    DOWNLOADS,
+    ID,
+    RELAYS,
+    STUDIES,
+    Jobs,
+    application,
+    client,
+    installation,
+    ledger,
+    record,
+    service,
+)
 
 __all__ = ("client", "installation", "service")  # fixtures
 HERE = "http://localhost"
@@ -51,6 +63,13 @@ FOREIGN += ("radiology.evil.example", "hospital.example", "0.0.0.0", "127.1", "2
 NO_NAMES = ("", ":80", "a b", "localhost,evil", "evil@localhost", "localhost/", "a:b", "::1", "[::1", "gr\xfcn", "a\t")
 NO_PATIENT = ("/healthz", "/static/mkiso.css", "/metrics")
 PATIENTS = ("/", "/history", "/api/jobs", STUDIES, f"/jobs/{ID}", f"/api/jobs/{ID}", *DOWNLOADS, *RELAYS, "/nothing")
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    """A client of one application for all that is refused at its door, and so leaves nothing there."""
+    with application(tmp_path_factory.mktemp("refusing")) as app:
+        yield app.test_client()
 
 
 @pytest.fixture
@@ -128,10 +147,10 @@ def test_a_window_and_a_program_are_let_through(url: str, headers: dict[str, str
 )
 @pytest.mark.parametrize("site", ["cross-site", "same-site", None])
 def test_another_sites_page_embeds_nothing_that_starts_a_job(
-    kind: str, site: str | None, url: str, client: FlaskClient, installation: Jobs
+    kind: str, site: str | None, url: str, refusing: FlaskClient, installation: Jobs
 ) -> None:
     headers = {"Sec-Fetch-Dest": kind} | ({"Sec-Fetch-Site": site} if site else {})
-    answer = client.get(url, headers=headers)
+    answer = refusing.get(url, headers=headers)
     assert (answer.status_code, answer.json["code"], installation.orders) == (403, "forbidden", [])
 
 
@@ -151,9 +170,9 @@ def test_a_browsers_guess_starts_nothing(site: str, client: FlaskClient, install
 @pytest.mark.parametrize("url", [*RELAYS, f"/api/jobs/{ID}/cancel"])
 @pytest.mark.parametrize("headers", FOREIGN_POSTS)
 def test_another_sites_form_changes_nothing(
-    headers: dict[str, str], url: str, client: FlaskClient, installation: Jobs
+    headers: dict[str, str], url: str, refusing: FlaskClient, installation: Jobs
 ) -> None:
-    answer = client.post(url, headers=headers)
+    answer = refusing.post(url, headers=headers)
     assert (answer.status_code, answer.json["code"], answer.json["error"]) == (403, "forbidden", "forbidden")
     assert installation.orders == []
 

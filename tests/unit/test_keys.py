@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -147,6 +148,7 @@ def test_what_is_no_file_or_no_dicom_file_is_none(tmp_path: Path) -> None:
     assert [read_keys(tmp_path / name) for name in ("one", "none", ".")] == [None, None, None]
 
 
+@cache
 def bomb() -> bytes:
     """A deflated data set of 100 MB, all of it one element behind the keys."""
     return odd.deflated(encoded(image())[:-524] + odd.element(0x00420011, b"OB", bytes(100 << 20)))

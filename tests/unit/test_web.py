@@ -2,6 +2,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from mkiso.config import Config, parse
+from mkiso.config import parse
 from mkiso.dcmtk.sending import Outcome, StoreResult
 from mkiso.errors import AccessionNotFound, Busy, ConfigurationError, Incomplete, Internal, JobExists
 from mkiso.installation import Cached, Installation, Status
@@ -126,23 +127,23 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     return jobs
 
 
+@contextmanager
+def application(directory: Path, **server: Any) -> Iterator[Flask]:
+    """One with these settings of the server; its ledger is in the directory."""
+    storage = {"work_dir": f"{directory}/w", "ledger": f"sqlite:///{directory}/jobs.db"}
+    peer = {"ae_title": "ANY-SCP", "host": "127.0.0.1", "port": 9}
+    sections = {"storage": storage, "server": server, "retrieve": {"max_accessions": 3}}
+    app = create_app(parse(sections | {"destinations": {"relay": peer, "cd_publisher": peer}}))
+    yield app
+    app.extensions["mkiso"][0].ledger.close()
+
+
 @pytest.fixture
 def service(tmp_path: Path, installation: Jobs) -> Iterator[Callable[..., Flask]]:
     """An application with these settings of the server."""
     assert installation
-    opened: list[Flask] = []
-
-    def make(**server: Any) -> Flask:
-        storage = {"work_dir": f"{tmp_path}/w", "ledger": f"sqlite:///{tmp_path}/jobs.db"}
-        peer = {"ae_title": "ANY-SCP", "host": "127.0.0.1", "port": 9}
-        sections = {"storage": storage, "server": server, "retrieve": {"max_accessions": 3}}
-        config: Config = parse(sections | {"destinations": {"relay": peer, "cd_publisher": peer}})
-        opened.append(create_app(config))
-        return opened[-1]
-
-    yield make
-    for app in opened:
-        app.extensions["mkiso"][0].ledger.close()
+    with ExitStack() as opened:
+        yield lambda **server: opened.enter_context(application(tmp_path, **server))
 
 
 @pytest.fixture
