@@ -11,7 +11,19 @@ from functools import partial
 from pathlib import Path
 
 from mkiso.addresses import advice, bind_error
-from mkiso.checks import Check, Wrong, checked, directories, ledger_answers, logo, peer_answers, readable, tools
+from mkiso.checks import (
+    RELAYS,
+    Check,
+    Wrong,
+    checked,
+    directories,
+    ledger_answers,
+    logo,
+    peer_answers,
+    readable,
+    relays_go_out,
+    tools,
+)
 from mkiso.commands.jobs import requester
 from mkiso.config import Config, Receiver, Tls
 from mkiso.dcmtk.findscu import Finder
@@ -50,6 +62,7 @@ def checks(config: Config) -> Iterator[Check]:
     yield checked("server.bind", partial(_bind, config))
     yield checked("pacs", partial(peer_answers, config, archive_of(config)))
     yield checked("patients.source", partial(_patient_source, config))
+    yield checked(RELAYS, partial(_relays, config))
     for name, destination in config.destinations.items():
         yield checked(f"destination {name}", partial(peer_answers, config, peer_of(destination, config.retrieve)))
 
@@ -66,6 +79,10 @@ def _viewer(config: Config, viewer_dir: Path) -> str:
 
 def _ledger(config: Config) -> str:
     return ledger_answers(ledger_of(config.storage))
+
+
+def _relays(config: Config) -> str:
+    return relays_go_out(config, ledger_of(config.storage))
 
 
 def _patient_source(config: Config) -> str:
