@@ -96,14 +96,11 @@ class Readiness:
 
     def look(self) -> tuple[Check, ...]:
         """Every check, made now."""
-        ledger = checked("storage.ledger", partial(ledger_answers, self._ledger))
-        relays = [checked(RELAYS, partial(relays_go_out, self._config, self._ledger))] if ledger.ok else []
         found = (
             *tools(self._config),
             *directories(self._config),
             *files(self._config),
-            ledger,
-            *relays,
+            *of_ledger(self._config, lambda: self._ledger),
             pacs_answers(self._config, self._pacs),
         )
         for check in found:
@@ -111,6 +108,14 @@ class Readiness:
                 log.warning("not ready", extra={"fields": {"check": check.name, "found": check.found}})
         self._failed = {check.name for check in found if not check.ok}
         return found
+
+
+def of_ledger(config: Config, opened: Callable[[], Ledger]) -> Iterator[Check]:
+    """That the ledger can be used, and then whether a relay in it needs a person."""
+    answers = checked("storage.ledger", lambda: ledger_answers(opened()))
+    yield answers
+    if answers.ok:
+        yield checked(RELAYS, lambda: relays_go_out(config, opened()))
 
 
 def ledger_answers(ledger: Ledger) -> str:

@@ -11,19 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from mkiso.addresses import advice, bind_error
-from mkiso.checks import (
-    RELAYS,
-    Check,
-    Wrong,
-    checked,
-    directories,
-    ledger_answers,
-    logo,
-    peer_answers,
-    readable,
-    relays_go_out,
-    tools,
-)
+from mkiso.checks import Check, Wrong, checked, directories, logo, of_ledger, peer_answers, readable, tools
 from mkiso.commands.jobs import requester
 from mkiso.config import Config, Receiver, Tls
 from mkiso.dcmtk.findscu import Finder
@@ -54,7 +42,7 @@ def checks(config: Config) -> Iterator[Check]:
         yield checked("media.viewer_dir", partial(_viewer, config, config.media.viewer_dir))
     if config.server.logo_file:
         yield checked("server.logo_file", partial(logo, config.server.logo_file))
-    yield checked("storage.ledger", partial(_ledger, config))
+    yield from of_ledger(config, partial(ledger_of, config.storage))
     for receiver in config.receivers:
         yield checked(f"receiver {receiver.ae_title}", partial(_port, config, receiver))
         if receiver.tls:
@@ -62,7 +50,6 @@ def checks(config: Config) -> Iterator[Check]:
     yield checked("server.bind", partial(_bind, config))
     yield checked("pacs", partial(peer_answers, config, archive_of(config)))
     yield checked("patients.source", partial(_patient_source, config))
-    yield checked(RELAYS, partial(_relays, config))
     for name, destination in config.destinations.items():
         yield checked(f"destination {name}", partial(peer_answers, config, peer_of(destination, config.retrieve)))
 
@@ -75,14 +62,6 @@ def _viewer(config: Config, viewer_dir: Path) -> str:
         raise Wrong(why)
     size = image_size(config.tools.genisoimage, config.media, [])
     return f"{viewer_dir} ({readable(size)} as a disc)"
-
-
-def _ledger(config: Config) -> str:
-    return ledger_answers(ledger_of(config.storage))
-
-
-def _relays(config: Config) -> str:
-    return relays_go_out(config, ledger_of(config.storage))
 
 
 def _patient_source(config: Config) -> str:
