@@ -27,7 +27,7 @@ from mkiso.web.live import STOPPING
 T = TypeVar("T")
 AGE = 0.5
 WATCHED = 5.0
-PREFIX = "/jobs/"
+PREFIX, FOLLOWED = "/jobs/", ("/jobs/", "/relays")
 COMMON = [
     ("Content-Type", "application/json"),
     ("Cache-Control", "no-store"),
@@ -144,10 +144,10 @@ class Polls:
 
 
 def is_poll(environ: Mapping[str, Any]) -> bool:
-    """Whether a page of ours asks how a job is."""
+    """Whether a page of ours asks how a job is, or queued relays are."""
     return (
         environ["REQUEST_METHOD"] == "GET"
-        and environ["PATH_INFO"].startswith(PREFIX)
+        and environ["PATH_INFO"].startswith(FOLLOWED)
         and environ.get("HTTP_ACCEPT") == "application/json"
         and environ.get("HTTP_SEC_FETCH_SITE", "same-origin") == "same-origin"
     )

@@ -158,6 +158,7 @@ def test_an_open_page_follows_by_itself_and_keeps_the_focus(clerk: Person, hall:
     clerk.open("/relays")
     opened = clerk.page.locator(f"#relay-{hall.ids['quarantined']} details")
     opened.locator("summary").click()
+    expect(opened).to_have_attribute("open", "")
     hold = card(clerk.page, ROBOT).get_by_role("button", name="Hold")
     hold.focus()
     relay_id = hall.queue("RAD.401", "archive")

@@ -1,9 +1,11 @@
 """The pages, URLs and lists of queued relays, as Flask and a terminal answer them."""
 
+import re
 import uuid
 from typing import Any
 
 import pytest
+import yaml
 from flask.testing import FlaskClient
 
 from mkiso.checks import relays_go_out
@@ -12,6 +14,8 @@ from mkiso.config import Config
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.relays import Claim
 from mkiso.ledger.schema import now
+from tests.support.pages import block
+from tests.unit.test_metrics import SAMPLES
 from tests.unit.test_web import BROWSER, ID, client, installation, ledger, service
 
 __all__ = ("client", "installation", "service")  # fixtures
@@ -207,6 +211,13 @@ def test_a_check_warns_of_what_needs_a_person(client: FlaskClient) -> None:
     store.relays.pause("cd_publisher", "anna@10.0.0.3")
     with pytest.raises(Exception, match=r"paused by anna@10\.0\.0\.3 .*; relay: 1 were given up"):
         relays_go_out(config, store)
+
+
+def test_the_rules_for_prometheus_are_of_figures_that_there_are() -> None:
+    (group,) = yaml.safe_load(block("relays", "yaml prometheus"))["groups"]
+    named = {name for rule in group["rules"] for name in re.findall(r"mkiso_\w+", rule["expr"])}
+    assert len(group["rules"]) == len(named) == 3
+    assert named <= SAMPLES
 
 
 def test_no_cell_commands_a_terminal() -> None:

@@ -11,21 +11,29 @@ let known = null;
 let timer = 0;
 
 const asked = (type) => fetch(location.href, { headers: { Accept: type } }).then((answer) => (answer.ok ? answer.text() : null)).catch(() => null);
-const part = (page) => page && new DOMParser().parseFromString(page, "text/html").getElementById("live");
 let drawn = live.innerHTML;
+
+// Where the focus is, to be found again by that.
+function focusedPart() {
+  const one = document.activeElement;
+  if (!live.contains(one)) {
+    return null;
+  }
+  return one.id ? `#${one.id}` : `#${one.closest("[id]").id} > details > summary`;
+}
 
 // What has the focus keeps it, and what was opened stays open.
 function draw(told) {
   drawn = told.innerHTML;
   const open = [...live.querySelectorAll("[id] > details[open]")].map((one) => one.parentElement.id);
-  const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+  const focused = focusedPart();
   live.replaceChildren(...[...told.childNodes].map((node) => document.importNode(node, true)));
   for (const details of open.map((id) => document.querySelector(`#${id} > details`))) {
     if (details) {
       details.open = true;
     }
   }
-  const again = focused && document.getElementById(focused);
+  const again = focused && document.querySelector(focused);
   if (again) {
     again.focus({ preventScroll: true });
   }
@@ -41,10 +49,13 @@ async function look() {
     pause = Math.min(pause + PAUSE / 2, LONGEST_PAUSE);
     return;
   }
-  const told = part(await asked("text/html"));
+  const page = await asked("text/html");
+  const parsed = page && new DOMParser().parseFromString(page, "text/html");
+  const told = parsed && parsed.getElementById("live");
   if (told) {
     known = data;
     pause = PAUSE;
+    document.title = parsed.title;
     if (told.innerHTML !== drawn) {
       draw(told);
     }
