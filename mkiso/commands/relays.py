@@ -76,7 +76,9 @@ def _act(installation: Installation, word: str, relay_id: str, wants_json: bool)
         case _:
             ledger.forget(relay_id, by)
     relay = ledger.relay(relay_id)
-    click.echo(as_json(relay) if wants_json else f"relay {relay_id} is {relay['state']}")
+    stops = word == "cancel" and relay["state"] == "running"
+    told = f"relay {relay_id} {'was told to stop' if stops else 'is ' + relay['state']}"
+    click.echo(as_json(relay) if wants_json else told)
 
 
 def _set(installation: Installation, word: str, name: str, wants_json: bool) -> None:

@@ -304,6 +304,8 @@ def test_commands_see_and_act(hall: Hall, sending: str) -> None:
     assert hall.command("again", waiting).stdout == f"relay {waiting} is waiting\n".encode()
     assert hall.command("cancel", waiting).stdout == f"relay {waiting} is cancelled\n".encode()
     assert hall.command("resume", "archive").stdout == b"archive takes what waits: 0\n"
+    told = f"relay {sending} (was told to stop|is cancelled)\n".encode()  # as it may be by then
+    assert re.fullmatch(told, hall.command("cancel", sending).stdout)
     assert [hall.command(*words).returncode for words in (("x",), ("pause", "moon"), ("cancel",))] == [1, 2, 2]
 
 
