@@ -47,7 +47,7 @@ setup: .venv/installed
 lock:
 	@bin/apt-missing python3-venv
 	$(PYTHON3) -m venv --clear build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv
-	$(LOCK) --extra mysql --extra postgresql --output-file requirements.lock setup.cfg
+	$(LOCK) --extra commit --extra mysql --extra postgresql --output-file requirements.lock setup.cfg
 	$(LOCK) --all-extras --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
 	echo setuptools | $(LOCK) --constraint requirements-dev.lock --output-file requirements-build.lock -
 

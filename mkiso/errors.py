@@ -139,6 +139,10 @@ class RelayFailed(MkisoError):
     code, http_status, error = "relay_failed", 502, "DICOM relay failed"
 
 
+class NotConfirmed(RelayFailed):
+    code, error = "not_confirmed", "destination did not confirm"
+
+
 class PatientApiUnavailable(MkisoError):
     code, http_status, error = "patient_api_unavailable", 502, "patient API unavailable"
 

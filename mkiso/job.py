@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mkiso.browse.shown import Part
 from mkiso.config import LayoutName
+from mkiso.confirm import asking
 from mkiso.dcmtk.findscu import Finder
 from mkiso.dicom.datasets import disc_file_name, display_name, single_file_name
 from mkiso.dicom.instances import Instance
@@ -22,7 +23,7 @@ from mkiso.installation import Installation
 from mkiso.ledger.history import search_key
 from mkiso.ledger.record import JobRecord
 from mkiso.password import require_password
-from mkiso.relay import Delivery, Relay, peer_of
+from mkiso.relay import NONE, Delivery, Relay, peer_of
 from mkiso.retrieve.choosing import find_chosen
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.receiver import RunningReceiver, Strangers, receiver_slot, started_receiver
@@ -287,19 +288,36 @@ class Job:
         require_space(self._config.storage.work_dir, self._config.storage.min_free)
 
     def relay_to(self, name: str) -> Relay:
-        """The way to a destination that answers; what fails here has moved nothing. Raises DestinationUnreachable."""
+        """The way to a destination that answers; what fails here has moved nothing.
+
+        Raises DestinationUnreachable, and NotConfigured where it cannot be asked what it has.
+        """
         destination = self._config.destination(name)
         peer, dcmtk_dir = peer_of(destination, self._config.retrieve), self._config.tools.dcmtk_dir
-        relay = Relay(name, destination, peer, dcmtk_dir, self.workspace, self.cancellation, self._sent)
+        relay = Relay(
+            name,
+            destination,
+            peer,
+            dcmtk_dir,
+            self.workspace,
+            self.cancellation,
+            on_progress=self._sent,
+            on_outcomes=self.record.hand_out,
+            leash=self.record.leash,
+            ask=asking(self._config, destination, peer, self.workspace, self.cancellation.checkpoint),
+        )
         relay.require_reachable()
         return relay
 
-    def send(self, instances: list[Instance], relay: Relay) -> Delivery:
-        """Every instance sent, and acknowledged; raises DestinationUnreachable, RelayFailed, Cancelled."""
+    def send(self, instances: list[Instance], relay: Relay, acknowledged: Mapping[str, int] = NONE) -> Delivery:
+        """Every instance sent, acknowledged, and confirmed where the destination is to do so.
+
+        What was `acknowledged` before is not sent (`Relay.deliver`). Raises DestinationUnreachable, RelayFailed,
+        NotConfirmed, Cancelled.
+        """
         self.record.enter("sending", bytes=sum(one.bytes for one in instances))
-        delivery = relay.deliver(instances)
-        self.record.hand_out(one.row(delivery.outcomes[one.sop_instance_uid].outcome.value) for one in instances)
-        self.record.note(files_sent=delivery.sent, files_failed=delivery.failed)
+        delivery = relay.deliver(instances, acknowledged)
+        self.record.note(files_sent=delivery.sent, files_failed=delivery.failed, confirmed=delivery.confirmed)
         if delivery.failed:
             self.cancellation.checkpoint()
         relay.require_all(delivery)

@@ -8,8 +8,15 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 TICK = 0.5
+
+
+def holding(leash: Path, seconds: float, argv: Sequence[str]) -> tuple[str, ...]:
+    """The command that runs a program so."""
+    return (sys.executable, "-I", __file__, str(leash), f"{seconds:g}", *argv)
 
 
 def held(leash: str, seconds: float, argv: list[str]) -> int:

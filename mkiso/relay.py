@@ -1,6 +1,7 @@
 """Sending proven instances to another archive or a CD publisher, and counting what it acknowledged.
 
-Exit statuses prove nothing here: an instance has arrived where the peer's C-STORE response says so.
+Exit statuses prove nothing here: an instance has arrived where the peer's C-STORE response says so, and, where the
+destination's `confirm` has it asked, where it says that it has the instance.
 """
 
 from __future__ import annotations
@@ -10,26 +11,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from mkiso.config import Destination, Retrieve
+from mkiso.confirm import Ask
 from mkiso.dcmtk import sending
 from mkiso.dcmtk.association import Failure, Peer, association_failure, attempts, busy_text, echo, error_text
 from mkiso.dcmtk.converters import MEMORY_FOR_ALL
 from mkiso.dcmtk.sending import Context, DcmsendProgress, Outcome, StoreProgress, StoreResult, StorescuProgress
 from mkiso.dicom.instances import Instance
-from mkiso.errors import Cancelled, DestinationUnreachable, MkisoError, RelayFailed
+from mkiso.errors import Cancelled, DestinationUnreachable, MkisoError, NotConfirmed, RelayFailed
+from mkiso.leash import holding
+from mkiso.ledger.record import FENCE
 from mkiso.process import Child, GrowingLog, Limits, read_log, spawned
 from mkiso.waiting import Cancellation, Stopwatch
 from mkiso.workspace import Workspace
 
 POLL = 0.02
-PROGRESS_INTERVAL = 0.5
+PROGRESS_INTERVAL = 0.1
 NAMED = 10
 LIMITS = Limits(MEMORY_FOR_ALL)  # storescu and dcmsend have all of a deflated instance in memory
 AGAIN = "Sending again is safe: the instances keep their UIDs."
+NONE: Mapping[str, int] = {}
 
 
 def peer_of(destination: Destination, retrieve: Retrieve) -> Peer:
@@ -52,11 +57,17 @@ class Round:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of every instance; `why` it ended before its time, where it did, and which `failure` that was."""
+    """What became of every instance; `why` it ended before its time, where it did, and which `failure` that was.
+
+    `confirmed` is how many instances the destination says that it has, where it was asked, and `unasked` why it gave no
+    answer.
+    """
 
     outcomes: Outcomes
     failure: Failure | None = None
     why: str = ""
+    confirmed: int | None = None
+    unasked: str = ""
 
     @property
     def sent(self) -> int:
@@ -73,7 +84,11 @@ class Delivery:
 
 @dataclass
 class Relay:
-    """One job's sending to one destination; `name` is the destination's in the configuration."""
+    """One job's sending to one destination; `name` is the destination's in the configuration.
+
+    `on_outcomes` is given rows of the ledger, those of what has arrived while it sends; a later row of an instance
+    stands for an earlier one. `ask` asks the destination what it has, where it is to confirm that.
+    """
 
     name: str
     destination: Destination
@@ -82,7 +97,13 @@ class Relay:
     workspace: Workspace
     cancellation: Cancellation
     on_progress: Callable[[int], None]
+    on_outcomes: Callable[[list[Mapping[str, str | int]]], None]
+    leash: Path | None = None  # of the senders, on a ledger that other hosts share
+    ask: Ask | None = None
+    _instances: dict[str, Instance] = field(default_factory=dict, init=False)
+    _told: dict[str, Outcome] = field(default_factory=dict, init=False)
     _staged: dict[str, Path] = field(default_factory=dict, init=False)
+    _stages: int = field(default=0, init=False)
 
     @property
     def address(self) -> str:
@@ -97,9 +118,46 @@ class Relay:
         if failure is not None and not failure.reached:
             raise self._unreachable(failure.why)
 
-    def deliver(self, instances: Sequence[Instance]) -> Delivery:
-        """Send the instances, each association after the other, up to one that fails, or to a cancel."""
-        outcomes: Outcomes = {one.sop_instance_uid: StoreResult(Outcome.NOT_TRIED) for one in instances}
+    def deliver(self, instances: Sequence[Instance], acknowledged: Mapping[str, int] = NONE) -> Delivery:
+        """Send the instances, and have them confirmed.
+
+        Not those that the destination has `acknowledged` before, as so many bytes, by their SOP Instance UIDs.
+        Raises Cancelled where it is asked for what it has.
+        """
+        self._instances = {one.sop_instance_uid: one for one in instances}
+        outcomes = {
+            uid: StoreResult(Outcome.ARRIVED_BEFORE if acknowledged.get(uid) == one.bytes else Outcome.NOT_TRIED)
+            for uid, one in self._instances.items()
+        }
+        try:
+            waiting = [one for uid, one in self._instances.items() if not outcomes[uid].arrived]
+            delivery = self._deliver(waiting, outcomes)
+            if self.ask is None or delivery.failed:
+                return delivery
+            return self._confirmed(self.ask, instances, outcomes)
+        finally:
+            self._tell(outcomes)
+
+    def _confirmed(self, ask: Ask, instances: Sequence[Instance], outcomes: Outcomes) -> Delivery:
+        """What the destination says that it has; what it has not is sent once more, and asked for again."""
+        answer = ask(instances)
+        if answer.missing and not answer.why:
+            self._not_confirmed(answer.missing, outcomes)
+            again = [self._instances[uid] for uid in answer.missing]
+            delivery = self._deliver(again, outcomes)
+            if delivery.failed:
+                return replace(delivery, confirmed=len(instances) - len(again))
+            answer = ask(again)
+        if not answer.why:
+            self._not_confirmed(answer.missing, outcomes)
+        return Delivery(outcomes, confirmed=len(instances) - len(answer.missing), unasked=answer.why)
+
+    @staticmethod
+    def _not_confirmed(missing: Mapping[str, str], outcomes: Outcomes) -> None:
+        outcomes.update({uid: StoreResult(Outcome.NOT_CONFIRMED, why) for uid, why in missing.items()})
+
+    def _deliver(self, instances: Sequence[Instance], outcomes: Outcomes) -> Delivery:
+        """Send each association after the other, up to one that fails, or to a cancel."""
         for going in self._rounds(instances, outcomes):
             delivery = self._send(going, outcomes)
             if delivery.why:
@@ -118,13 +176,14 @@ class Relay:
 
     def _attempt(self, going: Round, outcomes: Outcomes) -> Delivery:
         """Send what of a directory has not been sent; the delivery has a `why` where it ends with this."""
-        files, log = _unsent(going.directory, outcomes), going.directory.with_suffix(".log")
+        files, log = self._unsent(going.directory, outcomes), going.directory.with_suffix(".log")
         log.unlink(missing_ok=True)
         before = sum(one.arrived for one in outcomes.values())
-        with spawned(going.argv, cwd=self.workspace.path, log=log, limits=LIMITS) as sender:
+        argv = holding(self.leash, FENCE, going.argv) if self.leash else going.argv
+        with spawned(argv, cwd=self.workspace.path, log=log, limits=LIMITS) as sender:
             progress, lines = going.progress(files), GrowingLog(log)
-            ended = self._watch(sender, log, lambda: self.on_progress(before + _taken(progress, lines)))
-        _taken(progress, lines)
+            ended = self._watch(sender, log, lambda: self._take(progress, lines, before))
+        self._take(progress, lines, before)
         log_text = read_log(log)
         failure = association_failure(log_text)
         for file, result in progress.final_results().items():
@@ -141,8 +200,8 @@ class Relay:
         return Delivery(outcomes)
 
     def require_all(self, delivery: Delivery) -> None:
-        """Raise DestinationUnreachable or RelayFailed unless the peer acknowledged every instance."""
-        if delivery.failed:
+        """Raise DestinationUnreachable, RelayFailed or NotConfirmed unless the peer has every instance."""
+        if delivery.failed or delivery.unasked:
             raise self._error(delivery)
 
     def _rounds(self, instances: Sequence[Instance], outcomes: Outcomes) -> Iterator[Round]:
@@ -186,13 +245,37 @@ class Relay:
 
     def _stage(self, name: str, instances: Sequence[Instance]) -> Path:
         """A directory with the files of these instances, named by SOP Instance UID."""
-        directory = self.workspace.disc / f"round_{name}"
+        self._stages += 1
+        directory = self.workspace.disc / f"round{self._stages}_{name}"
         directory.mkdir()
         for one in instances:
             uid = one.sop_instance_uid
             os.rename(self._staged.get(uid, one.path), directory / uid)
             self._staged[uid] = directory / uid
         return directory
+
+    def _unsent(self, directory: Path, outcomes: Outcomes) -> list[Path]:
+        """The directory's files that have not arrived; the others are put beside it, so that none is sent twice."""
+        arrived = directory.with_suffix(".arrived")
+        arrived.mkdir(exist_ok=True)
+        for file in list(directory.iterdir()):
+            if outcomes[file.name].arrived:
+                self._staged[file.name] = file.rename(arrived / file.name)
+        return list(directory.iterdir())
+
+    def _take(self, progress: StoreProgress, lines: GrowingLog, before: int) -> None:
+        """Tell what is new in the program's log."""
+        for line in lines.new_lines():
+            progress.take(line)
+        if news := progress.news():
+            self._tell({file.name: progress.results[file] for file in news})
+            self.on_progress(before + progress.arrived)
+
+    def _tell(self, outcomes: Outcomes) -> None:
+        news = {uid: one.outcome for uid, one in outcomes.items() if self._told.get(uid) is not one.outcome}
+        self._told |= news
+        if news:
+            self.on_outcomes([self._instances[uid].row(outcome.value) for uid, outcome in news.items()])
 
     @property
     def _timeout(self) -> float:
@@ -215,13 +298,24 @@ class Relay:
     def _error(self, delivery: Delivery) -> MkisoError:
         if delivery.failure is Failure.UNREACHABLE and not delivery.sent:
             return self._unreachable(delivery.why)
-        return RelayFailed(
-            f"{self.peer} acknowledged {delivery.sent} of {len(delivery.outcomes)} instances."
-            f" {self._why(delivery)}{AGAIN}",
+        lacks = any(one.outcome is Outcome.NOT_CONFIRMED for one in delivery.outcomes.values())
+        kind = NotConfirmed if delivery.unasked or lacks else RelayFailed
+        why = self._why(delivery) if delivery.failed else ""
+        return kind(
+            f"{self.peer} acknowledged {self._how_many(delivery)}. {why}{AGAIN}",
             destination=self.address,
             files_sent=delivery.sent,
             files_failed=delivery.failed,
         )
+
+    def _how_many(self, delivery: Delivery) -> str:
+        of = len(delivery.outcomes)
+        if delivery.unasked:
+            keys = f"destinations.{self.name}.confirm, and query_ae_title, query_host and query_port beside it"
+            return f"all {of} instances, and does not say whether it has them: {delivery.unasked} Check {keys}"
+        if delivery.confirmed is not None:
+            return f"all {of} instances, and has {delivery.confirmed} of them; the others were sent again"
+        return f"{delivery.sent} of {of} instances"
 
     def _unreachable(self, why: str) -> DestinationUnreachable:
         return DestinationUnreachable(
@@ -252,18 +346,3 @@ def _associations(
         yield proposed, going
         for one in going:
             del waiting[one]
-
-
-def _taken(progress: StoreProgress, lines: GrowingLog) -> int:
-    """How many instances have arrived, what is new in the log included."""
-    for line in lines.new_lines():
-        progress.take(line)
-    return progress.arrived
-
-
-def _unsent(directory: Path, outcomes: Outcomes) -> list[Path]:
-    """The directory's files that have not arrived; the others are removed, so that none is sent twice."""
-    for file in list(directory.iterdir()):
-        if outcomes[file.name].arrived:
-            file.unlink()
-    return list(directory.iterdir())

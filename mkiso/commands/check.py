@@ -13,7 +13,9 @@ from pathlib import Path
 from mkiso.addresses import advice, bind_error
 from mkiso.checks import Check, Wrong, checked, directories, logo, of_ledger, peer_answers, readable, tools
 from mkiso.commands.jobs import requester
-from mkiso.config import Config, Receiver, Tls
+from mkiso.config import Config, Destination, Receiver, Tls
+from mkiso.confirm import query_peer, require_commitment
+from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
 from mkiso.dcmtk.storescp import faults, periods, too_open
 from mkiso.dicom.datasets import display_name
@@ -51,7 +53,17 @@ def checks(config: Config) -> Iterator[Check]:
     yield checked("pacs", partial(peer_answers, config, archive_of(config)))
     yield checked("patients.source", partial(_patient_source, config))
     for name, destination in config.destinations.items():
-        yield checked(f"destination {name}", partial(peer_answers, config, peer_of(destination, config.retrieve)))
+        peer = peer_of(destination, config.retrieve)
+        yield checked(f"destination {name}", partial(peer_answers, config, peer))
+        if destination.confirm != "none":
+            yield checked(f"destination {name} confirm", partial(_confirm, config, destination, peer))
+
+
+def _confirm(config: Config, destination: Destination, peer: Peer) -> str:
+    """That who is asked what a destination has can be asked, and answers."""
+    if destination.confirm == "commit":
+        require_commitment()
+    return f"{destination.confirm}: {peer_answers(config, query_peer(destination, peer))}"
 
 
 def _viewer(config: Config, viewer_dir: Path) -> str:

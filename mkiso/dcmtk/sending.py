@@ -29,6 +29,7 @@ Context = tuple[str, str]
 MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
 PROFILE = "Instances"
 WARNING = re.compile(r"Warning\b|0xb[0-9a-f]{3}", re.I)
+DUPLICATE = re.compile(r"\b0x0?111\b|DuplicateSOPInstance")  # PS3.7 C.4.1
 ACCEPTED = "I: Association Accepted"
 EVENT_OF_STORESCU = re.compile(
     r"^I: Sending file: (?P<file>.*)$"
@@ -57,11 +58,19 @@ class Outcome(Enum):
 
     ACKNOWLEDGED = "acknowledged"
     WARNED = "warned"
+    ALREADY_THERE = "already there"
+    ARRIVED_BEFORE = "arrived before"
     REFUSED = "refused"
     NOT_NEGOTIATED = "not negotiated"
     UNANSWERED = "unanswered"
     NOT_TRIED = "not tried"
     UNREADABLE = "unreadable"
+    NOT_CONFIRMED = "not confirmed"
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the peer has the instance, by its own word: a warning (B0xx) says so too, and a duplicate (0111)."""
+        return self in (Outcome.ACKNOWLEDGED, Outcome.WARNED, Outcome.ALREADY_THERE, Outcome.ARRIVED_BEFORE)
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,7 @@ class StoreResult:
 
     @property
     def arrived(self) -> bool:
-        """Whether the peer has stored the instance: a warning (B0xx) says so too."""
-        return self.outcome in (Outcome.ACKNOWLEDGED, Outcome.WARNED)
+        return self.outcome.arrived
 
 
 UNREADABLE = StoreResult(Outcome.UNREADABLE, "DCMTK cannot read it")
@@ -84,6 +92,8 @@ def store_result(status: str) -> StoreResult:
     """What a C-STORE response's status says, as DCMTK names it."""
     if status == "Success":
         return StoreResult(Outcome.ACKNOWLEDGED)
+    if DUPLICATE.search(status):
+        return StoreResult(Outcome.ALREADY_THERE)
     return StoreResult(Outcome.WARNED if WARNING.search(status) else Outcome.REFUSED, status)
 
 
@@ -93,11 +103,20 @@ class StoreProgress:
     def __init__(self, files: Iterable[Path]) -> None:
         self.results = {file: StoreResult(Outcome.NOT_TRIED) for file in files}
         self.associated = False
+        self.arrived = 0  # how many instances the peer has acknowledged
+        self._news: list[Path] = []
 
-    @property
-    def arrived(self) -> int:
-        """How many instances the peer has acknowledged."""
-        return sum(result.arrived for result in self.results.values())
+    def news(self) -> list[Path]:
+        """The files that have arrived since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    def _answered(self, file: Path, status: str) -> None:
+        before, now = self.results.get(file), store_result(status)
+        self.arrived += now.arrived - (before is not None and before.arrived)
+        self.results[file] = now
+        if now.arrived:
+            self._news.append(file)
 
     def take(self, line: str) -> None:
         """One further line of the log."""
@@ -128,7 +147,7 @@ class StorescuProgress(StoreProgress):
         elif event["given"] is not None:
             self._compressed_to_plain = event["given"] != event["taken"]
         elif event["status"] is not None:
-            self.results[self._file] = store_result(event["status"])
+            self._answered(self._file, event["status"])
         elif event["no_context"] is not None:
             self.results[self._file] = StoreResult(Outcome.NOT_NEGOTIATED, event["no_context"])
         elif self.results.get(self._file) == StoreResult(Outcome.UNANSWERED):
@@ -172,7 +191,7 @@ class DcmsendProgress(StoreProgress):
         elif event["error"]:
             self._errors.add(event["error"])
         elif event["status"] and (file := self._by_uid.get(self._uid)):
-            self.results[file] = store_result(event["status"])
+            self._answered(file, event["status"])
 
     def final_results(self) -> dict[Path, StoreResult]:
         report = self._report_file.read_text(errors="replace") if self._report_file.exists() else ""

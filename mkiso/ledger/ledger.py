@@ -144,16 +144,20 @@ class Ledger:
     def hand_out(self, job_id: str, rows: Sequence[Mapping[str, str | int]]) -> None:
         """Remember instances that leave the house with this job: columns of `instances`, without the job's.
 
-        Those that are remembered already stay as they are.
+        Those that are remembered already stay as they are, but for what became of them.
         """
         fitted = (fitting(instances, {"job_id": job_id, **row}) for row in rows)
         values = {row["sop_instance_uid"]: row for row in fitted}
 
         def add_others(connection: sa.Connection) -> None:
-            column = instances.c.sop_instance_uid
-            there = connection.execute(sa.select(column).where(instances.c.job_id == job_id, column.in_(values)))
-            if others := [values[uid] for uid in values.keys() - set(there.scalars())]:
+            uid, outcome = instances.c.sop_instance_uid, instances.c.outcome
+            these = instances.c.job_id == job_id, uid.in_(values)
+            there = dict(connection.execute(sa.select(uid, outcome).where(*these)).all())
+            if others := [values[one] for one in values.keys() - there.keys()]:
                 connection.execute(instances.insert(), others)
+            for became in {values[one]["outcome"] for one in there}:
+                changed = [one for one in there if values[one]["outcome"] == became != there[one]]
+                connection.execute(instances.update().where(*these, uid.in_(changed)).values(outcome=became))
 
         try:
             self._database.do(lambda connection: connection.execute(instances.insert(), list(values.values())))

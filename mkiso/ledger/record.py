@@ -223,6 +223,11 @@ class JobRecord:
         self._is_open = True
         self._writer.watch(self._row)
 
+    @property
+    def leash(self) -> Path | None:
+        """The file that is touched as long as the ledger has the row, where that is to hold the job's programs."""
+        return self._row.leash
+
     def enter(self, state: str, **fields: Any) -> None:
         """Go on to the next state; `fields` are columns of the row."""
         self._close_phase()

@@ -45,7 +45,7 @@ MAY_WORK_AGAIN = {
     *("accession_not_found", "study_not_found", "series_not_found", "no_dicom_data", "incomplete", "busy", "stopping"),
     *("pacs_unreachable", "pacs_rejected", "pacs_timeout", "destination_unreachable", "relay_failed", "disk_full"),
     *("patient_api_unavailable", "patient_db_unavailable", "ledger_unavailable", "receiver_unavailable", "internal"),
-    *("conflicting_instances", "cancelled"),
+    *("conflicting_instances", "cancelled", "not_confirmed"),
 }
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 LANGUAGES = {"en": "English", "id": "Bahasa Indonesia"}  # as each calls itself

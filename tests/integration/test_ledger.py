@@ -129,6 +129,8 @@ def slow_service(tmp_path: Path, url: str, delay: float = 0.05) -> Iterator[Slow
         configuration = settings(tmp_path, port, {"RECEIVER": receiver}, server={"drain_timeout": 0.5})
         configuration["storage"]["ledger"] = url
         with running_service(tmp_path, free_ports(1)[0], configuration, program=PROGRAM) as service:
+            if delay:  # else a ledger is away
+                wait_until(lambda: service.get("/api/jobs").ok, 60, lambda: "the tables are not made")
             yield Slow(service, study, tmp_path, configuration)
 
 

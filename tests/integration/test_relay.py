@@ -8,68 +8,23 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from mkiso import errors
-from mkiso.config import parse
-from mkiso.installation import Installation
-from mkiso.job import Job, Order, Relayed, relay
+from mkiso.job import Job
 from mkiso.waiting import Cancellation
 from tests.support import tools
 from tests.support.archive import running_archive
 from tests.support.destination import running_destination
 from tests.support.ports import free_ports
-from tests.support.service import data_set, elements, instances_of, settings
+from tests.support.route import Route
+from tests.support.service import data_set, elements, instances_of
 from tests.support.studies import RICHARD, Study, ct_study, mixed_study
 from tests.support.tools import wait_until
 
 SIX, MIXED = "SIX.001", "MIXED.001"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
-
-
-class Route:
-    """An installation between an archive and a destination on a port of its own."""
-
-    def __init__(self, directory: Path, archive: int, receiver: int, studies: dict[str, Study]) -> None:
-        (self.port,) = free_ports(1)
-        self.studies = studies
-        self._settings = settings(directory, archive, {"RECEIVER": receiver})
-        self._ledger = self._settings["storage"]["ledger"]
-
-    def send(
-        self, accession: str, name: str = "relay", cancellation: Cancellation | None = None, **destination: Any
-    ) -> Relayed:
-        peer = {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": self.port, "timeout": 2, **destination}
-        self._settings["destinations"] = {name: peer}
-        installation = Installation(parse(self._settings))
-        try:
-            return relay(installation, Order((accession,), "test"), name, cancellation or Cancellation())
-        finally:
-            self.job = installation.ledger.list_jobs(limit=1)[0]
-            installation.ledger.close()
-
-    def refusal(self, kind: type[errors.MkisoError], accession: str = SIX, **options: Any) -> errors.MkisoError:
-        with pytest.raises(kind) as caught:
-            self.send(accession, **options)
-        assert (self.job["state"], self.job["error"]["code"]) == ("failed", kind.code)
-        assert caught.value.fields["destination"] == f"127.0.0.1:{self.port}" == self.job["destination"]
-        return caught.value
-
-    def outcomes(self) -> list[str]:
-        """What the ledger says became of each instance of the last job."""
-        query = "SELECT outcome FROM instances WHERE job_id = :job ORDER BY outcome"
-        return [outcome for (outcome,) in self.read(query, job=self.job["id"])]
-
-    def read(self, query: str, **values: str) -> list[Any]:
-        """Rows of the ledger."""
-        engine = create_engine(self._ledger)
-        try:
-            with engine.connect() as connection:
-                return [tuple(row) for row in connection.execute(text(query), values)]
-        finally:
-            engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +97,7 @@ def running_uncompressed(port: int, directory: Path) -> Any:
 @pytest.mark.parametrize("status", [0xA700, 0xA900, 0xC000, 0x0110, 0x0124])
 def test_an_instance_that_is_refused_fails_the_relay(status: int, tool: str, route: Route) -> None:
     with running_destination(route.port, "status", status) as destination:
-        error = route.refusal(errors.RelayFailed, tool=tool)
+        error = route.refusal(errors.RelayFailed, SIX, tool=tool)
         assert (error.fields["files_sent"], error.fields["files_failed"]) == (5, 1)
         assert len(destination.received()) == 5
     assert route.outcomes() == ["acknowledged"] * 5 + ["refused"]
@@ -159,10 +114,17 @@ def test_a_warning_counts_as_sent_and_is_reported(tool: str, route: Route) -> No
 
 
 @pytest.mark.parametrize("tool", ["storescu", "dcmsend"])
+def test_an_instance_that_is_there_already_has_arrived(tool: str, route: Route) -> None:
+    with running_destination(route.port, "status", 0x0111):
+        assert route.send(SIX, tool=tool).delivery.sent == 6
+    assert route.outcomes() == ["acknowledged"] * 5 + ["already there"]
+
+
+@pytest.mark.parametrize("tool", ["storescu", "dcmsend"])
 @pytest.mark.parametrize("behaviour", ["abort", "silent"])
 def test_a_peer_that_is_lost_in_the_middle_fails_the_relay(behaviour: str, tool: str, route: Route) -> None:
     with running_destination(route.port, behaviour):
-        error = route.refusal(errors.RelayFailed, tool=tool, timeout=1)
+        error = route.refusal(errors.RelayFailed, SIX, tool=tool, timeout=1)
     assert (error.fields["files_sent"], error.fields["files_failed"]) == (2, 4)
     assert (route.job["files_sent"], route.job["files_failed"]) == (2, 4)
     assert route.outcomes().count("acknowledged") == 2
@@ -193,7 +155,7 @@ def _tells_of_sent(route: Route, told: list[tuple[str, int]]) -> bool:
 @pytest.mark.parametrize("tool", ["storescu", "dcmsend"])
 def test_a_peer_that_rejects_the_association_fails_the_relay(tool: str, route: Route) -> None:
     with running_destination(route.port, "reject"):
-        error = route.refusal(errors.RelayFailed, tool=tool)
+        error = route.refusal(errors.RelayFailed, SIX, tool=tool)
     assert (error.fields["files_sent"], error.fields["files_failed"]) == (0, 6)
     assert "Rejected" in error.detail
 
@@ -201,7 +163,7 @@ def test_a_peer_that_rejects_the_association_fails_the_relay(tool: str, route: R
 @pytest.mark.parametrize("tool", ["storescu", "dcmsend"])
 def test_a_peer_that_accepts_no_context_fails_the_relay(tool: str, route: Route) -> None:
     with running_destination(route.port, "no-context"):
-        error = route.refusal(errors.RelayFailed, tool=tool)
+        error = route.refusal(errors.RelayFailed, SIX, tool=tool)
     assert (error.fields["files_sent"], error.fields["files_failed"]) == (0, 6)
     assert route.outcomes() == ["not negotiated"] * 6
 
@@ -212,7 +174,7 @@ def test_a_destination_that_does_not_answer_is_unreachable_before_anything_moves
     behaviour: str | None, tool: str, route: Route
 ) -> None:
     with running_destination(route.port, behaviour) if behaviour else nullcontext():
-        error = route.refusal(errors.DestinationUnreachable, tool=tool, timeout=1)
+        error = route.refusal(errors.DestinationUnreachable, SIX, tool=tool, timeout=1)
     assert error.error == "destination unreachable"
     assert "retrieving" not in route.job["seconds"]
 
@@ -233,7 +195,7 @@ def test_a_peer_that_is_lost_while_the_studies_come_is_unreachable(route: Route,
             return instances
 
         monkeypatch.setattr(Job, "retrieve", retrieve_and_lose)
-        error = route.refusal(errors.DestinationUnreachable)
+        error = route.refusal(errors.DestinationUnreachable, SIX)
     assert "retrieving" in route.job["seconds"]
     assert "Connection refused" in error.detail
 

@@ -28,6 +28,7 @@ TABLE = (
     (501, "not_configured", "not configured"),
     (502, "destination_unreachable", "destination unreachable"),
     (502, "relay_failed", "DICOM relay failed"),
+    (502, "not_confirmed", "destination did not confirm"),
     (502, "patient_api_unavailable", "patient API unavailable"),
     (502, "patient_db_unavailable", "patient database unavailable"),
     (503, "busy", "all receivers are busy"),

@@ -20,7 +20,7 @@ LAYERS = (
     {"dcmtk", "workspace", "ledger", "patients"},
     {"retrieve"},
     {"browse"},
-    {"disc", "relay", "checks", "installation"},
+    {"disc", "confirm", "relay", "checks", "installation"},
     {"job", "verify"},
     {"web", "commands"},
 )

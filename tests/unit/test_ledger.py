@@ -340,6 +340,11 @@ def test_the_instances_of_a_job_are_remembered_once(three: Ledger) -> None:
     three.hand_out("J1", [row])
     written = three._database.do(lambda connection: connection.execute(schema.instances.select()).all())
     assert written == [("J1", *uids, 7, "on disc", False, "CT")]
+    three.hand_out("J1", [row | {"outcome": "acknowledged"}, row | {"sop_instance_uid": "1.9"}])
+    three.hand_out("J1", [row | {"outcome": "not confirmed"}])
+    query = sa.select(schema.instances.c.sop_instance_uid, schema.instances.c.outcome)
+    written = three._database.do(lambda connection: connection.execute(query).all())
+    assert written == [("1.2", "not confirmed"), ("1.9", "on disc")]
 
 
 def test_a_disk_that_is_full_is_told_as_such(ledger: Ledger) -> None:

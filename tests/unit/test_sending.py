@@ -36,6 +36,8 @@ def test_each_answer_counts_when_it_is_there(tool: str, captured: Callable[[str]
         progress.take(line)
         counts.append(progress.arrived)
     assert sorted(set(counts)) == [0, 1, 2, 3]
+    assert progress.news() == [FILES[number] for number in (1, 0, 2)]
+    assert progress.news() == []
     assert counts == sorted(counts)
     assert outcomes(progress) == ANSWERED
     assert progress.results[FILES[4]] == StoreResult(Outcome.NOT_TRIED)
@@ -77,8 +79,11 @@ def test_dcmsends_report_has_the_last_word(captured: Callable[[str], str], tmp_p
         ("Warning", Outcome.WARNED),
         ("Unknown Status: 0xb123", Outcome.WARNED),
         ("Unknown Status: 0x110", Outcome.REFUSED),
+        ("Unknown Status: 0x111", Outcome.ALREADY_THERE),
+        ("Refused: 0x0111", Outcome.ALREADY_THERE),
+        ("Unknown Status: 0xc111", Outcome.REFUSED),
         ("Refused: OutOfResources", Outcome.REFUSED),
     ],
 )
-def test_only_success_and_warnings_say_that_an_instance_is_stored(text: str, outcome: Outcome) -> None:
+def test_only_success_warnings_and_a_duplicate_say_that_an_instance_is_there(text: str, outcome: Outcome) -> None:
     assert store_result(text).outcome is outcome
