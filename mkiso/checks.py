@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -29,6 +30,7 @@ from mkiso.workspace import (
 )
 
 VERSION_LIMIT = 10.0
+RELAYS = "relays"  # the check that warns, and keeps no job from ending well
 PATIENCE = 4.0  # with the ledger's limit less than a caller waits
 log = logging.getLogger("mkiso.installation")
 
@@ -98,7 +100,7 @@ class Readiness:
             *tools(self._config),
             *directories(self._config),
             *files(self._config),
-            checked("storage.ledger", partial(ledger_answers, self._ledger)),
+            *of_ledger(self._config, lambda: self._ledger),
             pacs_answers(self._config, self._pacs),
         )
         for check in found:
@@ -106,6 +108,14 @@ class Readiness:
                 log.warning("not ready", extra={"fields": {"check": check.name, "found": check.found}})
         self._failed = {check.name for check in found if not check.ok}
         return found
+
+
+def of_ledger(config: Config, opened: Callable[[], Ledger]) -> Iterator[Check]:
+    """That the ledger can be used, and then whether a relay in it needs a person."""
+    answers = checked("storage.ledger", lambda: ledger_answers(opened()))
+    yield answers
+    if answers.ok:
+        yield checked(RELAYS, lambda: relays_go_out(config, opened()))
 
 
 def ledger_answers(ledger: Ledger) -> str:
@@ -118,6 +128,27 @@ def ledger_answers(ledger: Ledger) -> str:
     if file and not file.exists():
         raise Wrong(f"{file} was taken away while it was in use. Put it back, and restart the service.")
     return f"{file or 'the database'} answers"
+
+
+def relays_go_out(config: Config, ledger: Ledger) -> str:
+    """That no queued relay needs a person, and no destination is away or held; raises Wrong, MkisoError."""
+    wrong, waiting = [], 0
+    for queue in ledger.relays.queues(config.destinations):
+        name, waiting = queue["destination"], waiting + queue["waiting"]
+        if count := queue["quarantined"]:
+            wrong.append(f"{name}: {count} were given up and need a person (mkiso relays --state quarantined)")
+        if (by := queue["paused_by"]) is not None:
+            wrong.append(f"{name} was paused by {by} (mkiso relays resume {name})")
+        elif queue["is_away"]:
+            wrong.append(f"{name} does not answer, and is asked again at {queue['next_at']}")
+    if wrong:
+        raise Wrong("; ".join(wrong))
+    return f"{waiting} wait, and every destination is open"
+
+
+def is_taking(queue: Mapping[str, Any]) -> bool:
+    """Whether relays are sent to a destination now: it is neither paused nor away."""
+    return queue["paused_by"] is None and not queue["is_away"]
 
 
 def pacs_answers(config: Config, pacs: Peer) -> Check:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from mkiso.addresses import advice, bind_error
-from mkiso.checks import Check, Wrong, checked, directories, ledger_answers, logo, peer_answers, readable, tools
+from mkiso.checks import Check, Wrong, checked, directories, logo, of_ledger, peer_answers, readable, tools
 from mkiso.commands.jobs import requester
 from mkiso.config import Config, Destination, Receiver, Tls
 from mkiso.confirm import query_peer, require_commitment
@@ -44,7 +44,7 @@ def checks(config: Config) -> Iterator[Check]:
         yield checked("media.viewer_dir", partial(_viewer, config, config.media.viewer_dir))
     if config.server.logo_file:
         yield checked("server.logo_file", partial(logo, config.server.logo_file))
-    yield checked("storage.ledger", partial(_ledger, config))
+    yield from of_ledger(config, partial(ledger_of, config.storage))
     for receiver in config.receivers:
         yield checked(f"receiver {receiver.ae_title}", partial(_port, config, receiver))
         if receiver.tls:
@@ -74,10 +74,6 @@ def _viewer(config: Config, viewer_dir: Path) -> str:
         raise Wrong(why)
     size = image_size(config.tools.genisoimage, config.media, [])
     return f"{viewer_dir} ({readable(size)} as a disc)"
-
-
-def _ledger(config: Config) -> str:
-    return ledger_answers(ledger_of(config.storage))
 
 
 def _patient_source(config: Config) -> str:

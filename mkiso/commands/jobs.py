@@ -24,7 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from tqdm.utils import disp_len
 
 from mkiso.accession import MOST_SERIES, parse_list, parse_one, parse_uids
-from mkiso.checks import Check
+from mkiso.checks import RELAYS, Check
 from mkiso.config import SYSTEM_FILE, Config, find_file, load
 from mkiso.errors import DiskFull, JobNotFound, LedgerUnavailable
 from mkiso.installation import Installation
@@ -228,19 +228,20 @@ def verify(file: Path, as_data: bool, password_file: str | None, _config: str | 
 
 def check_line(check: Check) -> str:
     """A check as a person reads it."""
-    return f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {printable(check.found)}"
+    bad = "warn" if check.name == RELAYS else "FAIL"
+    return f"{'ok  ' if check.ok else bad}  {check.name}: {printable(check.found)}"
 
 
 @click.command()
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="as /api/jobs and /api/jobs/ID answer")
+@click.option("--json", "wants_json", is_flag=True, help="as /api/jobs and /api/jobs/ID answer")
 @click.option("--accession", metavar="A", help="only jobs with this accession number")
 @click.option("--state", type=click.Choice(STATES), help="only jobs in this state")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @click.argument("words", nargs=-1, metavar="[ID | cancel ID]")
 def jobs(
     config_file: str | None,
-    as_json: bool,
+    wants_json: bool,
     accession: str | None,
     state: str | None,
     limit: int,
@@ -252,21 +253,21 @@ def jobs(
         case ():
             number = None if accession is None else parse_one(accession)
             found = ledger.list_jobs(accession=number, state=state, limit=limit)
-            click.echo(_json({"jobs": found}) if as_json else table(found))
+            click.echo(as_json({"jobs": found}) if wants_json else table(found))
         case (str(job_id),) if job_id != CANCEL:
             job = ledger.job(job_id.lower())
-            click.echo(_json(job) if as_json else details(job))
+            click.echo(as_json(job) if wants_json else details(job))
         case (str(word), str(job_id)) if word == CANCEL:
-            _cancel(ledger, job_id.lower(), as_json)
+            _cancel(ledger, job_id.lower(), wants_json)
         case _:
             raise click.UsageError("Say nothing for the list, ID for one job, or cancel ID to stop it.")
 
 
-def _cancel(ledger: Ledger, job_id: str, as_json: bool) -> None:
+def _cancel(ledger: Ledger, job_id: str, wants_json: bool) -> None:
     was_over = ledger.job(job_id)["finished_at"] is not None
     job = ledger.request_cancel(job_id, requester("jobs"))
-    if as_json:
-        click.echo(_json(job))
+    if wants_json:
+        click.echo(as_json(job))
     elif was_over:
         click.echo(f"job {job_id} was over already: {job['state']}")
     else:
@@ -274,10 +275,15 @@ def _cancel(ledger: Ledger, job_id: str, as_json: bool) -> None:
 
 
 def table(found: Sequence[Job]) -> str:
-    """A line a job, each column as wide as what is in it."""
-    rows = [COLUMNS, *map(_row, found)]
-    widths = [max(map(disp_len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in rows)
+    """A line a job."""
+    return columns([COLUMNS, *map(_row, found)])
+
+
+def columns(rows: Sequence[Sequence[str | None]]) -> str:
+    """A line a row, each column as wide as what is in it, and nothing that a terminal would take for a command."""
+    shown = [[printable(cell or "") or "-" for cell in row] for row in rows]
+    widths = [max(map(disp_len, column)) for column in zip(*shown, strict=True)]
+    return "\n".join(_line(row, widths) for row in shown)
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -285,25 +291,25 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _row(job: Job) -> list[str]:
-    cells = (
+def _row(job: Job) -> list[str | None]:
+    return [
         f"{job['created_at'][:19]}Z",
         job["id"],
         job["state"],
         job["kind"],
-        _of_all(job["received"], job),
-        _of_all(job["files_sent"], job) if job["kind"] == "relay" else "",
+        of_all(job["received"], job),
+        of_all(job["files_sent"], job) if job["kind"] == "relay" else "",
         f"{tqdm.format_sizeof(job['bytes'])}B",
         ",".join(job["accessions"]),
         job["patient_name"] or job["patient_id"],
         job["destination"],
         job["requester"],
         job["error"] and job["error"]["code"],
-    )
-    return [printable(cell or "") or "-" for cell in cells]
+    ]
 
 
-def _of_all(count: int, job: Job) -> str:
+def of_all(count: int, job: Job) -> str:
+    """So many instances of those that are expected."""
     return f"{count}/{'?' if job['expected'] is None else job['expected']}"
 
 
@@ -321,5 +327,6 @@ def _as_text(value: Any) -> str:
     return "-" if value in (None, "") else str(value)
 
 
-def _json(value: object) -> str:
+def as_json(value: object) -> str:
+    """What a program reads."""
     return json.dumps(value, ensure_ascii=False, indent=1)

@@ -21,8 +21,8 @@ from mkiso.ledger.outcomes import LONGEST_AWAY, longer_pause
 from mkiso.ledger.schema import fitting, instances, jobs, ledger_time, now, relay_queues, relays
 
 RELAY_STATES = ("waiting", "running", "done", "quarantined", "cancelled")
-
-
+ASKED = ("accessions", "studies", "series")
+MOST_COMPARED = 10_000
 OPEN = ("waiting", "running", "quarantined")
 # A RELAY: its own columns, and how its last attempt is.
 OWN = ("id", "destination", "state", "accessions", "studies", "series", "requester", "created_at", "finished_at")
@@ -31,6 +31,7 @@ SEEN = sa.select(
     *(relays.c[name] for name in (*OWN, "attempts", "counted", "next_at", "error", "job_id")),
     *(jobs.c[name] for name in OF_ATTEMPT),
 ).outerjoin(jobs, jobs.c.id == relays.c.job_id)
+NEVER_USED = dict.fromkeys(("paused_by", "pause", "next_at", "oldest", "due", "waiting", "running", "quarantined"))
 
 
 class Claim(NamedTuple):
@@ -202,8 +203,14 @@ class Relays:
             query = query.where(relays.c.destination == destination)
         return self._database.do(lambda connection: [_public(row) for row in connection.execute(query).mappings()])
 
-    def queues(self) -> list[dict[str, Any]]:
-        """Of each destination that ever had a relay: how many wait, run and were given up, and what holds it up.
+    def same(self, destination: str, asked: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        """The RELAYs that wait or run there of exactly these accession numbers, study UIDs and series UIDs."""
+        wanted = [sorted(set(one)) for one in asked]
+        found = self.page(("waiting", "running"), destination, MOST_COMPARED)
+        return [one for one in found if [sorted(set(one[name])) for name in ASKED] == wanted]
+
+    def queues(self, known: Collection[str]) -> list[dict[str, Any]]:
+        """Of each destination that is known, or has relays: how many wait, run and were given up, and what holds it up.
 
         `next_at` is when one that is away is asked again, `oldest` when the first was asked for of those that wait.
         """
@@ -214,8 +221,12 @@ class Relays:
         of_each = found.group_by(relays.c.destination).subquery()
         queue = relay_queues.c
         query = sa.select(queue.destination, queue.paused_by, queue.pause, queue.next_at, *list(of_each.c)[1:])
-        query = query.outerjoin(of_each, of_each.c.destination == queue.destination).order_by(queue.destination)
-        return self._database.do(lambda connection: [_queue(row) for row in connection.execute(query).mappings()])
+        query = query.outerjoin(of_each, of_each.c.destination == queue.destination)
+        rows = self._database.do(lambda connection: connection.execute(query).mappings().all())
+        seen = [row for row in rows if row["destination"] in known or row["waiting"] is not None]
+        of_all = {name: _queue(NEVER_USED | {"destination": name}) for name in known}
+        of_all |= {row["destination"]: _queue(row) for row in seen}
+        return [of_all[name] for name in sorted(of_all)]
 
     def begin_to_ask(self, destination: str) -> bool:
         """Whether it is the caller who asks a destination that was away; the next one does so after a longer pause."""
@@ -270,11 +281,13 @@ class Relays:
 
         Raises RelayNotFound.
         """
-        error = {"code": Cancelled.code, "detail": f"Cancelled by {by}."}
-        values = {"state": "cancelled", "finished_at": now(), "error": error}
-        row = self._change(relay_id, ("waiting", "quarantined"), values)
+        row = self._change(relay_id, ("waiting", "quarantined"), _ended_by(f"Cancelled by {by}."))
         job_id: str | None = row["job_id"] if row["state"] == "running" else None
         return job_id
+
+    def forget(self, relay_id: str, by: str) -> None:
+        """End a relay that was given up, and no other. Raises RelayNotFound."""
+        self._change(relay_id, ("quarantined",), _ended_by(f"Forgotten by {by}."))
 
     def _change(self, relay_id: str, states: Collection[str], values: Mapping[str, Any]) -> Any:
         """Write these values where the relay is in one of the states; its row as it was."""
@@ -310,6 +323,10 @@ class Relays:
 
 def _number_of(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.count(sa.case((condition, 1)))
+
+
+def _ended_by(detail: str) -> dict[str, Any]:
+    return {"state": "cancelled", "finished_at": now(), "error": {"code": Cancelled.code, "detail": detail}}
 
 
 def _public(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from flask import Flask
 from mkiso.config import Config
 from mkiso.installation import Installation
 from mkiso.web import answers, api, desk, guards, history, languages, orders, pages, relays
-from mkiso.web.following import FollowedJobs, Polls
+from mkiso.web.following import FollowedJobs, Polls, Shared
 from mkiso.web.live import THREADS_KEPT_FREE, LiveJobs
 from mkiso.web.pickup import Pickup
 
@@ -24,7 +24,8 @@ def create_app(config: Config) -> Flask:
     followed = FollowedJobs(installation.ledger.history)
     app.extensions["mkiso"] = (installation, live, followed)
     app.extensions["mkiso.pickup"] = Pickup(installation, live)
-    app.extensions["mkiso.recent"] = desk.Recent()
+    app.extensions["mkiso.recent"] = Shared(desk.recent_jobs)
+    app.extensions["mkiso.relays"] = Shared(relays.overview)
     app.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, MAX_FORM_MEMORY_SIZE=LARGEST_BODY, MAX_FORM_PARTS=MOST_FIELDS)
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = KEPT
     for guard in guards.BEFORE_EACH_REQUEST:

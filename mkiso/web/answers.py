@@ -10,6 +10,7 @@ import logging
 import re
 import uuid
 import zlib
+from collections.abc import Sequence
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -50,6 +51,7 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 LANGUAGES = {"en": "English", "id": "Bahasa Indonesia"}  # as each calls itself
 LANGUAGE = "mkiso_language"  # the cookie of who chose one
 MOST_SERIES = 100  # of one request: a URL, of which servers take 8 kB, has room for them and for 20 studies
+MOST_LISTED = 1000
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
@@ -140,10 +142,18 @@ def choice(name: str, values: tuple[str, ...], default: str) -> str:
     return default if value is None else value
 
 
-def require_state(state: str | None) -> None:
-    """Raise BadRequest for what is given, and no state of a job."""
-    if state is not None and state not in STATES:
-        raise BadRequest(f"state is one of {', '.join(STATES)}.")
+def require_state(state: str | None, states: Sequence[str] = STATES) -> None:
+    """Raise BadRequest for what is given, and is none of the states: those of a job, where no others are given."""
+    if state is not None and state not in states:
+        raise BadRequest(f"state is one of {', '.join(states)}.")
+
+
+def limit() -> int:
+    """How many of a list are wanted. Raises BadRequest."""
+    text = argument("limit") or "100"
+    if not (re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= MOST_LISTED):
+        raise BadRequest(f"limit is a number from 1 to {MOST_LISTED}.")
+    return int(text)
 
 
 def prefers_page() -> bool:
@@ -252,8 +262,9 @@ def destination_name(address: str | None) -> str:
 
 
 def destination_title(name: str) -> str:
-    """What people read for a destination of the configuration: its title, or its name."""
-    return installation().config.destinations[name].title or name
+    """What people read for a destination: the title that the configuration has for it, else its name."""
+    known = installation().config.destinations.get(name)
+    return (known and known.title) or name
 
 
 def service_status() -> dict[str, Any]:

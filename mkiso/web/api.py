@@ -6,7 +6,6 @@ well now, and `/metrics`, for Prometheus, this host's figures as the ledger and 
 
 from __future__ import annotations
 
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,17 +18,17 @@ from prometheus_client.registry import Collector
 
 import mkiso
 from mkiso.accession import parse_one, parse_uids
-from mkiso.checks import Check
+from mkiso.checks import RELAYS, Check, is_taking
 from mkiso.errors import BadRequest, DiskFull, LedgerUnavailable
 from mkiso.installation import Installation
+from mkiso.ledger.relays import OPEN
 from mkiso.ledger.schema import ledger_time
 from mkiso.retrieve.receiver import taken
 from mkiso.retrieve.search import PatientQuery
 from mkiso.retrieve.studies import Study, count_patients
-from mkiso.web.answers import accession_list, argument, known_job_id, live_jobs, require_state
+from mkiso.web.answers import accession_list, argument, known_job_id, limit, live_jobs, require_state
 from mkiso.web.guards import installation, requester
 
-MOST_JOBS = 1000
 PATIENCE = 10.0
 # What an outsider is told of a check: neither paths nor addresses. The log and `mkiso check` tell the cause.
 RUNS = ("runs", "does not run")
@@ -40,9 +39,10 @@ WORDS = {
     "media.viewer_dir": ("can be put onto discs", "is away, or in the way"),
     "server.logo_file": ("is there", "is away: the pages go without it"),
     "pacs": ("answers a C-ECHO", "does not answer a C-ECHO"),
+    RELAYS: ("go out", "some need a person, or a destination is away or held"),
 }
 TLS = ("can be used", "cannot be used")  # a receiver's files
-DISPENSABLE = ("server.logo_file",)
+DISPENSABLE = ("server.logo_file", RELAYS)
 UNKNOWN = {"name": "checks", "ok": False, "found": "none has ended yet"}
 OLDEST_CHECKS = 300.0  # one scrape begins the look that the next one tells
 blueprint = Blueprint("api", __name__)
@@ -83,7 +83,7 @@ def jobs() -> Response:
     accession, state = argument("accession_number"), argument("state")
     accession = None if accession is None else parse_one(accession)
     require_state(state)
-    found = installation().ledger.list_jobs(accession=accession, state=state, since=_since(), limit=_limit())
+    found = installation().ledger.list_jobs(accession=accession, state=state, since=_since(), limit=limit())
     return jsonify(jobs=found)
 
 
@@ -106,13 +106,6 @@ def _since() -> str | None:
         return ledger_time((since if since.tzinfo else since.replace(tzinfo=UTC)).astimezone(UTC))
     except (ValueError, OverflowError):
         raise BadRequest("since is a time such as 2026-01-31T08:00:00Z (RFC 3339).") from None
-
-
-def _limit() -> int:
-    text = argument("limit") or "100"
-    if not (re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= MOST_JOBS):
-        raise BadRequest(f"limit is a number from 1 to {MOST_JOBS}.")
-    return int(text)
 
 
 @blueprint.get("/healthz")
@@ -152,7 +145,7 @@ class Figures(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        for families in (_of_program, _of_jobs, _of_receivers, _of_disk, _of_checks):
+        for families in (_of_program, _of_jobs, _of_relays, _of_receivers, _of_disk, _of_checks):
             yield from _readable(families, self._service)
 
 
@@ -185,6 +178,24 @@ def _of_jobs(service: Installation) -> Iterator[Metric]:
     yield phases
     yield CounterMetricFamily("mkiso_instances", "Instances that ended jobs retrieved.", totals.instances)
     yield CounterMetricFamily("mkiso_handed_out_bytes", "Bytes of finished discs and relays.", totals.handed_out)
+
+
+def _of_relays(service: Installation) -> Iterator[Metric]:
+    """Those of all hosts that share the ledger."""
+    by, moment = ("destination",), datetime.now(UTC)
+    relays = GaugeMetricFamily("mkiso_relays", "Queued relays that are not over.", labels=("destination", "state"))
+    oldest = GaugeMetricFamily("mkiso_relays_oldest_seconds", "Since when the oldest one waits.", labels=by)
+    following = GaugeMetricFamily("mkiso_relays_next_seconds", "Until the next one is tried.", labels=by)
+    is_open = GaugeMetricFamily("mkiso_relay_queue_open", "0 where a destination is paused or away.", labels=by)
+    for queue in service.ledger.relays.queues(service.config.destinations):
+        name = queue["destination"]
+        for state in OPEN:
+            relays.add_metric((name, state), queue[state])
+        is_open.add_metric((name,), is_taking(queue))
+        if queue["oldest"]:
+            oldest.add_metric((name,), max(0, (moment - datetime.fromisoformat(queue["oldest"])).total_seconds()))
+            following.add_metric((name,), max(0, (datetime.fromisoformat(queue["next_at"]) - moment).total_seconds()))
+    yield from (relays, oldest, following, is_open)
 
 
 def _of_receivers(service: Installation) -> Iterator[Metric]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import threading
-import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
@@ -27,13 +24,13 @@ from mkiso.web.answers import (
     prefers_json,
     service_status,
 )
+from mkiso.web.following import Shared
 from mkiso.web.found import LookedUp, bytes_an_image, ticked
 from mkiso.web.guards import installation, refuse_embedding, requester
 from mkiso.web.orders import begun, disc_order
 
 RECENT = timedelta(hours=1)
 MOST_RECENT = 50
-RECENT_AGE = 1.0  # seconds
 NUMBERS, STUDIES, SERIES = "accession_numbers", "study_uids", "series_uids"
 OF_PATIENT = PatientQuery.PARAMETERS
 TODAY = "today"
@@ -47,7 +44,7 @@ blueprint.before_request(refuse_embedding)
 @blueprint.get("/")
 def start() -> Response:
     if prefers_json():
-        return jsonify(status=service_status(), jobs=_followed().jobs())
+        return jsonify(status=service_status(), jobs=_followed().get())
     asked, found, failed, opened = _asked(), None, None, {}
     try:
         if asked and request.method == "GET":
@@ -56,7 +53,7 @@ def start() -> Response:
     except MkisoError as error:
         failed = error
     shown: dict[str, Any] = {"asked": asked, "found": found, "failed": failed, "opened": opened}
-    lists = {"recent": _recent(), "modalities": MODALITIES, "most_series": MOST_SERIES}
+    lists = {"recent": recent_jobs(), "modalities": MODALITIES, "most_series": MOST_SERIES}
     page = render_template("start.html", fault=_fault(asked, failed), me=requester(), **lists, **shown)
     return make_response(page, failed.http_status if failed else 200)
 
@@ -80,26 +77,10 @@ def make() -> Response:
     return begun(order, destination)
 
 
-def _recent() -> list[dict[str, Any]]:
+def recent_jobs() -> list[dict[str, Any]]:
     """The last hour's jobs of everybody."""
     since = ledger_time(datetime.now(UTC) - RECENT)
     return installation().ledger.list_jobs(since=since, limit=MOST_RECENT)
-
-
-class Recent:
-    """The last hour's jobs of everybody, read at most once a second for all who follow them."""
-
-    def __init__(self) -> None:
-        self._reading = threading.Lock()
-        self._jobs: list[dict[str, Any]] = []
-        self._read_at = -math.inf
-
-    def jobs(self) -> list[dict[str, Any]]:
-        """Raises LedgerUnavailable, DiskFull."""
-        with self._reading:
-            if time.monotonic() - self._read_at >= RECENT_AGE:
-                self._jobs, self._read_at = _recent(), time.monotonic()
-            return self._jobs
 
 
 def look_up(asked: Mapping[str, str]) -> LookedUp:
@@ -124,8 +105,8 @@ def look_up(asked: Mapping[str, str]) -> LookedUp:
     return LookedUp(found, mixed)
 
 
-def _followed() -> Recent:
-    return cast(Recent, current_app.extensions["mkiso.recent"])
+def _followed() -> Shared[list[dict[str, Any]]]:
+    return cast(Shared[list[dict[str, Any]]], current_app.extensions["mkiso.recent"])
 
 
 @blueprint.app_template_global()

@@ -10,9 +10,9 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes, urlencode
 
 from mkiso.config import Destination, Server
@@ -24,9 +24,10 @@ from mkiso.waiting import INTERRUPTION, LEFT, stopped_by
 from mkiso.web.guards import is_for_us, is_text
 from mkiso.web.live import STOPPING
 
+T = TypeVar("T")
 AGE = 0.5
 WATCHED = 5.0
-PREFIX = "/jobs/"
+PREFIX, FOLLOWED = "/jobs/", ("/jobs/", "/relays")
 COMMON = [
     ("Content-Type", "application/json"),
     ("Cache-Control", "no-store"),
@@ -41,6 +42,22 @@ PHASES = {
 STOPPED = {LEFT: "stopped_left", STOPPING: "stopped_service", INTERRUPTION: "stopped_command"}
 STOPPED_BY = re.compile(re.escape(stopped_by("\0")).replace("\0", "(.+)"), re.DOTALL)
 Application = Any  # a WSGI application
+
+
+class Shared(Generic[T]):
+    """What is read at most once in so many seconds, for all who follow it."""
+
+    def __init__(self, read: Callable[[], T], seconds: float = 1.0) -> None:
+        self._read, self._seconds = read, seconds
+        self._reading = threading.Lock()
+        self._known: tuple[T, float] | None = None
+
+    def get(self) -> T:
+        """Raises what the reading raises."""
+        with self._reading:
+            if self._known is None or time.monotonic() - self._known[1] >= self._seconds:
+                self._known = self._read(), time.monotonic()
+            return self._known[0]
 
 
 class FollowedJob(NamedTuple):
@@ -127,10 +144,10 @@ class Polls:
 
 
 def is_poll(environ: Mapping[str, Any]) -> bool:
-    """Whether a page of ours asks how a job is."""
+    """Whether a page of ours asks how a job is, or queued relays are."""
     return (
         environ["REQUEST_METHOD"] == "GET"
-        and environ["PATH_INFO"].startswith(PREFIX)
+        and environ["PATH_INFO"].startswith(FOLLOWED)
         and environ.get("HTTP_ACCEPT") == "application/json"
         and environ.get("HTTP_SEC_FETCH_SITE", "same-origin") == "same-origin"
     )

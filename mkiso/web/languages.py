@@ -13,7 +13,7 @@ from mkiso.web.guards import ABSOLUTE
 
 A_YEAR = 365 * 24 * 60 * 60
 # Nothing else is led back to: no other site, and nothing that starts something.
-PAGE = re.compile(rf"/(history|jobs/{UUID.pattern}(/[a-z]+)?)?(\?[!-~]*)?", re.I)
+PAGE = re.compile(rf"/(history|relays(/{UUID.pattern})?|jobs/{UUID.pattern}(/[a-z]+)?)?(\?[!-~]*)?", re.I)
 blueprint = Blueprint("languages", __name__)
 
 

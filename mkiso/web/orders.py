@@ -189,7 +189,7 @@ def disc_page(order: Order) -> Response:
 
 
 def begun(order: Order, destination: str | None = None) -> Response:
-    """Start what a person asks for, and send the browser to its page; where the same runs already, ask first.
+    """Start what a person asks for, and send the browser to its page; where the same waits or runs already, ask first.
 
     A disc that was asked for twice, and has not begun, is one: both windows have its page, and the ledger lets the
     download of one of them begin.
@@ -198,9 +198,12 @@ def begun(order: Order, destination: str | None = None) -> Response:
     if is_first and destination is None and argument("job") is None:
         order = replace(order, job_id=_next_id(order))
         g.job_id = order.job_id
-    running = installation().ledger.history.running(order.accessions, order.study_uids, order.series_uids)
-    if running and is_first:
-        return make_response(render_template("again.html", running=running, order=order, destination=destination))
+    ledger, asked = installation().ledger, (order.accessions, order.study_uids, order.series_uids)
+    running = ledger.history.running(*asked)
+    same = ledger.relays.same(destination, asked) if destination else []
+    if (running or same) and is_first:
+        found = {"running": [job for job in running if not (same and job["relay_id"])], "same": same}
+        return make_response(render_template("again.html", **found, order=order, destination=destination))
     return disc_page(order) if destination is None else queued(order, destination)
 
 

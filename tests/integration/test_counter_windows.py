@@ -170,8 +170,9 @@ def test_a_destination_has_its_title_for_people_and_its_address_for_programs(bro
         clerk.page.get_by_role("button", name=f"Send to {ROBOT}").click()
         expect(clerk.page.get_by_text(f"{ROBOT} confirmed all 4 images")).to_be_visible()
         expect(clerk.page.locator("h1")).to_have_text(f"Images of DEWI LESTARI to {ROBOT}")
-        expect(clerk.page).to_have_url(re.compile("/jobs/[0-9a-f-]+$"))
-        job = desk.service.get(f"/api/jobs/{clerk.page.url.rpartition('/')[2]}").json()
+        expect(clerk.page).to_have_url(re.compile("/relays/[0-9a-f-]+$"))
+        relay = desk.service.get(f"/api/relays/{clerk.page.url.rpartition('/')[2]}").json()
+        job = desk.service.get(f"/api/jobs/{relay['job_id']}").json()
         assert re.fullmatch(r"127\.0\.0\.1:[0-9]+", job["destination"])
         clerk.open()
         row = clerk.page.locator("#jobs tbody tr", has_text="DEWI LESTARI").first

@@ -179,11 +179,15 @@ def test_a_sending_that_hangs_is_cancelled_by_its_page(browser: Browser, tmp_pat
     with front_desk(tmp_path, publisher="silent") as desk, person(browser, desk.url) as one:
         one.look_up("RAD.101")
         one.page.get_by_role("button", name="Send to cd_publisher").click()
+        expect(one.page.locator("progress[value='2'][max='12']")).to_be_visible()
+        one.page.get_by_role("link", name="More about this try").click()
         expect(one.page.locator("li[aria-current=step]")).to_have_attribute("data-phase", "sending")
         expect(one.page.locator("#count")).to_have_text("Images: 2 of 12")
         one.page.get_by_role("button", name="Cancel").click()
         expect(one.page.get_by_role("heading", name="Stopped")).to_be_visible()
         expect(one.page.get_by_text("Images not sent")).to_be_visible()
+        one.page.get_by_role("link", name="See how the sending goes on").last.click()
+        expect(one.page.get_by_text("It is not tried again.")).to_be_visible()
         assert (desk.jobs()[0]["files_sent"], one.complaints) == (2, [])
 
 
@@ -245,12 +249,16 @@ def test_a_form_sends_and_the_count_is_seen(clerk: Person) -> None:
     shows(clerk.page, "cd_publisher confirmed all 8 images")
 
 
-def test_a_relay_to_nobody_says_what_to_do(clerk: Person) -> None:
+def test_a_relay_to_nobody_waits_and_its_try_says_what_to_do(clerk: Person) -> None:
     clerk.look_up("RAD.102")
     clerk.page.get_by_role("button", name="Send to relay").click()
+    shows(clerk.page, "The other system does not answer. It is sent when that does.")
+    clerk.page.locator("section[aria-labelledby=tries] tbody a").click()
     shows(clerk.page, "This did not work", "See whether that system is switched on", "IT, extension 1234")
-    clerk.page.get_by_role("button", name="Try again").click()
-    shows(clerk.page, "This did not work")
+    expect(clerk.page.get_by_role("button", name="Try again")).to_have_count(0)
+    clerk.page.get_by_role("link", name="See how the sending goes on").first.click()
+    clerk.page.get_by_role("button", name="Cancel").click()
+    shows(clerk.page, "It is not tried again.")
 
 
 def test_the_same_set_asks_first_while_it_runs(patient_clerk: Person, slow: Desk) -> None:

@@ -52,3 +52,10 @@ def test_head_answers_the_status_alone(found: Any, status: int, client: FlaskCli
     ready_as(client, found)
     answer = client.head("/readyz")
     assert (answer.status_code, answer.data) == (status, b"")
+
+
+def test_relays_that_need_a_person_warn_and_keep_nothing_from_being_ready(client: FlaskClient) -> None:
+    ready_as(client, (*GOOD, Check("relays", False, "relay was paused by anna@10.1.2.3")))
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json["ready"], answer.json["checks"][-1]["ok"]) == (200, True, False)
+    assert "anna" not in answer.text

@@ -28,6 +28,7 @@ JOB_FIELDS = {
     *("id", "kind", "state", "accessions", "patient_id", "patient_name", "studies", "layout", "destination"),
     *("expected", "received", "bytes", "files_sent", "files_failed", "error", "requester", "created_at"),
     *("finished_at", "format", "medium", "not_indexed", "malformed", "seconds", "series", "encrypted"),
+    *("relay_id", "confirmed"),
 }
 STATES = ["queued", "querying", "retrieving", "verifying", "mastering", "sending", "done", "failed", "cancelled"]
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -101,6 +102,8 @@ def test_a_new_job_has_every_field_of_the_contract_and_no_other(ledger: Ledger) 
         "seconds": {},
         "series": None,
         "encrypted": False,
+        "relay_id": None,
+        "confirmed": None,
     }
 
 

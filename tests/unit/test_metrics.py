@@ -25,6 +25,10 @@ SAMPLES = {
     "mkiso_instances_total",
     "mkiso_handed_out_bytes_total",
     "mkiso_phase_seconds_total",
+    "mkiso_relays",
+    "mkiso_relays_oldest_seconds",
+    "mkiso_relays_next_seconds",
+    "mkiso_relay_queue_open",
     "mkiso_receivers",
     "mkiso_work_dir_free_bytes",
     "mkiso_check_ok",
@@ -53,7 +57,7 @@ def samples(client: FlaskClient) -> dict[tuple[str, ...], float]:
 
 
 def test_the_figures_are_those_of_ledger_and_host(watched: FlaskClient) -> None:
-    found = samples(watched)
+    found = {key: value for key, value in samples(watched).items() if not key[0].startswith("mkiso_relay")}
     assert found.pop(("mkiso_work_dir_free_bytes",)) > 0
     assert found == {
         ("mkiso_build_info", __version__): 1,
@@ -67,6 +71,21 @@ def test_the_figures_are_those_of_ledger_and_host(watched: FlaskClient) -> None:
         ("mkiso_check_ok", "storescp"): 1,
         ("mkiso_check_ok", "pacs"): 0,
     }
+
+
+def test_queued_relays_are_told_by_their_destination(watched: FlaskClient) -> None:
+    relays = ledger(watched).relays
+    for _ in range(2):
+        relays.add(str(uuid.uuid4()), "relay", ("A",), requester="x", give_up=60)
+    found = samples(watched)
+    assert found["mkiso_relays", "relay", "waiting"] == 2
+    assert found["mkiso_relays", "cd_publisher", "waiting"] == found["mkiso_relays", "relay", "quarantined"] == 0
+    assert 0 <= found["mkiso_relays_oldest_seconds", "relay"] < 3600
+    assert found["mkiso_relays_next_seconds", "relay"] == 0
+    assert ("mkiso_relays_oldest_seconds", "cd_publisher") not in found
+    assert found["mkiso_relay_queue_open", "relay"] == 1
+    relays.pause("relay", "anna@10.0.0.3")
+    assert samples(watched)["mkiso_relay_queue_open", "relay"] == 0
 
 
 def test_every_name_is_as_prometheus_wants_it(watched: FlaskClient) -> None:

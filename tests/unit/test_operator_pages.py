@@ -69,7 +69,7 @@ def test_a_filtered_history_says_how_its_filter_is_cleared(client: FlaskClient) 
     assert '<a href="/history">Clear the filter</a>' in answer.text
 
 
-@pytest.mark.parametrize("url", ["/", "/history", "/nothing", f"/jobs/{ID}"])
+@pytest.mark.parametrize("url", ["/", "/history", "/relays", "/nothing", f"/jobs/{ID}"])
 def test_a_page_loads_nothing_from_elsewhere_and_runs_nothing_inline(url: str, client: FlaskClient) -> None:
     answer = client.get(url, headers=BROWSER)
     rules = dict(one.strip().split(" ", 1) for one in answer.headers["Content-Security-Policy"].split(";"))
@@ -376,14 +376,25 @@ def test_a_page_that_makes_no_sense_is_refused_before_it_is_shown(client: FlaskC
 def test_a_form_sends_to_a_destination(client: FlaskClient, installation: Jobs) -> None:
     form = {"accession_numbers": "A,B", "destination": "cd_publisher"}
     path, _ = location(client.post("/jobs", data=form, headers=BROWSER))
-    assert (installation.destinations, installation.orders[0].accessions) == (["cd_publisher"], ("A", "B"))
-    assert path == f"/jobs/{installation.orders[0].job_id}"
+    (relay,) = ledger(client).relays.page(("waiting",))
+    assert (relay["destination"], relay["accessions"], installation.orders) == ("cd_publisher", ["A", "B"], [])
+    assert path == f"/relays/{relay['id']}"
+
+
+def test_the_same_that_waits_already_asks_first(client: FlaskClient) -> None:
+    form = {"accession_numbers": "A,B", "destination": "cd_publisher"}
+    path, _ = location(client.post("/jobs", data=form, headers=BROWSER))
+    asked = client.post("/jobs", data=form | {"accession_numbers": "B,A"}, headers=BROWSER)
+    assert (asked.status_code, f'<a class="button" href="{path}">' in asked.text) == (200, True)
+    assert "Start anyway" in asked.text
+    for other in ({"accession_numbers": "A"}, {"destination": "relay"}, {"series_uids": "1.5"}, {"again": "1"}):
+        assert location(client.post("/jobs", data=form | other, headers=BROWSER))[0] != path
 
 
 def test_the_same_set_while_it_runs_asks_first(client: FlaskClient, installation: Jobs, running: str) -> None:
     for form in ({"accession_numbers": "B,A", "format": "zip"}, {"accession_numbers": "A,B", "destination": "relay"}):
         asked = client.post("/jobs", data=form, headers=BROWSER)
-        assert (asked.status_code, installation.orders) == (200, [])
+        assert (asked.status_code, installation.orders, ledger(client).relays.page(("waiting",))) == (200, [], [])
         assert f"/jobs/{running}" in asked.text
         assert "Start anyway" in asked.text
         assert client.post("/jobs", data=form | {"again": "1"}, headers=BROWSER).status_code == 303
@@ -391,7 +402,7 @@ def test_the_same_set_while_it_runs_asks_first(client: FlaskClient, installation
     assert client.post("/jobs", data={"accession_numbers": "A"}, headers=BROWSER).status_code == 303
 
 
-def test_ticks_are_sent_as_they_are(client: FlaskClient, installation: Jobs) -> None:
+def test_ticks_are_sent_as_they_are(client: FlaskClient) -> None:
     page = {"offered": "1.1,1.2", "looked_up": "A,B", "destination": "relay"}
     forms = (
         {"study_uids": ["1.1", "1.2"]},
@@ -400,8 +411,9 @@ def test_ticks_are_sent_as_they_are(client: FlaskClient, installation: Jobs) -> 
     )
     for form in forms:
         location(client.post("/jobs", data={**page, **form}, headers=BROWSER))
-    orders = [(one.accessions, one.study_uids, one.series_uids) for one in installation.orders]
-    assert orders == [(("A", "B"), (), ()), ((), ("1.2",), ()), ((), ("1.1", "1.2"), ("1.1.2",))]
+    relays = ledger(client).relays.page(("waiting",))
+    asked = [(one["accessions"], one["studies"], one["series"]) for one in relays]
+    assert asked == [(["A", "B"], [], []), ([], ["1.2"], []), ([], ["1.1", "1.2"], ["1.1.2"])]
 
 
 def test_a_part_that_runs_already_asks_first(client: FlaskClient, installation: Jobs) -> None:
