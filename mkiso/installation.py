@@ -20,6 +20,7 @@ from mkiso.checks import Readiness, pacs_answers
 from mkiso.config import Config, Storage
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
+from mkiso.dcmtk.sending import Outcome
 from mkiso.errors import ConfigurationError
 from mkiso.ledger.ledger import Ledger
 from mkiso.ledger.record import AttemptRecord, JobRecord, Writer
@@ -41,6 +42,7 @@ from mkiso.waiting import Cancellation, lack
 from mkiso.workspace import Workspace, identity, job_directory, leash_of, living_jobs, require_space, sweep
 
 T = TypeVar("T")
+ARRIVED = tuple(one.value for one in Outcome if one.arrived)
 log = logging.getLogger("mkiso.installation")
 
 
@@ -254,6 +256,10 @@ class Installation:
         """End a queued relay, or have the attempt of it that runs stop; `by` is a requester. Raises RelayNotFound."""
         if job_id := self.ledger.relays.cancel(relay_id, by):
             self.ledger.request_cancel(job_id, by)
+
+    def acknowledged(self, relay_id: str | None) -> dict[str, int]:
+        """What the attempts of a queued relay have had acknowledged: bytes by SOP Instance UID."""
+        return {} if relay_id is None else self.ledger.relays.handed_out(relay_id, ARRIVED)
 
     @property
     def parallel(self) -> dict[str, int]:

@@ -120,10 +120,11 @@ def relay(
     record = installation.record_of(order.job_id, cancellation, is_attempt=order.relay_id is not None)
     with running_job(installation, order, cancellation, record, kind="relay", destination=address) as job:
         opened()
+        acknowledged = installation.acknowledged(order.relay_id)
         studies = job.look_up()
         sender = job.relay_to(destination)
         instances = job.retrieve(studies)
-        delivery = job.send(instances, sender)
+        delivery = job.send(instances, sender, acknowledged)
         record.complete()
         return Relayed(job.patient_name, address, delivery, job.accessions)
 

@@ -30,6 +30,7 @@ from mkiso.waiting import Cancellation, Stopwatch
 from mkiso.workspace import Workspace
 
 POLL = 0.02
+LEASH = FENCE + 5  # seconds: what is stopped by its job ends well
 PROGRESS_INTERVAL = 0.1
 NAMED = 10
 LIMITS = Limits(MEMORY_FOR_ALL)  # storescu and dcmsend have all of a deflated instance in memory
@@ -150,7 +151,8 @@ class Relay:
             answer = ask(again)
         if not answer.why:
             self._not_confirmed(answer.missing, outcomes)
-        return Delivery(outcomes, confirmed=len(instances) - len(answer.missing), unasked=answer.why)
+        confirmed = None if answer.why else len(instances) - len(answer.missing)
+        return Delivery(outcomes, confirmed=confirmed, unasked=answer.why)
 
     @staticmethod
     def _not_confirmed(missing: Mapping[str, str], outcomes: Outcomes) -> None:
@@ -179,7 +181,7 @@ class Relay:
         files, log = self._unsent(going.directory, outcomes), going.directory.with_suffix(".log")
         log.unlink(missing_ok=True)
         before = sum(one.arrived for one in outcomes.values())
-        argv = holding(self.leash, FENCE, going.argv) if self.leash else going.argv
+        argv = holding(self.leash, LEASH, going.argv) if self.leash else going.argv
         with spawned(argv, cwd=self.workspace.path, log=log, limits=LIMITS) as sender:
             progress, lines = going.progress(files), GrowingLog(log)
             ended = self._watch(sender, log, lambda: self._take(progress, lines, before))

@@ -219,7 +219,7 @@ class Lab:
             yield f"{len(missing)} instances never arrived"
         for host in self.hosts:
             yield from (f"left: {path}" for path in (host.directory / "work").glob("dicomdir_*"))
-            yield from (f"left: {one}" for one in _programs(host.directory / "work"))
+            yield from (f"left: {one}" for one in programs_of(host.directory / "work"))
 
     def sent_twice(self) -> int:
         """How many acknowledged instances were sent once more."""
@@ -275,7 +275,8 @@ def _overlapping(spans: Sequence[Span], of_relay: dict[str, Study]) -> Iterator[
                 yield f"{number} was sent twice at once, {one.ended - following.began:.2f} s"
 
 
-def _programs(work: Path) -> list[str]:
+def programs_of(work: Path) -> list[str]:
+    """The names of what runs for the jobs of a work_dir."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -21,6 +21,7 @@ from mkiso.errors import (
     Internal,
     LedgerUnavailable,
     NotConfigured,
+    NotConfirmed,
     PacsRejected,
     PacsTimeout,
     PacsUnreachable,
@@ -45,8 +46,8 @@ AWAY = {
     )
 }
 AT_ONCE = {DestinationUnreachable.code, Cancelled.code}  # by its queue; as the service was stopped
-FOR_A_PERSON = {one.code for one in (WrongPatient, SeveralPatients, NotConfigured, BadRequest)} | {"not_confirmed"}
-ENDED = ("id", "relay_id", "state", "error", "cancel_requested", "finished_at")
+FOR_A_PERSON = {one.code for one in (WrongPatient, SeveralPatients, NotConfigured, BadRequest)}
+ENDED = ("id", "relay_id", "state", "error", "cancel_requested", "confirmed", "finished_at")
 
 
 def follow(connection: sa.Connection, job: Mapping[Any, Any]) -> None:
@@ -74,7 +75,8 @@ def _next(connection: sa.Connection, relay: Mapping[Any, Any], job: Mapping[Any,
     code, moment, error = job["error"]["code"], relay["moment"], {"error": job["error"]}
     if code == Cancelled.code and job["cancel_requested"]:
         return {"state": "cancelled"} | error
-    if code in FOR_A_PERSON or moment >= relay["give_up_at"]:
+    lacks = code == NotConfirmed.code and job["confirmed"] is not None  # else it did not tell what it has
+    if lacks or code in FOR_A_PERSON or moment >= relay["give_up_at"]:
         return {"state": "quarantined"} | error
     if code == DestinationUnreachable.code:
         _rest(connection, relay["destination"], moment)

@@ -79,7 +79,7 @@ class Pickup:
                 room.release()
 
         try:
-            start(threading.Thread(target=run, name="relay"))
+            start(threading.Thread(target=run, name="relay", daemon=False))
         except BaseException:
             room.release()
             raise

@@ -118,7 +118,7 @@ def test_a_destination_that_cannot_be_asked_is_told_apart_and_nothing_is_sent_tw
         assert len(destination.received()) == 6
     assert "does not say whether it has them" in error.detail
     assert "PACS" not in error.detail
-    assert route.job["confirmed"] == 0
+    assert route.job["confirmed"] is None
     assert route.outcomes() == ["acknowledged"] * 6
 
 

@@ -147,7 +147,7 @@ def test_an_attempt_is_a_job_of_its_relay(hospital: Hospital) -> None:
         ("wrong_patient", "quarantined", 0, False),
         ("several_patients", "quarantined", 0, False),
         ("not_configured", "quarantined", 0, False),
-        ("not_confirmed", "quarantined", 0, False),
+        ("not_confirmed", "waiting", 1, True),
     ],
 )
 def test_the_error_decides_how_a_relay_goes_on(
@@ -159,6 +159,11 @@ def test_the_error_decides_how_a_relay_goes_on(
     assert (hospital.claim() is None) == (pause or state != "waiting")
     hospital.make_due()
     assert (state == "waiting" and pause) == (hospital.claim() is not None)
+
+
+def test_what_a_destination_says_it_has_not_waits_for_a_person(hospital: Hospital) -> None:
+    hospital.add()
+    assert hospital.end(hospital.claimed(), "not_confirmed", confirmed=3)["state"] == "quarantined"
 
 
 def test_a_relay_that_fails_ten_times_waits_for_a_person_who_may_have_it_tried_again(hospital: Hospital) -> None:
