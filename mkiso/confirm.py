@@ -5,6 +5,7 @@ Where it goes on to file what came, it is asked again, or waited for, until `rel
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -141,8 +142,8 @@ class Commitment:
 
     def __call__(self, instances: Collection[Instance]) -> Answer:
         wanted = {one.sop_instance_uid: one.sop_class_uid for one in instances}
-        file = self.directory / "commit.txt"
-        file.write_text("".join(f"{sop_class} {uid}\n" for uid, sop_class in wanted.items()))
+        file = self.directory / "commit.json"
+        file.write_text(json.dumps(wanted))
         with ExitStack() as listening:
             if not self._listen(listening):
                 return Answer(
@@ -153,7 +154,7 @@ class Commitment:
         return Answer(missing, told.why if missing else "")
 
     def _told(self, argv: Sequence[str]) -> committing.Told:
-        limit = self.limit + 4 * self.peer.connect_timeout + START
+        limit = 2 * self.limit + 4 * self.peer.connect_timeout + START
         for _ in attempts(self.peer, self.checkpoint):
             try:
                 output = run(

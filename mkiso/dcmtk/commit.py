@@ -24,7 +24,7 @@ PUSH_MODEL, INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"  # of wh
 REQUEST = 1  # the action type, PS3.4 J.3.2.1
 SUCCESS, INVALID_ARGUMENT = 0x0000, 0x0115
 TRANSIENT = 2  # PS3.8 9.3.4
-MOST = 2000  # instances of one transaction
+MOST = 10_000  # instances of one transaction
 POLL = 0.02
 UNNAMED = 0
 ANY = "0.0.0.0"  # noqa: S104  (as storescp listens: a peer calls from wherever it is)
@@ -78,31 +78,39 @@ def _request(transaction: str, instances: list[tuple[str, str]]) -> Dataset:
 
 
 def _ask(association: Association, instances: list[tuple[str, str]], reports: Reports) -> str:
-    """Ask for all, in as many transactions as that needs; why the peer refuses, or ""."""
-    for number, begin in enumerate(range(0, len(instances), MOST), 1):
-        some, transaction = instances[begin : begin + MOST], generate_uid(prefix=None)
-        reports.expect(transaction, {uid for _, uid in some})
-        request = _request(transaction, some)
-        status, _ = association.send_n_action(request, REQUEST, PUSH_MODEL, INSTANCE, number)
-        if "Status" not in status:
-            return "it did not answer the request"
-        if status.Status != SUCCESS:
-            comment = status.get("ErrorComment", "")
-            return f"it refused the request with status {status.Status:04x}" + (f" ({comment})" if comment else "")
+    """Ask for these; why the peer refuses, or ""."""
+    transaction = generate_uid(prefix=None)
+    reports.expect(transaction, {uid for _, uid in instances})
+    status, _ = association.send_n_action(_request(transaction, instances), REQUEST, PUSH_MODEL, INSTANCE)
+    if "Status" not in status:
+        return "it did not answer the request"
+    if status.Status != SUCCESS:
+        comment = status.get("ErrorComment", "")
+        return f"it refused the request with status {status.Status:04x}" + (f" ({comment})" if comment else "")
     return ""
 
 
-def _wait(association: Association, listens: bool, reports: Reports, timeout: float) -> str:
-    """Wait for the reports of all; why they do not come, or ""."""
-    end = time.monotonic() + timeout
+def _wait(association: Association, listens: bool, reports: Reports, end: float) -> str:
+    """Wait for the report; why it does not come, or ""."""
     while not reports.are_all_there:
         if not (listens or association.is_established):
             time.sleep(POLL)  # a report that came just before is taken by a thread
             return "" if reports.are_all_there else "it ended the association without a report"
         if time.monotonic() > end:
-            return f"no report in {timeout:g} s"
+            return "no report in time"
         time.sleep(POLL)
     return ""
+
+
+def _committed(
+    association: Association, listens: bool, instances: list[tuple[str, str]], reports: Reports, timeout: float
+) -> str:
+    """Ask for all, one transaction after the other; why not all are reported, or ""."""
+    why, end = "", time.monotonic() + timeout
+    for begin in range(0, len(instances), MOST):
+        why = why or _ask(association, instances[begin : begin + MOST], reports)
+        why = why or _wait(association, listens, reports, end)
+    return why
 
 
 def _entity(calling: str, connect: float, timeout: float) -> AE:
@@ -135,7 +143,7 @@ def main(
     calling: str, called: str, host: str, port: str, connect: str, timeout: str, commit_port: str, file: str
 ) -> None:
     """Ask, wait, and write what came; a `commit_port` of 0 is none."""
-    instances = [(sop_class, uid) for sop_class, uid in map(str.split, Path(file).read_text().splitlines())]
+    instances = [(sop_class, uid) for uid, sop_class in json.loads(Path(file).read_text()).items()]
     reports, listens, association = Reports(), commit_port != "0", None
     handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, reports.take)]
     try:
@@ -146,11 +154,10 @@ def main(
         association = entity.associate(host, int(port), ae_title=called, evt_handlers=handlers)
         why, busy = _failure(association)
         if association.is_established:
-            why, busy = _ask(association, instances, reports), False
-            why = why or _wait(association, listens, reports, float(timeout))
+            why, busy = _committed(association, listens, instances, reports, float(timeout)), False
     except OSError as error:
         why, busy = f"the port {commit_port} of this host cannot be listened at ({error.strerror})", False
-    for uid, reason in reports.reasons.items():
+    for uid, reason in list(reports.reasons.items()):
         print(json.dumps({"uid": uid, "reason": reason}))
     print(json.dumps({"why": why, "busy": busy}), flush=True)
     if association is not None and association.is_established:

@@ -40,7 +40,7 @@ class Told:
 
 
 def commit_argv(peer: Peer, port: int, timeout: float, file: Path) -> tuple[str, ...]:
-    """`file` has the SOP class and the UID of an instance in each line; without a `port`, 0, it does not listen."""
+    """`file` has the SOP classes of the instances by their UIDs, as JSON; without a `port`, 0, it does not listen."""
     return (
         *(sys.executable, "-I", str(COMMIT)),
         *(peer.calling, peer.called, peer.host, str(peer.port), str(peer.connect_timeout), str(timeout)),
@@ -52,7 +52,10 @@ def told(peer: Peer, output: str, errors: str) -> Told:
     """What the program wrote, a JSON object a line: {"uid": …, "reason": …} of an instance, null where it is there."""
     confirmed, failed, why, busy = set[str](), dict[str, str](), "it ended without a word", False
     for line in output.splitlines():
-        one = json.loads(line)
+        try:
+            one = json.loads(line)
+        except ValueError:  # it was killed as it wrote
+            continue
         if "uid" not in one:
             why, busy = one["why"], one["busy"]
         elif one["reason"] is None:

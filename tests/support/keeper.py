@@ -24,14 +24,14 @@ Answers = Iterator[tuple[int, Dataset | None]]
 class Keeper:
     """`loses` is how often it acknowledges the third instance and throws it away; at the instance `at` it hangs, once.
 
-    `hides` is to how many queries it lists nothing. It reports commitments `here`, on the association that asked,
-    `elsewhere`, at `commit_port`, or never. Where it `forges`, a stranger calls there before, and it tells of a
-    transaction that nobody asked for.
+    `most` is how many instances of a study it lists at once, 0: it refuses to; `hides` to how many queries it lists
+    nothing. It reports commitments `here`, on the association that asked, `elsewhere`, at `commit_port`, or never.
+    Where it `forges`, a stranger calls there before, and it tells of a transaction that nobody asked for.
     """
 
     port: int
     loses: int = 0
-    by_series: bool = False
+    most: int | None = None
     hides: int = 0
     reports: str = "never"
     commit_port: int = 0
@@ -57,13 +57,16 @@ class Keeper:
         self.hides -= 1
         if self.hides >= 0:
             return
-        if self.by_series and asked.QueryRetrieveLevel == "IMAGE" and not asked.get("SeriesInstanceUID"):
+        whole = asked.QueryRetrieveLevel == "IMAGE" and not asked.get("SeriesInstanceUID")
+        if whole and self.most == 0:
             yield 0xA900, None
             return
         keys = [one.keyword for one in asked if one.keyword.endswith("InstanceUID")]
         told = set()
         for one in self.kept.values():
             values = tuple(str(one[key].value) for key in keys)
+            if whole and len(told) == self.most:
+                return
             if values not in told and all(not asked[key].value or asked[key].value == one[key].value for key in keys):
                 told.add(values)
                 yield (
