@@ -65,7 +65,7 @@ def part_of(study: Study) -> Part:
     return Part(study.study_uid, study.series_uid, frozenset(keys_of(study)))
 
 
-def series_of(study: Study) -> list[Part]:
+def by_series(study: Study) -> list[Part]:
     """The series of a whole study; none where it takes no longer to move it at once, or a series has no UID."""
     found: dict[str, set[Key]] = defaultdict(set)
     for sop, series_uid in study.instances.items():
@@ -166,6 +166,7 @@ class Pace:
         self.number, self._most = 1, most
         self._rates: tuple[float, ...] = (0.0, 0.0)  # images and bytes per second with one less
         self._since: tuple[float, int, int] | None = None
+        self._is_based = False  # whether that of one is known, as far as it will be
         self._began, self._delay = time.monotonic(), 0.0  # of the last that was added, and of the first's first image
 
     def refused(self, others: int) -> None:
@@ -188,18 +189,18 @@ class Pace:
         self.number, self._began = min(self._most, self.number + more), now
 
     def _judge(self, images: int, size: int, now: float) -> None:
+        """By what came since all of them send; of the first alone, since its first image."""
         then, images_then, size_then = self._since or (now, images, size)
         seconds, came = now - then, images - images_then
-        rates = (came / seconds, (size - size_then) / seconds) if seconds else (0.0, 0.0)
-        if not any(self._rates) or self._since is None:
-            self._rates = rates if any(rates) else self._rates
-            self._since = now, images, size
-            return
-        grown = max(rate / before if before else 0.0 for rate, before in zip(rates, self._rates, strict=True))
         times = min(came / SEEN, seconds / SHORTEST)
-        if times >= 1 and grown > GROWTH:
+        rates = (came / seconds, (size - size_then) / seconds) if times >= 1 else (0.0, 0.0)
+        if self._since is None or not self._is_based:
+            self._rates = self._rates if self._is_based else rates
+            self._since, self._is_based = (now, images, size), True
+        elif times >= 1 and any(rate > GROWTH * before for rate, before in zip(rates, self._rates, strict=True)):
+            leaps = all(rate > LEAP * before > 0 for rate, before in zip(rates, self._rates, strict=True))
             self._rates, self._since = rates, None
-            self._add(2 if grown > LEAP else 1, now)
+            self._add(2 if leaps else 1, now)
         elif times >= LONG_ENOUGH or seconds >= LONGEST:
             self.number = self._most = max(1, self.number - 1)
 

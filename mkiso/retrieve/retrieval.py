@@ -33,7 +33,7 @@ from mkiso.retrieve.inbox import (
     require_patient,
     require_series,
 )
-from mkiso.retrieve.moves import Move, Mover, NotBySeries, Part, SideBySide, part_of, series_of
+from mkiso.retrieve.moves import Move, Mover, NotBySeries, Part, SideBySide, by_series, part_of
 from mkiso.retrieve.receiver import Strangers
 from mkiso.retrieve.studies import Study, keys_of, with_all_patients
 from mkiso.waiting import Cancellation, Stopwatch
@@ -179,7 +179,7 @@ class Retrieval:
         first, is_whole = moves[0], moves[0].study.series_uid is None
         if self.config.pacs.parallel_moves == 1:
             return []
-        parts = series_of(first.study) if is_whole else [part_of(move.study) for move in moves]
+        parts = by_series(first.study) if is_whole else [part_of(move.study) for move in moves]
         return parts if len(parts) > 1 and (not is_whole or self._is_confirmed(first)) else []
 
     def _is_confirmed(self, move: Move) -> bool:

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.movescu import Ending, move_argv, move_result
+from mkiso.dcmtk.movescu import (
+    Ending,
+    MoveResult,
+    announced,
+    combined,
+    has_stopped,
+    is_cancelled,
+    is_without_association,
+    move_argv,
+    move_result,
+)
 from mkiso.errors import PacsRejected, PacsUnreachable
 
 WARNING = "Warning: Sub-operations complete - One or more failures or warnings"
@@ -23,6 +33,58 @@ def test_one_series_is_moved_at_its_own_level(pacs: Peer) -> None:
     argv = move_argv(Path("/opt/dcmtk"), pacs, "RECEIVER", "1.2.3", 3600, "1.2.3.4")
     keys = [word for flag, word in pairwise(argv) if flag == "-k"]
     assert keys == ["QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID=1.2.3.4"]
+
+
+def test_one_that_only_asks_how_many_there_are_is_cancelled_at_the_first_response(pacs: Peer) -> None:
+    argv = move_argv(Path("/opt/dcmtk"), pacs, "RECEIVER", "1.2.3", 3600, is_stopped=True)
+    assert argv[argv.index("--cancel") :][:2] == ("--cancel", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "cancelled", "stopped"),
+    [
+        ("movescu-cancelled", 4, True, True),
+        ("movescu-success", 2, False, False),
+        ("movescu-b000", 6, False, False),
+        ("movescu-none", None, False, False),
+        ("movescu-a801", None, False, False),
+        ("movescu-busy", None, False, False),
+    ],
+)
+def test_the_first_response_says_how_many_there_are(
+    name: str, count: int | None, cancelled: bool, stopped: bool, captured: Callable[[str], str]
+) -> None:
+    log = captured(name)
+    assert (announced(log), is_cancelled(log), has_stopped(log)) == (count, cancelled, stopped)
+
+
+def test_a_first_response_that_is_not_written_to_its_end_says_nothing(captured: Callable[[str], str]) -> None:
+    log = captured("movescu-success")
+    for end in ("Completed Sub", "Failed Sub", "Warning Sub", "DIMSE Status"):
+        assert announced(log[: log.index(end, log.index("C-MOVE RSP"))]) is None
+
+
+def test_a_c_move_that_goes_on_after_the_cancel_has_not_stopped(captured: Callable[[str], str]) -> None:
+    log = captured("movescu-cancelled").replace("0xfe00", "0x0000")
+    assert (is_cancelled(log), has_stopped(log)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_without"),
+    [("movescu-busy", True), ("movescu-rejected", True), ("movescu-refused", True), ("movescu-abort", False)],
+)
+def test_an_association_that_is_not_taken_is_told_from_one_that_broke(
+    name: str, is_without: bool, captured: Callable[[str], str]
+) -> None:
+    assert is_without_association(captured(name)) == is_without
+
+
+def test_several_come_to_the_worst_of_them_and_to_all_that_was_counted() -> None:
+    one = MoveResult(Ending.SUCCESS, 3)
+    other = MoveResult(Ending.WARNING, 2, 1, 0, frozenset({"1.5"}), "some failed", 1)
+    assert combined([]).ending is Ending.LOST
+    assert combined([other, one]) == MoveResult(Ending.WARNING, 5, 1, 0, frozenset({"1.5"}), "some failed", 1)
+    assert combined([one, MoveResult(Ending.FAILURE, explanation="no"), other]).explanation == "no"
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,48 @@ def test_what_came_of_other_studies_and_is_gone_explains_no_more_than_was_comple
     assert evidence_against(asked, ASKED, arrived, of_study(ended(3, 1)), foreign=2).uncounted == 1
 
 
+OF_TWO = {"1.5.1": "1.4", "1.5.2": "1.4", "1.6.1": "1.7", "1.6.2": "1.7"}
+BOTH = came("1.5.1", "1.5.2") | came("1.6.1", "1.6.2", series_uid="1.7")
+
+
+def of_series(first: MoveResult, second: MoveResult) -> list[Said]:
+    return [Said("1.4", {"1.5.1", "1.5.2"}, first), Said("1.7", {"1.6.1", "1.6.2"}, second)]
+
+
+@pytest.mark.parametrize(
+    ("arrived", "first", "second", "uncounted"),
+    [
+        (BOTH, ended(2), ended(2), 0),
+        (BOTH, ended(3), ended(2), 1),
+        (BOTH, ended(3), ended(0), 1),
+        (BOTH, ended(2, 0, 0, "1.5.9"), ended(2), 1),
+        (BOTH, ended(2, 0, 0, "1.6.1"), ended(2), 0),
+        (came("1.5.1", "1.5.2", "1.5.1", "1.5.2") | came("1.6.1", "1.6.2", series_uid="1.7"), ended(2), ended(4), 0),
+        (BOTH | came("1.8.1", series_uid="1.8"), ended(3), ended(2), 0),
+    ],
+    ids=[
+        "counted",
+        "one more",
+        "one more, and the other was not counted",
+        "named as failed",
+        "failed and came",
+        "of the other a second time",
+        "of a third",
+    ],
+)
+def test_each_series_explains_what_its_own_c_move_counts(
+    arrived: dict[Key, list[Instance]], first: MoveResult, second: MoveResult, uncounted: int
+) -> None:
+    """What came of one, and was not counted there, is no reason for what another counts."""
+    found = evidence_against(study(instances=OF_TWO), ASKED, arrived, of_series(first, second))
+    assert found.uncounted == uncounted
+
+
 def test_what_came_and_is_not_listed_is_named() -> None:
     arrived = came(*LISTED, "1.5.4") | came("1.5.5", series_uid="1.7")
     assert evidence_against(study(instances=LISTED), ASKED, arrived, of_study(ended(5))).unlisted == {"1.5.4", "1.5.5"}
-    of_series, said = study(instances=LISTED, series_uid="1.4"), Said("1.4", LISTED.keys(), ended(5))
-    assert evidence_against(of_series, ASKED, arrived, [said]) == Evidence(frozenset({"1.5.4"}), 0)
+    chosen, said = study(instances=LISTED, series_uid="1.4"), Said("1.4", LISTED.keys(), ended(5))
+    assert evidence_against(chosen, ASKED, arrived, [said]) == Evidence(frozenset({"1.5.4"}), 0)
 
 
 def of_patients(*ids: str) -> dict[Key, list[Instance]]:
