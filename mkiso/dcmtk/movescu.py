@@ -19,7 +19,6 @@ COUNTS = re.compile(r"^D: (Completed|Failed|Warning) Suboperations +: (\d+)", re
 REMAINING = re.compile(r"^D: Remaining Suboperations +: (\d+)", re.M)
 FAILED_UIDS = re.compile(r"^D: \(0008,0058\) UI \[([0-9.\\]*)", re.M)
 FINAL, RESPONSE = "I: Received Final Move Response", "D: Message Type                  : C-MOVE RSP"
-CANCELS = "I: Sending Cancel Request"
 CANCELLED = "fe00"
 
 
@@ -62,20 +61,13 @@ class MoveResult:
 
 
 def move_argv(
-    dcmtk_dir: Path,
-    pacs: Peer,
-    move_destination: str,
-    study_uid: str,
-    timeout: float,
-    series_uid: str | None = None,
-    is_stopped: bool = False,
+    dcmtk_dir: Path, pacs: Peer, move_destination: str, study_uid: str, timeout: float, series_uid: str | None = None
 ) -> tuple[str, ...]:
-    """`timeout` in seconds; the whole study without `series_uid`. Cancelled at its first response if `is_stopped`."""
+    """`timeout` in seconds; the whole study without `series_uid`."""
     of_series = ("-k", f"SeriesInstanceUID={series_uid}") if series_uid else ()
     return (
         *(str(dcmtk_dir / MOVESCU), "-d", "-S"),
         *association_argv(pacs, timeout),
-        *(("--cancel", "1") if is_stopped else ()),
         *("-aem", move_destination),
         *("-k", f"QueryRetrieveLevel={'SERIES' if series_uid else 'STUDY'}"),
         *("-k", f"StudyInstanceUID={study_uid}"),
@@ -109,17 +101,6 @@ def is_rejected_for_now(log: str) -> bool:
 def is_without_association(log: str) -> bool:
     """Whether the archive took no association, for now or for good."""
     return RESPONSE not in log and association_failure(log) is not None
-
-
-def is_cancelled(log: str) -> bool:
-    """Whether movescu has asked for the C-MOVE's end."""
-    return CANCELS in log
-
-
-def has_stopped(log: str) -> bool:
-    """Whether the archive has ended the C-MOVE because it was asked to (PS3.4 C.4.2.1.5)."""
-    status = STATUS.search(log.rpartition(FINAL)[2]) if FINAL in log else None
-    return is_cancelled(log) and status is not None and status[1] == CANCELLED
 
 
 def announced(log: str) -> int | None:

@@ -37,6 +37,8 @@ from mkiso.workspace import Workspace
 
 LOOK = 0.05
 FEWEST = 100  # instances of a study that is moved by series: fewer are there before a second C-MOVE could help
+EARLY = 0.25  # of its instances: what has come by one C-MOVE of all comes once more with the series
+WORTH = 2.0  # seconds that the rest of a study takes at least by one C-MOVE: several begin as one does
 LEAST = 10  # instances of a series, on the average: each C-MOVE begins with two associations
 GROWTH, LEAP = 1.1, 1.5  # with one more, for a further one, and for two
 SEEN, SHORTEST = 8, 0.1  # instances and seconds that show that a rate has grown
@@ -115,19 +117,19 @@ class Mover:
     tick: Callable[[], object]
 
     @contextmanager
-    def begun(self, part: Part, is_stopped: bool = False) -> Iterator[Child]:
-        """The C-MOVE of a part, ended with the block; cancelled at its first response if `is_stopped`."""
+    def begun(self, part: Part) -> Iterator[Child]:
+        """The C-MOVE of a part, ended with the block."""
         tools, limit = self.config.tools.dcmtk_dir, self.config.retrieve.move_timeout
-        argv = move_argv(tools, self.pacs, self.destination, part.study_uid, limit, part.series_uid, is_stopped)
+        argv = move_argv(tools, self.pacs, self.destination, part.study_uid, limit, part.series_uid)
         file = self._log(part)
         file.unlink(missing_ok=True)
         with spawned(argv, cwd=self.workspace.path, log=file, environment=SMALL_DICTIONARY) as mover:
             yield mover
 
-    def alone(self, part: Part, watch: Callable[[Child], None], is_stopped: bool = False) -> None:
+    def alone(self, part: Part, watch: Callable[[Child], None]) -> None:
         """C-MOVE a part, which is tried again while the archive takes no association; `watch` returns at its end."""
         for _ in attempts(self.pacs, self.tick):
-            with self.begun(part, is_stopped) as mover:
+            with self.begun(part) as mover:
                 watch(mover)
             if not is_rejected_for_now(self.said(part)):
                 break
@@ -153,6 +155,30 @@ class Mover:
 
     def _log(self, part: Part) -> Path:
         return self.workspace.path / f"movescu-{part.series_uid or part.study_uid}.log"
+
+
+@dataclass
+class Trial:
+    """The C-MOVE of a whole study, until it is known whether its series are better moved side by side."""
+
+    part: Part
+    mover: Mover
+    inbox: Inbox
+    is_stopped: bool = False
+    _since: tuple[float, int] | None = None
+
+    def is_over(self) -> bool:
+        """Whether it is to be ended: at the rate of the first instances much is to come, and just what is listed."""
+        came, now = len(self.part.keys & self.inbox.keys), time.monotonic()
+        if not came or came > EARLY * len(self.part.keys):
+            return False
+        began, before = self._since = self._since or (now, came)
+        seconds, came_since = now - began, came - before
+        if came_since < SEEN / 2 or seconds < 2 * SHORTEST:
+            return False
+        left = (len(self.part.keys) - came) * seconds / came_since
+        self.is_stopped = left > WORTH and announced(self.mover.said(self.part)) == len(self.part.keys)
+        return self.is_stopped
 
 
 class Pace:

@@ -18,7 +18,7 @@ from typing import Any
 from mkiso.config import Config
 from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
-from mkiso.dcmtk.movescu import Ending, MoveResult, announced, combined, has_stopped, is_cancelled
+from mkiso.dcmtk.movescu import Ending, MoveResult, combined
 from mkiso.dcmtk.storescp import file_number
 from mkiso.dicom.instances import Instance, Key
 from mkiso.errors import DiskFull, Incomplete, NoDicomData, PacsRejected, PacsTimeout
@@ -33,7 +33,7 @@ from mkiso.retrieve.inbox import (
     require_patient,
     require_series,
 )
-from mkiso.retrieve.moves import Move, Mover, NotBySeries, Part, SideBySide, by_series, part_of
+from mkiso.retrieve.moves import LOOK, Move, Mover, NotBySeries, Part, SideBySide, Trial, by_series, part_of
 from mkiso.retrieve.receiver import Strangers
 from mkiso.retrieve.studies import Study, keys_of, with_all_patients
 from mkiso.waiting import Cancellation, Stopwatch
@@ -42,8 +42,7 @@ from mkiso.workspace import Workspace, require_space
 POLL = 0.02
 WATCH = 0.1
 SHORTEST = 0.005
-STOPS = 5.0  # seconds in which an archive that was asked to end a C-MOVE, and sends nothing further, has ended it
-GOES_ON = 16  # instances that come all the same of one that takes no notice
+STOPS = 1.0  # seconds in which an archive has let go of the receiver, whose C-MOVE was ended
 NAMED = 10
 log = logging.getLogger("mkiso.retrieve.retrieval")
 # A study as the archive lists it now; asked series by series, too, where that is true.
@@ -180,30 +179,26 @@ class Retrieval:
         if self.config.pacs.parallel_moves == 1:
             return []
         parts = by_series(first.study) if is_whole else [part_of(move.study) for move in moves]
-        return parts if len(parts) > 1 and (not is_whole or self._is_confirmed(first)) else []
+        return parts if len(parts) > 1 and (not is_whole or self._is_better_by_series(first)) else []
 
-    def _is_confirmed(self, move: Move) -> bool:
-        """Whether the archive, asked for the whole study, says that it sends just as many instances as it lists.
+    def _is_better_by_series(self, move: Move) -> bool:
+        """Whether the whole study, whose C-MOVE is begun, is far from done, and as many are to come as are listed.
 
-        For of series that it lists nowhere, C-MOVEs of the others would show nothing. It says so at its first response,
-        at which the C-MOVE is cancelled. One that goes on all the same is that of the study.
+        For of a series that it lists nowhere, C-MOVEs of the others would show nothing: it is asked for all of it, and
+        says at its first response how many there are. That C-MOVE is ended then. It is that of the study where it is
+        done soon, or says another number, or none.
         """
-        part = part_of(move.study)
-        self._mover.alone(part, partial(self._watch_stopping, move=move, part=part), is_stopped=True)
-        result, said = self._mover.result(part), self._mover.said(part)
-        count, stopped = announced(said), has_stopped(said)
-        if not stopped and (not is_cancelled(said) or not self._missing(move) or result.counted == count):
+        trial = Trial(part_of(move.study), self._mover, self._inbox)
+        self._mover.alone(trial.part, partial(self._watch, move=move, is_over=trial.is_over, least=LOOK))
+        result = self._mover.result(trial.part)
+        if not trial.is_stopped:
             move.results[None] = result
             return False
+        stopping = Stopwatch()
+        while self._receiver.children() and stopping.seconds() < STOPS:
+            time.sleep(self._tick())
         self._inbox.discard(move.study)
-        return stopped and count == len(move.study.instances)
-
-    def _watch_stopping(self, mover: Child, move: Move, part: Part) -> None:
-        def is_over(quiet: float) -> bool:
-            few = len(part.keys & self._inbox.keys) < GOES_ON
-            return quiet > STOPS and few and is_cancelled(self._mover.said(part))
-
-        self._watch(mover, move, is_over)
+        return True
 
     def _receive(self, move: Move) -> None:
         if not move.results:
@@ -258,12 +253,14 @@ class Retrieval:
         self._mover.alone(part, partial(self._watch, move=move))
         return self._mover.result(part)
 
-    def _watch(self, mover: Child, move: Move, is_over: Callable[[float], bool] = lambda _quiet: False) -> None:
+    def _watch(
+        self, mover: Child, move: Move, is_over: Callable[[], bool] = lambda: False, least: float = WATCH
+    ) -> None:
         """Until the C-MOVE ends, or goes on although everything is there and nothing further comes, or `is_over`."""
         retrieve, wanted, watching = self.config.retrieve, keys_of(move.study), Stopwatch()
-        while not mover.ends_within(self._tick(WATCH)):
+        while not mover.ends_within(self._tick(least)):
             quiet = self._quiet(watching)
-            if is_over(quiet):
+            if is_over():
                 return
             if wanted <= self._inbox.keys:
                 still = quiet > retrieve.settle_timeout and not self._unfinished()

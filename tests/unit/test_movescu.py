@@ -10,8 +10,6 @@ from mkiso.dcmtk.movescu import (
     MoveResult,
     announced,
     combined,
-    has_stopped,
-    is_cancelled,
     is_without_association,
     move_argv,
     move_result,
@@ -35,38 +33,26 @@ def test_one_series_is_moved_at_its_own_level(pacs: Peer) -> None:
     assert keys == ["QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID=1.2.3.4"]
 
 
-def test_one_that_only_asks_how_many_there_are_is_cancelled_at_the_first_response(pacs: Peer) -> None:
-    argv = move_argv(Path("/opt/dcmtk"), pacs, "RECEIVER", "1.2.3", 3600, is_stopped=True)
-    assert argv[argv.index("--cancel") :][:2] == ("--cancel", "1")
-
-
 @pytest.mark.parametrize(
-    ("name", "count", "cancelled", "stopped"),
+    ("name", "count"),
     [
-        ("movescu-cancelled", 4, True, True),
-        ("movescu-success", 2, False, False),
-        ("movescu-b000", 6, False, False),
-        ("movescu-none", None, False, False),
-        ("movescu-a801", None, False, False),
-        ("movescu-busy", None, False, False),
+        ("movescu-success", 2),
+        ("movescu-b000", 6),
+        ("movescu-none", None),
+        ("movescu-a801", None),
+        ("movescu-busy", None),
     ],
 )
 def test_the_first_response_says_how_many_there_are(
-    name: str, count: int | None, cancelled: bool, stopped: bool, captured: Callable[[str], str]
+    name: str, count: int | None, captured: Callable[[str], str]
 ) -> None:
-    log = captured(name)
-    assert (announced(log), is_cancelled(log), has_stopped(log)) == (count, cancelled, stopped)
+    assert announced(captured(name)) == count
 
 
 def test_a_first_response_that_is_not_written_to_its_end_says_nothing(captured: Callable[[str], str]) -> None:
     log = captured("movescu-success")
     for end in ("Completed Sub", "Failed Sub", "Warning Sub", "DIMSE Status"):
         assert announced(log[: log.index(end, log.index("C-MOVE RSP"))]) is None
-
-
-def test_a_c_move_that_goes_on_after_the_cancel_has_not_stopped(captured: Callable[[str], str]) -> None:
-    log = captured("movescu-cancelled").replace("0xfe00", "0x0000")
-    assert (is_cancelled(log), has_stopped(log)) == (True, False)
 
 
 @pytest.mark.parametrize(
