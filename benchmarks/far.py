@@ -28,7 +28,7 @@ RECEIVER = "RECEIVER"
 ROUND_TRIPS = (0, 2, 5, 20, 40)  # ms
 STUDIES = {"CT": (40, 512), "MR": (200, 256)}  # instances of each of 8 series, and their pixels a side
 SERIES = 8
-WAYS = {"one": 1, "four": 4}
+WAYS: dict[str, dict[str, object]] = {"one": {"parallel_moves": 1}, "four": {"parallel_moves": 4}}  # of `pacs`
 # By study and round trip: how many times as fast four C-MOVEs have to be as one.
 TARGETS = {("CT", 5): 2.0, ("MR", 5): 2.5, ("MR", 20): 3.0, ("CT", 0): 0.95, ("MR", 0): 0.95}
 SLOW = 10  # ms of a round trip at which a run is long enough to be taken once
@@ -63,10 +63,10 @@ def in_orthanc(directory: Path, port: int, receiver: int, studies: Iterable[Stud
 ARCHIVES: dict[str, Callable[..., object]] = {"dcmqrscp": in_dcmqrscp, "Orthanc": in_orthanc}
 
 
-def seconds(directory: Path, pacs: tuple[int, str], receiver: int, moves: int, study: Study) -> float:
+def seconds(directory: Path, pacs: tuple[int, str], receiver: int, way: dict[str, object], study: Study) -> float:
     """From the look at the archive's list to the proof that everything is there."""
     configuration = settings(directory, pacs[0], {RECEIVER: receiver}, retrieve={"calling_ae_title": RECEIVER})
-    configuration["pacs"] |= {"ae_title": pacs[1], "parallel_moves": moves}
+    configuration["pacs"] |= {"ae_title": pacs[1], **way}
     installation, cancellation = Installation(parse(configuration)), Cancellation()
     order = Order((study.accession,), "bench")
     record = Unrecorded(installation.writer, order.job_id, cancellation)
@@ -93,8 +93,8 @@ def measured(archive: str, kinds: Sequence[str], round_trips: Sequence[int], rep
                 for kind, study in studies.items():
                     times: dict[str, list[float]] = {way: [] for way in WAYS}
                     for _ in range(1 if round_trip > SLOW else repeat):
-                        for way, moves in WAYS.items():
-                            times[way].append(seconds(directory, (far, title), receiver, moves, study))
+                        for way, settings_of_way in WAYS.items():
+                            times[way].append(seconds(directory, (far, title), receiver, settings_of_way, study))
                     yield told(archive, kind, round_trip, study, times)
 
 
