@@ -95,7 +95,7 @@ Start = Callable[..., Any]
 @pytest.fixture
 def before(held: Held, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Few and small as the images are, it is worth while to move them by series."""
-    for limit, value in {"WORTH": 0, "SHORTEST": 0.01, "EARLY": 0.9, "FEWEST": COUNT}.items():
+    for limit, value in {"WORTH": 0, "SHORTEST": 0.01, "EARLY": 0.9, "FEWEST": 40}.items():
         monkeypatch.setattr(moves, limit, value)
     caplog.set_level(logging.INFO, "mkiso.retrieve")
 
