@@ -1,6 +1,7 @@
 """`mkiso check`: is everything there that a disc needs? One line for each thing that must be.
 
-With `--accession` a disc of one series is made, step by step, and handed to nobody.
+With `--accession` a disc of one series is made, step by step, and handed to nobody; with `--measure` all of its
+studies are moved again and again, with so many C-MOVEs at once.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from mkiso.job import Job, Order, running_job
 from mkiso.ledger.record import Unrecorded
 from mkiso.patients import patient_source
 from mkiso.relay import peer_of
+from mkiso.retrieve.moves import FEWEST, LEAST, by_series
 from mkiso.retrieve.receiver import slot_is_taken
 from mkiso.retrieve.studies import Study, find_studies, of_one_series, require_one_patient, with_instances
 from mkiso.waiting import Cancellation, Stopwatch
 from mkiso.workspace import PREFIX, ownership
 
 NOBODYS = "MKISO.CHECK"
+MEASURED = (1, 2, 4, 8)  # C-MOVEs at once
+LESS = 1.1  # times as fast is worth no further C-MOVE
 
 
 def checks(config: Config) -> Iterator[Check]:
@@ -117,6 +121,38 @@ def trial(config: Config, accession: str) -> Iterator[Check]:
     yield checked("trial end", steps.end)
 
 
+def measure(config: Config, accession: str) -> Iterator[Check]:
+    """A check for each number of C-MOVEs at once: how fast everything comes; then which serves best.
+
+    What comes first is not counted, for the archive may have to find it on slower disks.
+    """
+    rates: dict[int, float] = {}
+    first = checked("measure first", partial(_measure, config, accession, 1))
+    yield first
+    if not first.ok:
+        return
+    for moves in MEASURED:
+        yield checked(f"measure {moves}", partial(_measure, config, accession, moves, rates))
+    if rates:
+        best = next(moves for moves, rate in rates.items() if LESS * rate > max(rates.values()))
+        yield Check("measure best", True, f"pacs.parallel_moves: {best} (it is {config.pacs.parallel_moves})")
+
+
+def _measure(config: Config, accession: str, moves: int, rates: dict[int, float] | None = None) -> str:
+    """Everything by at most so many C-MOVEs at once, as a job with that setting does it."""
+    pacs = config.pacs.model_copy(update={"parallel_moves": moves})
+    with ExitStack() as held:
+        steps = _Steps(config.model_copy(update={"pacs": pacs}), accession, held)
+        steps.begin()
+        steps.query()
+        seconds, images, size = steps.everything()
+    if rates is not None:
+        rates[moves] = images / seconds
+    return (
+        f"instances: {images} in {seconds:.1f} s, {images / seconds:.0f} a second, {readable(round(size / seconds))}/s"
+    )
+
+
 class _Steps:
     """The steps of a job, what each found, and what it gives the next; each raises what a job would end with.
 
@@ -173,6 +209,17 @@ class _Steps:
         moving = Stopwatch()
         self._instances = self._begun().retrieve(holding[:1], _largest_series)
         return f"the largest series came whole in {moving.seconds():.1f} s, instances: {len(self._instances)}"
+
+    def everything(self) -> tuple[float, int, int]:
+        """All studies, retrieved and proven: seconds, instances, bytes."""
+        if not any(map(by_series, self._found())):
+            raise Wrong(
+                f"its studies are too small to tell: take one of {FEWEST} instances or more, in several series"
+                f" of {LEAST} or more on the average"
+            )
+        moving = Stopwatch()
+        came = self._begun().retrieve(self._found())
+        return moving.seconds(), len(came), sum(one.bytes for one in came)
 
     def disc(self) -> str:
         """The disc of that series: its size is told, and its first bytes go nowhere."""

@@ -24,7 +24,7 @@ import click
 from mkiso import __version__
 from mkiso.accession import parse_one
 from mkiso.checks import RELAYS
-from mkiso.commands.check import checks, trial
+from mkiso.commands.check import checks, measure, trial
 from mkiso.commands.jobs import (
     check_line,
     chosen_options,
@@ -237,11 +237,15 @@ def relay(config_file: str | None, destination: str, queue: bool, **what: tuple[
 @click.option(
     "--accession", metavar="A", help="a full trial: its query, a series moved, a disc made; nothing handed out"
 )
-def check(config_file: str | None, accession: str | None) -> None:
+@click.option("--measure", "is_measured", is_flag=True, help="how many C-MOVEs at once serve best, with that number")
+def check(config_file: str | None, accession: str | None, is_measured: bool) -> None:
     """Look whether tools, directories, ports and peers are as they must be."""
     set_up(logging.WARNING)
+    if is_measured and accession is None:
+        raise click.UsageError("--measure moves studies: give their accession number, too, by --accession.")
     config = read_config(config_file)
-    tried = [] if accession is None else trial(config, parse_one(accession))
+    look = measure if is_measured else trial
+    tried = [] if accession is None else look(config, parse_one(accession))
     all_ok = True
     for one in chain(checks(config), tried):
         click.echo(check_line(one))

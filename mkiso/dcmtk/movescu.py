@@ -6,6 +6,7 @@ Its exit status is 0 for timeouts and aborts too; the responses in its debug out
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -28,6 +29,9 @@ class Ending(Enum):
     WARNING = "a warning: some sub-operations failed, or something else that the archive thinks odd"
     FAILURE = "a failure status"
     LOST = "no final response, or that of a C-CANCEL that nobody sent"
+
+
+WORSE = (Ending.SUCCESS, Ending.WARNING, Ending.LOST, Ending.FAILURE)
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,41 @@ def move_argv(
     )
 
 
+def combined(results: Iterable[MoveResult]) -> MoveResult:
+    """What the C-MOVEs of a study's parts come to: the worst ending, and all that was counted."""
+    ends = {ending: number for number, ending in enumerate(WORSE)}
+    one, *others = sorted(results, key=lambda result: ends[result.ending]) or [MoveResult(Ending.LOST)]
+    for other in others:
+        one = MoveResult(
+            other.ending,
+            one.completed + other.completed,
+            one.failed + other.failed,
+            one.warning + other.warning,
+            one.failed_uids | other.failed_uids,
+            other.explanation or one.explanation,
+            one.remaining + other.remaining,
+        )
+    return one
+
+
 def is_rejected_for_now(log: str) -> bool:
     """Whether the archive took no association, and may take the next (PS3.8 9.3.4)."""
     return RESPONSE not in log and association_failure(log) is Failure.BUSY
+
+
+def is_without_association(log: str) -> bool:
+    """Whether the archive took no association, for now or for good."""
+    return RESPONSE not in log and association_failure(log) is not None
+
+
+def announced(log: str) -> int | None:
+    """How many sub-operations the C-MOVE has by its first response, done and to come; None where it does not tell."""
+    _, _, first = log.partition(RESPONSE)
+    first, _, behind = first.partition(RESPONSE)
+    remaining = REMAINING.search(first)
+    if remaining is None or not (behind or STATUS.search(first)):
+        return None
+    return int(remaining[1]) + sum(int(number) for _, number in COUNTS.findall(first))
 
 
 def move_result(pacs: Peer, move_destination: str, log: str) -> MoveResult:

@@ -142,6 +142,7 @@ class Inbox:
 
     def discard(self, study: Study) -> None:
         """What has come of a study, or of the series of it that is wanted, is no longer there."""
+        self.look()
         gone = [name for name, one in self._files.items() if is_of(study, one)]
         for name in gone:
             self.remove(name)
@@ -229,23 +230,38 @@ def is_of(study: Study, instance: Instance) -> bool:
     return instance.study_uid == study.study_uid and study.series_uid in (None, instance.series_uid)
 
 
-def evidence_against(
-    study: Study, job_studies: Set[str], arrivals: Arrivals, ended: MoveResult, foreign: int = 0, elsewhere: int = 0
-) -> Evidence:
-    """What the C-MOVE of a study says of its list (PS3.4 C.4.2.1.6); `job_studies` are the UIDs of all of the job.
+@dataclass(frozen=True)
+class Said:
+    """What the archive said of a C-MOVE of a study: of one series, or None for all, and what it lists of that."""
 
-    A further copy explains a sub-operation. An instance of a study that nobody asked for explains one that was
-    completed, and none that failed: a stranger may have sent it. So many `foreign` ones came beside the arrivals.
-    Those of the study that came with the C-MOVE of another series, `elsewhere`, explain nothing.
+    series_uid: str | None
+    listed: Set[str]
+    result: MoveResult
+
+
+def evidence_against(
+    study: Study, job_studies: Set[str], arrivals: Arrivals, said: Sequence[Said], foreign: int = 0
+) -> Evidence:
+    """What the C-MOVEs of a study say of its list (PS3.4 C.4.2.1.6); `job_studies` are the UIDs of all of the job.
+
+    A further copy explains a sub-operation, and so does an instance of the study that is of none of these series. An
+    instance of a study that nobody asked for explains one that was completed, and none that failed: a stranger may
+    have sent it. So many `foreign` ones came beside the arrivals. What came and was not counted explains nothing.
     """
     came = {sop: copies for (study_uid, sop), copies in arrivals.items() if study_uid == study.study_uid}
     unlisted = {sop for sop, (first, *_) in came.items() if sop not in study.instances and is_of(study, first)}
-    known = came.keys() | study.instances.keys()
-    explained = len(known) + sum(len(copies) - 1 for copies in came.values()) - elsewhere
+    of_series: set[str] = set()
+    counted = sent = 0
+    for one in said:
+        own = one.listed | {sop for sop, (first, *_) in came.items() if one.series_uid in (None, first.series_uid)}
+        of_series |= own
+        counted += max(0, one.result.counted - len(own))
+        sent += max(0, one.result.completed + one.result.warning - len(own))
+    explained = sum(len(copies) - 1 for copies in came.values()) + len(came.keys() - of_series)
     foreign += sum(len(copies) for (study_uid, _), copies in arrivals.items() if study_uid not in job_studies)
-    sent = ended.completed + ended.warning
     explained += min(foreign, max(0, sent - explained))
-    return Evidence(frozenset(unlisted), max(0, ended.counted - explained, len(ended.failed_uids - known)))
+    failed = {uid for one in said for uid in one.result.failed_uids} - came.keys() - of_series - study.instances.keys()
+    return Evidence(frozenset(unlisted), max(0, counted - explained, len(failed)))
 
 
 def require_patient(

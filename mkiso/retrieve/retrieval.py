@@ -10,20 +10,30 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence, Set
-from dataclasses import InitVar, dataclass, field
+from contextlib import suppress
+from dataclasses import InitVar, dataclass, replace
 from functools import partial
 from typing import Any
 
 from mkiso.config import Config
-from mkiso.dcmtk.association import SMALL_DICTIONARY, Peer, attempts
+from mkiso.dcmtk.association import Peer
 from mkiso.dcmtk.findscu import Finder
-from mkiso.dcmtk.movescu import Ending, MoveResult, is_rejected_for_now, move_argv, move_result
+from mkiso.dcmtk.movescu import Ending, MoveResult, combined
 from mkiso.dcmtk.storescp import file_number
 from mkiso.dicom.instances import Instance, Key
-from mkiso.errors import DiskFull, Incomplete, MkisoError, NoDicomData, PacsRejected, PacsTimeout
+from mkiso.errors import DiskFull, Incomplete, NoDicomData, PacsRejected, PacsTimeout
 from mkiso.ledger.record import JobRecord
-from mkiso.process import Child, read_log, spawned
-from mkiso.retrieve.inbox import Evidence, evidence_against, is_of, require_agreement, require_patient, require_series
+from mkiso.process import Child
+from mkiso.retrieve.faults import cut, incomplete, late, silent
+from mkiso.retrieve.inbox import (
+    Evidence,
+    evidence_against,
+    is_of,
+    require_agreement,
+    require_patient,
+    require_series,
+)
+from mkiso.retrieve.moves import LOOK, Move, Mover, NotBySeries, Part, SideBySide, Trial, by_series, part_of
 from mkiso.retrieve.receiver import Strangers
 from mkiso.retrieve.studies import Study, keys_of, with_all_patients
 from mkiso.waiting import Cancellation, Stopwatch
@@ -32,26 +42,11 @@ from mkiso.workspace import Workspace, require_space
 POLL = 0.02
 WATCH = 0.1
 SHORTEST = 0.005
-NOT_ENDED = MoveResult(Ending.LOST)
+STOPS = 1.0  # seconds in which an archive has let go of the receiver, whose C-MOVE was ended
 NAMED = 10
 log = logging.getLogger("mkiso.retrieve.retrieval")
 # A study as the archive lists it now; asked series by series, too, where that is true.
 LookUp = Callable[[Finder, Study, bool], Study]
-
-
-@dataclass
-class Move:
-    """A study, or a series of it, as the archive has been found to list it, and how its C-MOVE goes.
-
-    `began` is when the first study of its accession number did. `examined` is the evidence for a cut list that a new
-    look at the list left. So many instances of other series of the study came with it, `beside`.
-    """
-
-    study: Study
-    began: Stopwatch = field(default_factory=Stopwatch)
-    ended: MoveResult = NOT_ENDED
-    examined: Evidence | None = None
-    beside: int = 0
 
 
 @dataclass
@@ -71,6 +66,8 @@ class Retrieval:
     def __post_init__(self, studies: Sequence[Study]) -> None:
         self._receiver, self._inbox = self.strangers.receiver, self.strangers.inbox
         self._moves = [Move(study) for study in studies]
+        destination = self._receiver.receiver.ae_title
+        self._mover = Mover(self.config, self.pacs, destination, self.workspace, self.record.job_id, self._tick)
         self._inbox.expect(self._wanted())
 
     def receive(self) -> None:
@@ -81,10 +78,13 @@ class Retrieval:
         """
         began: dict[str, Stopwatch] = {}
         try:
-            for move in self._moves:
-                move.began = began.setdefault(move.study.accession_number or move.study.study_uid, Stopwatch())
-                self._inbox.expectation.checkpoint = partial(self._check_reading, move)
-                self._receive(move)
+            for moves in self._by_study().values():
+                for move in moves:
+                    move.began = began.setdefault(move.study.accession_number or move.study.study_uid, Stopwatch())
+                self._inbox.expectation.checkpoint = partial(self._check_reading, moves)
+                self._receive_by_series(moves)
+                for move in moves:
+                    self._receive(move)
         except (PacsRejected, PacsTimeout, Incomplete, NoDicomData) as error:
             if self._inbox.ran_out_of_space():
                 raise DiskFull("The disk of storage.work_dir was full while the instances came. Make room.") from error
@@ -131,26 +131,85 @@ class Retrieval:
     def _asked(self) -> set[str]:
         return {move.study.study_uid for move in self._moves}
 
+    def _by_study(self) -> dict[str, list[Move]]:
+        """A study's only move, or those of its series that are wanted."""
+        found: dict[str, list[Move]] = {}
+        for move in self._moves:
+            found.setdefault(move.study.study_uid, []).append(move)
+        return found
+
+    def _receive_by_series(self, moves: list[Move]) -> None:
+        """C-MOVE the series side by side, where that helps; what has not come so is as if nothing had been tried."""
+        if not (parts := self._series(moves)):
+            return
+        side = SideBySide(self._mover, self._inbox, self._tick, partial(self._require_progress, moves))
+        with suppress(NotBySeries):
+            self._move(side, parts, moves, self.config.pacs.parallel_moves)
+            if moves[0].study.series_uid is None:
+                self._move_again_alone(side, parts, moves)
+        for move in moves:
+            if (not move.results or self._missing(move)) and not self._inbox.ran_out_of_space():
+                self._warn("series did not come side by side, and are moved at once", {"study": move.study.study_uid})
+                self._inbox.discard(move.study)
+                move.results.clear()
+
+    def _move(self, side: SideBySide, parts: Sequence[Part], moves: Sequence[Move], most: int) -> None:
+        side.run(parts, most)
+        results = {part.series_uid: result for part, result in side.results.items()}
+        for move in moves:
+            own = move.study.series_uid
+            move.results = results if own is None else {own: results[own]}
+        keys = frozenset[Key]().union(*(part.keys for part in parts))
+        self._wait_for(keys, combined(side.results[part] for part in parts), moves)
+
+    def _move_again_alone(self, side: SideBySide, parts: Sequence[Part], moves: Sequence[Move]) -> None:
+        """Once, and one after the other, those of which something has not come, as long as that helps."""
+        for part in parts:
+            if part.keys <= self._inbox.keys or self._inbox.ran_out_of_space():
+                continue
+            self._warn("a series did not come, and is moved once more", {"series": part.series_uid})
+            self._inbox.discard(replace(moves[0].study, series_uid=part.series_uid))
+            self._move(side, [part], moves, 1)
+            if not part.keys <= self._inbox.keys:
+                return
+
+    def _series(self, moves: Sequence[Move]) -> list[Part]:
+        """What is moved side by side of a study; nothing where it is moved as a whole, or has been."""
+        first, is_whole = moves[0], moves[0].study.series_uid is None
+        if self.config.pacs.parallel_moves == 1:
+            return []
+        parts = by_series(first.study) if is_whole else [part_of(move.study) for move in moves]
+        return parts if len(parts) > 1 and (not is_whole or self._is_better_by_series(first)) else []
+
+    def _is_better_by_series(self, move: Move) -> bool:
+        """Whether the whole study, whose C-MOVE is begun, is far from done, and as many are to come as are listed.
+
+        For of a series that it lists nowhere, C-MOVEs of the others would show nothing: it is asked for all of it, and
+        says at its first response how many there are. That C-MOVE is ended then. It is that of the study where it is
+        done soon, or says another number, or none.
+        """
+        trial = Trial(part_of(move.study), self._mover, self._inbox)
+        self._mover.alone(trial.part, partial(self._watch, move=move, is_over=trial.is_over, least=LOOK))
+        result = self._mover.result(trial.part)
+        if not trial.is_stopped:
+            move.results[None] = result
+            return False
+        stopping = Stopwatch()
+        while self._receiver.children() and stopping.seconds() < STOPS:
+            time.sleep(self._tick())
+        self._inbox.discard(move.study)
+        return True
+
     def _receive(self, move: Move) -> None:
-        before = self._of_other_series(move)
-        move.ended = self._run_movescu(move)
+        if not move.results:
+            move.results[move.study.series_uid] = self._run_movescu(move)
         self._wait_for_all(move)
         self._move_again_if_it_broke_off(move)
         self._wait_for_the_unfinished(move)
-        move.beside = self._of_other_series(move) - before
         if self._list_again_if_doubtful(move):
             self._wait_for_all(move)
             self._wait_for_the_unfinished(move)
             self._require_no_evidence(move)
-
-    def _of_other_series(self, move: Move) -> int:
-        """How many instances have come of the study, and not of the series that is wanted of it."""
-        if move.study.series_uid is None:
-            return 0
-        of_study = (
-            one for key, copies in self._inbox.arrivals.items() if key[0] == move.study.study_uid for one in copies
-        )
-        return sum(not is_of(move.study, one) for one in of_study)
 
     def _report(self, left_out: Collection[Instance]) -> None:
         unlisted = {one.sop_instance_uid for one in left_out if any(is_of(move.study, one) for move in self._moves)}
@@ -178,56 +237,31 @@ class Retrieval:
         return True
 
     def _evidence(self, move: Move) -> Evidence:
-        elsewhere = self._of_other_series(move) - move.beside
-        return evidence_against(
-            move.study, self._asked(), self._inbox.arrivals, move.ended, self._inbox.foreign, elsewhere
-        )
+        said = [one for of_study in self._by_study()[move.study.study_uid] for one in of_study.said]
+        return evidence_against(move.study, self._asked(), self._inbox.arrivals, said, self._inbox.foreign)
 
     def _require_no_evidence(self, move: Move) -> None:
         """Raise Incomplete where the archive's list still lacks what it sends or counts."""
         evidence = self._evidence(move)
         unlisted = evidence.unlisted if self.config.retrieve.unlisted == "fail" else frozenset()
         if unlisted or evidence.uncounted:
-            raise self._cut(move, unlisted, evidence.uncounted)
-
-    def _cut(self, move: Move, unlisted: Set[str], uncounted: int) -> Incomplete:
-        listed, accession, title = len(move.study.instances), move.study.accession_number, move.study.title
-        if unlisted:
-            what = f"and sent {len(unlisted)} more that it does not list: {_named(unlisted)}"
-            hides = " Where it hides rejected images on purpose, retrieve.unlisted: leave_out leaves them out."
-        else:
-            what, hides = f"and counted {listed + uncounted} when it sent them", ""
-        return Incomplete(
-            f"The PACS lists {listed} instances for {title}, {what}. Its list is cut: have the limit on the answers"
-            " to one C-FIND raised or taken away in the PACS; mkiso check --accession looks at its lists. If new images"
-            f" come in now, try again.{hides}",
-            accession=accession,
-            expected=listed + (0 if unlisted else uncounted),
-            received=listed - len(self._missing(move)) + len(unlisted),
-            failed=move.ended.failed,
-        )
+            raise cut(move.study, unlisted, evidence.uncounted, len(self._missing(move)), move.ended.failed)
 
     def _run_movescu(self, move: Move) -> MoveResult:
         """How the archive answers the C-MOVE, which is tried again while it takes no association."""
-        retrieve = self.config.retrieve
-        destination = self._receiver.receiver.ae_title
-        study_uid, series_uid, limit = move.study.study_uid, move.study.series_uid, retrieve.move_timeout
-        argv = move_argv(self.config.tools.dcmtk_dir, self.pacs, destination, study_uid, limit, series_uid)
-        log_file = self.workspace.path / f"movescu-{study_uid}.log"
-        for _ in attempts(self.pacs, self._tick):
-            log_file.unlink(missing_ok=True)
-            with spawned(argv, cwd=self.workspace.path, log=log_file, environment=SMALL_DICTIONARY) as mover:
-                self._watch(mover, move)
-            log_text = read_log(log_file)
-            if not is_rejected_for_now(log_text):
-                break
-        return move_result(self.pacs, destination, log_text)
+        part = part_of(move.study)
+        self._mover.alone(part, partial(self._watch, move=move))
+        return self._mover.result(part)
 
-    def _watch(self, mover: Child, move: Move) -> None:
-        """Until the C-MOVE ends, or goes on although everything is there and nothing further comes."""
+    def _watch(
+        self, mover: Child, move: Move, is_over: Callable[[], bool] = lambda: False, least: float = WATCH
+    ) -> None:
+        """Until the C-MOVE ends, or goes on although everything is there and nothing further comes, or `is_over`."""
         retrieve, wanted, watching = self.config.retrieve, keys_of(move.study), Stopwatch()
-        while not mover.ends_within(self._tick(WATCH)):
+        while not mover.ends_within(self._tick(least)):
             quiet = self._quiet(watching)
+            if is_over():
+                return
             if wanted <= self._inbox.keys:
                 still = quiet > retrieve.settle_timeout and not self._unfinished()
                 if still or move.began.seconds() > retrieve.move_timeout:
@@ -237,23 +271,31 @@ class Retrieval:
             if quiet > retrieve.stall_timeout:
                 self._inbox.look()  # what came while others were read, which may take as long
                 if self._quiet(watching) > retrieve.stall_timeout:
-                    raise self._late(f"no instance came for {retrieve.stall_timeout:g} s (retrieve.stall_timeout)")
+                    raise silent(self.pacs, self.config.retrieve)
+
+    def _require_progress(self, moves: Sequence[Move], is_silent: bool) -> None:
+        """Raise PacsTimeout where the time of these is over, or nothing further comes."""
+        for move in moves:
+            self._require_time(move)
+        if is_silent:
+            raise silent(self.pacs, self.config.retrieve)
 
     def _quiet(self, waiting: Stopwatch) -> float:
         """The seconds of this wait in which no instance of an expected study has come."""
         return min(waiting.seconds(), self._inbox.quiet.seconds())
 
-    def _check_reading(self, move: Move) -> None:
+    def _check_reading(self, moves: Sequence[Move]) -> None:
         """The checkpoint while files are read, which may take long."""
         self.cancellation.checkpoint()
         self.strangers.keep_in_bounds_sometimes()
-        if move.began.seconds() > self.config.retrieve.move_timeout and self._missing(move):
-            self._require_time(move)
+        for move in moves:
+            if move.began.seconds() > self.config.retrieve.move_timeout and self._missing(move):
+                self._require_time(move)
 
     def _require_time(self, move: Move) -> None:
         limit = self.config.retrieve.move_timeout
         if move.began.seconds() > limit:
-            raise self._late(f"the C-MOVE did not end in {limit:g} s (retrieve.move_timeout)")
+            raise late(self.pacs, f"the C-MOVE did not end in {limit:g} s (retrieve.move_timeout)")
 
     def _move_again_if_it_broke_off(self, move: Move) -> None:
         """C-MOVE the study once more, where something came of it and the archive says that sub-operations failed.
@@ -268,19 +310,22 @@ class Retrieval:
             return
         self._warn("sub-operations failed, and the study is moved once more", {"count": len(missing)})
         self._inbox.discard(move.study)
-        move.ended = self._run_movescu(move)
+        move.results = {move.study.series_uid: self._run_movescu(move)}
         self._wait_for_all(move)
 
     def _wait_for_all(self, move: Move) -> None:
+        self._wait_for(keys_of(move.study), move.ended, [move])
+
+    def _wait_for(self, keys: Set[Key], ended: MoveResult, moves: Sequence[Move]) -> None:
         """An archive may send after it has answered: until nothing is missing, or nothing further comes."""
         waiting = Stopwatch()
         self._inbox.look()
-        while missing := self._missing(move):
-            gave_up = self._gave_up(move.ended, len(missing))
+        while missing := len(keys - self._inbox.keys):
+            gave_up = self._gave_up(ended, missing)
             if gave_up or self._quiet(waiting) > self.config.retrieve.settle_timeout:
                 self._inbox.recheck()
                 break
-            self._require_time(move)
+            self._require_progress(moves, False)
             time.sleep(self._tick())
 
     def _gave_up(self, ended: MoveResult, missing: int) -> bool:
@@ -329,37 +374,5 @@ class Retrieval:
     def _require_all(self, move: Move) -> None:
         """Raise PacsRejected, NoDicomData or Incomplete where an instance of the list is missing."""
         if missing := self._missing(move):
-            raise self._incomplete(move, missing)
-
-    def _incomplete(self, move: Move, missing: list[str]) -> MkisoError:
-        expected, accession, ended = len(move.study.instances), move.study.accession_number, move.ended
-        title = move.study.title
-        what = f"{len(missing)} of {expected} instances for {title} are missing: {_named(missing)}."
-        what = f"{what} {self._inbox.damage()}".rstrip()
-        if ended.ending is Ending.FAILURE:
-            alone = " Where it moves whole studies alone, take the whole study." if move.study.series_uid else ""
-            return PacsRejected(f"{ended.explanation}{alone} {what}")
-        numbers: dict[str, Any] = {"accession": accession, "expected": expected, "received": expected - len(missing)}
-        why = f" The PACS said: {ended.explanation}." if ended.explanation else ""
-        unlisted = self._evidence(move).unlisted
-        if len(missing) == expected and not self._inbox.damaged and not unlisted:
-            return NoDicomData(
-                f"The PACS lists {expected} instances for {title}, and sent none: {_named(missing)}.{why}"
-                " Check that it reaches this host's receivers, and try again.",
-                **numbers,
-            )
-        others = f" It sent {len(unlisted)} that it does not list: {_named(unlisted)}." if unlisted else ""
-        return Incomplete(
-            f"{what}{others}{why} Try again; if it stays so, check these instances in the PACS.",
-            **numbers,
-            failed=ended.failed,
-        )
-
-    def _late(self, what: str) -> PacsTimeout:
-        return PacsTimeout(f"The PACS {self.pacs} was too slow: {what}. Try again, or raise the limit.")
-
-
-def _named(uids: Collection[str]) -> str:
-    """The first few of these UIDs, and how many more there are."""
-    more = f" and {len(uids) - NAMED} more" if len(uids) > NAMED else ""
-    return ", ".join(sorted(uids)[:NAMED]) + more
+            unlisted = self._evidence(move).unlisted
+            raise incomplete(move.study, missing, unlisted, move.ended, self._inbox)

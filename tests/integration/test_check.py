@@ -21,7 +21,7 @@ from tests.support import preloaded
 from tests.support.archive import running_archive
 from tests.support.ports import free_ports
 from tests.support.service import MKISO, mkiso, running_service, settings
-from tests.support.studies import RICHARD, ct_study, mixed_study
+from tests.support.studies import RICHARD, ct_study, mixed_study, several_series
 from tests.support.tools import environment, wait_until
 
 NOBODY = 65534
@@ -201,6 +201,23 @@ def test_a_trial_tells_of_an_archive_that_cuts_its_lists(
         status, found = checked(file, "--accession", "SIX.001")
     assert (status, next(name for name, (state, _) in found.items() if state == "FAIL")) == (1, step)
     assert told in found[step][1]
+
+
+def test_how_many_c_moves_at_once_serve_best_is_measured(http: dict[str, str], tmp_path: Path) -> None:
+    port, receiver = free_ports(2)
+    several_series(tmp_path / "held", RICHARD, "SERIES.001", series=4, count=25)
+    ct_study(tmp_path / "held", RICHARD, "SMALL.001")
+    file = written(tmp_path, settings(tmp_path, port, {"RECEIVER": receiver}, destinations={}, server=http))
+    with running_archive(port, {"RECEIVER": receiver}, tmp_path / "held"):
+        status, found = checked(file, "--accession", "SERIES.001", "--measure")
+        failed, small = checked(file, "--accession", "SMALL.001", "--measure")
+    assert status == 0, found
+    rate = r"instances: 100 in [0-9.]+ s, [0-9]+ a second, [0-9.]+[kM]?B/s"
+    assert all(re.fullmatch(rate, found[f"measure {which}"][1]) for which in ("first", "1", "2", "4", "8")), found
+    assert re.fullmatch(r"pacs\.parallel_moves: [1248] \(it is 4\)", found["measure best"][1])
+    assert (failed, small["measure first"][0], "measure 1" in small) == (1, "FAIL", False)
+    assert list(tmp_path.glob("work/dicomdir_*")) == []
+    assert mkiso("check", "--config", file, "--measure").returncode == 2
 
 
 def test_a_trial_that_fails_says_where_and_tries_the_rest(site: Site, http: dict[str, str], tmp_path: Path) -> None:

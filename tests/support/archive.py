@@ -22,7 +22,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from tests.support import answers, behaviours, lists, parts, tools
+from tests.support import answers, behaviours, lists, parts, series, tools
 from tests.support.behaviours import Answers, Behaviour
 from tests.support.holdings import Holdings
 from tests.support.moves import (
@@ -36,7 +36,7 @@ from tests.support.moves import (
 )
 from tests.support.tools import LOCALHOST
 
-BEHAVIOURS = behaviours.BEHAVIOURS | lists.BEHAVIOURS | answers.BEHAVIOURS | parts.BEHAVIOURS
+BEHAVIOURS = behaviours.BEHAVIOURS | lists.BEHAVIOURS | answers.BEHAVIOURS | parts.BEHAVIOURS | series.BEHAVIOURS
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _application(title: str, archive: Archive, behaviour: Behaviour) -> AE:
     application = AE("NOBODY-HERE" if behaviour.rejects else title)
     application.require_called_aet = behaviour.rejects
     application.network_timeout = application.dimse_timeout = None
-    application.maximum_associations = 100
+    application.maximum_associations = behaviour.most
     for service in (
         Verification,
         StudyRootQueryRetrieveInformationModelFind,

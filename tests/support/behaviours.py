@@ -282,6 +282,7 @@ class Behaviour:
     find: Callable[[Archive, Dataset], Answers] = found
     rejects: bool = False
     associates: bool = True
+    most: int = 100  # associations at once
 
 
 BEHAVIOURS = {

@@ -99,6 +99,22 @@ def series_study(
     return _study(root, common, (datasets.ct(common, s, n, 16) for s, n in places))
 
 
+def several_series(
+    root: Path,
+    patient: Patient,
+    accession: str,
+    make: Callable[..., Dataset] = datasets.ct,
+    *,
+    series: int = 8,
+    count: int = 40,
+    side: int = 16,
+) -> Study:
+    """Writes a study of several series of so many images each, which `make` makes."""
+    common = datasets.study(patient, accession, 1)
+    places = ((s, n) for s in range(1, series + 1) for n in range(1, count + 1))
+    return _study(root, common, (make(common, s, n, side) for s, n in places))
+
+
 def _ct_001(root: Path) -> Study:
     common = datasets.study(JOHN, "CT.001")
     return _study(root, common, (datasets.ct(common, s, n) for s in (1, 2) for n in range(1, 7)))

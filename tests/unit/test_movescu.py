@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from mkiso.dcmtk.association import Peer
-from mkiso.dcmtk.movescu import Ending, move_argv, move_result
+from mkiso.dcmtk.movescu import (
+    Ending,
+    MoveResult,
+    announced,
+    combined,
+    is_without_association,
+    move_argv,
+    move_result,
+)
 from mkiso.errors import PacsRejected, PacsUnreachable
 
 WARNING = "Warning: Sub-operations complete - One or more failures or warnings"
@@ -23,6 +31,46 @@ def test_one_series_is_moved_at_its_own_level(pacs: Peer) -> None:
     argv = move_argv(Path("/opt/dcmtk"), pacs, "RECEIVER", "1.2.3", 3600, "1.2.3.4")
     keys = [word for flag, word in pairwise(argv) if flag == "-k"]
     assert keys == ["QueryRetrieveLevel=SERIES", "StudyInstanceUID=1.2.3", "SeriesInstanceUID=1.2.3.4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("movescu-success", 2),
+        ("movescu-b000", 6),
+        ("movescu-none", None),
+        ("movescu-a801", None),
+        ("movescu-busy", None),
+    ],
+)
+def test_the_first_response_says_how_many_there_are(
+    name: str, count: int | None, captured: Callable[[str], str]
+) -> None:
+    assert announced(captured(name)) == count
+
+
+def test_a_first_response_that_is_not_written_to_its_end_says_nothing(captured: Callable[[str], str]) -> None:
+    log = captured("movescu-success")
+    for end in ("Completed Sub", "Failed Sub", "Warning Sub", "DIMSE Status"):
+        assert announced(log[: log.index(end, log.index("C-MOVE RSP"))]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "is_without"),
+    [("movescu-busy", True), ("movescu-rejected", True), ("movescu-refused", True), ("movescu-abort", False)],
+)
+def test_an_association_that_is_not_taken_is_told_from_one_that_broke(
+    name: str, is_without: bool, captured: Callable[[str], str]
+) -> None:
+    assert is_without_association(captured(name)) == is_without
+
+
+def test_several_come_to_the_worst_of_them_and_to_all_that_was_counted() -> None:
+    one = MoveResult(Ending.SUCCESS, 3)
+    other = MoveResult(Ending.WARNING, 2, 1, 0, frozenset({"1.5"}), "some failed", 1)
+    assert combined([]).ending is Ending.LOST
+    assert combined([other, one]) == MoveResult(Ending.WARNING, 5, 1, 0, frozenset({"1.5"}), "some failed", 1)
+    assert combined([one, MoveResult(Ending.FAILURE, explanation="no"), other]).explanation == "no"
 
 
 @pytest.mark.parametrize(

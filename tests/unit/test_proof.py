@@ -8,7 +8,7 @@ import pytest
 from mkiso.dcmtk.movescu import Ending, MoveResult
 from mkiso.dicom.instances import Instance, Key
 from mkiso.errors import SeveralPatients, WrongPatient
-from mkiso.retrieve.inbox import Evidence, evidence_against, require_patient
+from mkiso.retrieve.inbox import Evidence, Said, evidence_against, require_patient
 from mkiso.retrieve.studies import Patient, Study
 from tests.unit.test_studies import study
 
@@ -24,6 +24,11 @@ def came(*uids: str, study_uid: str = "1.2", series_uid: str = "1.4") -> dict[Ke
             Instance(Path(sop), sop, "1.9", series_uid, study_uid, "1.2.840.10008.1.2", 1, (1, 1))
         )
     return found
+
+
+def of_study(result: MoveResult) -> list[Said]:
+    """The C-MOVE of the whole study that is listed."""
+    return [Said(None, LISTED.keys(), result)]
 
 
 def ended(completed: int, failed: int = 0, warning: int = 0, *uids: str) -> MoveResult:
@@ -44,7 +49,7 @@ def ended(completed: int, failed: int = 0, warning: int = 0, *uids: str) -> Move
     ids=["counted", "not counted", "failed and came", "warnings", "each twice", "a foreign one", "not there yet"],
 )
 def test_what_list_and_arrivals_explain_is_no_evidence(arrived: dict[Key, list[Instance]], outcome: MoveResult) -> None:
-    assert not evidence_against(study(instances=LISTED), ASKED, arrived, outcome)
+    assert not evidence_against(study(instances=LISTED), ASKED, arrived, of_study(outcome))
 
 
 @pytest.mark.parametrize(
@@ -62,20 +67,59 @@ def test_what_list_and_arrivals_explain_is_no_evidence(arrived: dict[Key, list[I
 def test_what_they_do_not_explain_is_counted(
     arrived: dict[Key, list[Instance]], outcome: MoveResult, uncounted: int
 ) -> None:
-    assert evidence_against(study(instances=LISTED), ASKED, arrived, outcome) == Evidence(frozenset(), uncounted)
+    assert evidence_against(study(instances=LISTED), ASKED, arrived, of_study(outcome)) == Evidence(
+        frozenset(), uncounted
+    )
 
 
 def test_what_came_of_other_studies_and_is_gone_explains_no_more_than_was_completed() -> None:
     asked, arrived = study(instances=LISTED), came(*LISTED)
-    assert not evidence_against(asked, ASKED, arrived, ended(5), foreign=2)
-    assert evidence_against(asked, ASKED, arrived, ended(3, 1), foreign=2).uncounted == 1
+    assert not evidence_against(asked, ASKED, arrived, of_study(ended(5)), foreign=2)
+    assert evidence_against(asked, ASKED, arrived, of_study(ended(3, 1)), foreign=2).uncounted == 1
+
+
+OF_TWO = {"1.5.1": "1.4", "1.5.2": "1.4", "1.6.1": "1.7", "1.6.2": "1.7"}
+BOTH = came("1.5.1", "1.5.2") | came("1.6.1", "1.6.2", series_uid="1.7")
+
+
+def of_series(first: MoveResult, second: MoveResult) -> list[Said]:
+    return [Said("1.4", {"1.5.1", "1.5.2"}, first), Said("1.7", {"1.6.1", "1.6.2"}, second)]
+
+
+@pytest.mark.parametrize(
+    ("arrived", "first", "second", "uncounted"),
+    [
+        (BOTH, ended(2), ended(2), 0),
+        (BOTH, ended(3), ended(2), 1),
+        (BOTH, ended(3), ended(0), 1),
+        (BOTH, ended(2, 0, 0, "1.5.9"), ended(2), 1),
+        (BOTH, ended(2, 0, 0, "1.6.1"), ended(2), 0),
+        (came("1.5.1", "1.5.2", "1.5.1", "1.5.2") | came("1.6.1", "1.6.2", series_uid="1.7"), ended(2), ended(4), 0),
+        (BOTH | came("1.8.1", series_uid="1.8"), ended(3), ended(2), 0),
+    ],
+    ids=[
+        "counted",
+        "one more",
+        "one more, and the other was not counted",
+        "named as failed",
+        "failed and came",
+        "of the other a second time",
+        "of a third",
+    ],
+)
+def test_each_series_explains_what_its_own_c_move_counts(
+    arrived: dict[Key, list[Instance]], first: MoveResult, second: MoveResult, uncounted: int
+) -> None:
+    """What came of one, and was not counted there, is no reason for what another counts."""
+    found = evidence_against(study(instances=OF_TWO), ASKED, arrived, of_series(first, second))
+    assert found.uncounted == uncounted
 
 
 def test_what_came_and_is_not_listed_is_named() -> None:
     arrived = came(*LISTED, "1.5.4") | came("1.5.5", series_uid="1.7")
-    assert evidence_against(study(instances=LISTED), ASKED, arrived, ended(5)).unlisted == {"1.5.4", "1.5.5"}
-    of_series = study(instances=LISTED, series_uid="1.4")
-    assert evidence_against(of_series, ASKED, arrived, ended(5)) == Evidence(frozenset({"1.5.4"}), 0)
+    assert evidence_against(study(instances=LISTED), ASKED, arrived, of_study(ended(5))).unlisted == {"1.5.4", "1.5.5"}
+    chosen, said = study(instances=LISTED, series_uid="1.4"), Said("1.4", LISTED.keys(), ended(5))
+    assert evidence_against(chosen, ASKED, arrived, [said]) == Evidence(frozenset({"1.5.4"}), 0)
 
 
 def of_patients(*ids: str) -> dict[Key, list[Instance]]:

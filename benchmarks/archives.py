@@ -1,0 +1,217 @@
+"""What each archive that the tests run does: the table of docs/pacs.md. `python -m benchmarks.archives [NAME]...`
+
+Each is as the tests have it, with two studies: one of 8 series of 25 small images, and one of every kind (several
+transfer syntaxes, a report, a document, a private SOP class). Nothing here is judged.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
+
+from benchmarks import far
+from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.movescu import announced, move_argv
+from mkiso.errors import MkisoError
+from tests.support import dcmjs, pixelmed, tinypacs, tools
+from tests.support.ports import free_ports
+from tests.support.storing import store
+from tests.support.studies import RICHARD, Study, mixed_study, several_series
+
+RECEIVER = "RECEIVER"
+DCMTK = Path("/usr/bin")
+ANSWERED = "Find Response"
+MOST = 40  # associations that are tried at once
+LISTED = re.compile(r"^[ID]: \(0008,0018\) UI \[([0-9.]+)\]", re.M)
+FOUND = re.compile(r"^[ID]: \(0020,000d\) UI \[([0-9.]+)\]", re.M)
+QRSCP = """\
+[DEFAULT]
+ae_title: QRSCP
+port: {port}
+max_pdu: 0
+acse_timeout: 30
+dimse_timeout: 30
+network_timeout: 30
+bind_address: 127.0.0.1
+instance_location: {directory}/instances
+database_location: {directory}/instances.sqlite
+log_identifier: False
+[RECEIVER]
+address: 127.0.0.1
+port: {receiver}
+"""
+Held = Sequence[Study]
+Taken = tuple[str, list[Path]]
+
+
+def _files(studies: Held) -> list[Path]:
+    return [file for study in studies for file in study.files]
+
+
+@contextmanager
+def _dcmqrscp(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
+    with far.in_dcmqrscp(directory, port, receiver, studies) as title:
+        yield title, _files(studies)
+
+
+@contextmanager
+def _orthanc(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
+    with far.in_orthanc(directory, port, receiver, studies) as title:
+        yield title, _files(studies)
+
+
+@contextmanager
+def _pixelmed(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
+    with pixelmed.running_pixelmed(directory, (port, free_ports(1)[0]), {RECEIVER: receiver}):
+        yield pixelmed.AE_TITLE, store(port, pixelmed.AE_TITLE, _files(studies))
+
+
+@contextmanager
+def _tinypacs(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
+    with tinypacs.running_tinypacs(directory, port, {RECEIVER: receiver}):
+        yield tinypacs.AE_TITLE, store(port, tinypacs.AE_TITLE, _files(studies))
+
+
+@contextmanager
+def _dcmjs(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
+    with dcmjs.running_dcmjs(directory, port, (RECEIVER, receiver), _files(studies)):
+        yield dcmjs.AE_TITLE, _files(studies)
+
+
+@contextmanager
+def _qrscp(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
+    directory.mkdir()
+    file = directory / "qrscp.ini"
+    file.write_text(QRSCP.format(port=port, directory=directory, receiver=receiver))
+    argv = (sys.executable, "-m", "pynetdicom", "qrscp", "-c", file)
+    with tools.listening(argv, port, directory / "log"):
+        yield "QRSCP", store(port, "QRSCP", _files(studies))
+
+
+ARCHIVES: dict[str, Callable[..., object]] = {
+    "dcmqrscp": _dcmqrscp,
+    "Orthanc": _orthanc,
+    "PixelMed": _pixelmed,
+    "tiny-pacs": _tinypacs,
+    "dcmjs-dimse": _dcmjs,
+    "qrscp": _qrscp,
+}
+
+
+class Survey:
+    """What one archive that listens does."""
+
+    def __init__(self, directory: Path, title: str, port: int, receiver: int) -> None:
+        self._directory, self._title, self._port, self._receiver = directory, title, port, receiver
+        self._peer = Peer(title, tools.LOCALHOST, port, RECEIVER, 10)
+
+    def _find(self, *keys: str) -> str:
+        wanted = [word for key in keys for word in ("-k", key)]
+        argv = ("/usr/bin/findscu", "-v", "-S", "-aet", RECEIVER, "-aec", self._title, *wanted)
+        return tools.run((*argv, tools.LOCALHOST, str(self._port))).stderr
+
+    def lists(self, series: str, study: Study) -> Iterator[str]:
+        whole = self._find(
+            "QueryRetrieveLevel=IMAGE", f"StudyInstanceUID={study.study_uid}", "SeriesInstanceUID", "SOPInstanceUID"
+        )
+        yield f"lists {len(set(LISTED.findall(whole)))} of {len(study.files)} instances of a study at once"
+        alone = self._find("QueryRetrieveLevel=SERIES", f"SeriesInstanceUID={series}", "StudyInstanceUID")
+        yield f"a series without its study: {study.study_uid in FOUND.findall(alone[alone.find(ANSWERED) :])}"
+
+    def associations(self) -> str:
+        application, held = AE(RECEIVER), []
+        application.add_requested_context(Verification)
+        for _ in range(MOST):
+            held.append(application.associate(tools.LOCALHOST, self._port, ae_title=self._title))
+            if not held[-1].is_established:
+                break
+        taken = sum(one.is_established for one in held)
+        for one in held:
+            if one.is_established:
+                one.release()
+        return f"takes {taken} associations at once" + (" or more" if taken == MOST else "")
+
+    def _move(self, study: Study, series: str | None = None) -> str:
+        argv = move_argv(DCMTK, self._peer, RECEIVER, study.study_uid, 60, series)
+        return subprocess.run(
+            argv, env=tools.environment(), capture_output=True, text=True, timeout=120, check=False
+        ).stderr
+
+    def moves_alone(self, series: str, study: Study) -> Iterator[str]:
+        yield f"says at first that {announced(self._move(study))} are to come of {len(study.files)}"
+        of_series = announced(self._move(study, series))
+        yield f"a series alone: {of_series} are to come of {len(study.files) // far.SERIES}"
+
+    def at_once(self, study: Study) -> str:
+        try:
+            one, four = (self._seconds(study, far.WAYS[way]) for way in ("one", "four"))
+        except MkisoError as error:
+            return f"no job: {error.detail}"
+        return f"by four {one / four:.1f} times as fast as by one ({one:.1f} s, {four:.1f} s)"
+
+    def _seconds(self, study: Study, way: dict[str, object]) -> float:
+        return min(
+            far.seconds(self._directory, (self._port, self._title), self._receiver, way, study) for _ in range(2)
+        )
+
+    def kinds(self, study: Study, taken: Sequence[Path]) -> Iterator[str]:
+        """Of each kind, whether the archive took it, and sends it as it was."""
+        received = self._directory / "received"
+        with tools.running_storescp(RECEIVER, self._receiver, received, self._directory / "storescp.log"):
+            self._move(study)
+        came = {file.name.partition(".")[2]: file for file in received.iterdir()}
+        for file in study.files:
+            header = dcmread(file, stop_before_pixels=True)
+            name, syntax = UID(header.SOPClassUID).name, UID(header.file_meta.TransferSyntaxUID).name
+            there = came.get(file.stem)
+            same = there is not None and _content(there) == _content(file)
+            became = "as it was" if same else f"as {_syntax(there)}" if there else "not sent"
+            yield f"{name}, {syntax}: {became if file in taken else 'not taken'}"
+
+
+def _content(file: Path) -> tuple[str, bytes]:
+    """The transfer syntax, and the bytes behind the file meta information, which every store writes anew."""
+    meta = read_file_meta_info(file)
+    return meta.TransferSyntaxUID, file.read_bytes()[144 + meta.FileMetaInformationGroupLength :]
+
+
+def _syntax(file: Path) -> str:
+    return f"{UID(read_file_meta_info(file).TransferSyntaxUID).name}, changed"
+
+
+def surveyed(name: str) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="mkiso-archives-", dir="/var/tmp") as root, ExitStack() as held:
+        directory, (port, receiver) = Path(root), free_ports(2)
+        many = several_series(directory / "held", RICHARD, "MANY.001", series=far.SERIES, count=25, side=64)
+        mixed = mixed_study(directory / "held")
+        archive = ARCHIVES[name](directory / "archive", port, receiver, [many, mixed])
+        title, taken = held.enter_context(archive)  # type: ignore[arg-type]
+        series = str(dcmread(many.files[-1], stop_before_pixels=True).SeriesInstanceUID)
+        survey = Survey(directory, title, port, receiver)
+        yield from survey.lists(series, many)
+        yield survey.associations()
+        yield from survey.kinds(mixed, taken)
+        with tools.running_storescp(RECEIVER, receiver, directory / "some", directory / "some.log"):
+            yield from list(survey.moves_alone(series, many))
+        yield survey.at_once(many)
+
+
+def main(names: Sequence[str]) -> int:
+    for name in names or ARCHIVES:
+        print(f"{name}", flush=True)
+        for line in surveyed(name):
+            print(f"  {line}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""Which studies are moved by series, and how many of these at once."""
+
+import time
+
+import pytest
+
+from mkiso.retrieve.moves import FEWEST, LEAST, Pace, by_series
+from tests.unit.test_studies import study
+
+MOST = 4
+
+
+def listed(**series: int) -> dict[str, str]:
+    """So many instances of each series."""
+    uids = {name: f"1.4.{number}" for number, name in enumerate(series, start=1)}
+    return {f"{uids[name]}.{n}": uids[name] for name, count in series.items() for n in range(1, count + 1)}
+
+
+def test_a_study_of_several_series_is_moved_by_series() -> None:
+    parts = by_series(study(instances=listed(a=60, b=40)))
+    assert {part.series_uid: len(part.keys) for part in parts} == {"1.4.1": 60, "1.4.2": 40}
+
+
+@pytest.mark.parametrize(
+    "instances",
+    [
+        listed(a=FEWEST),
+        listed(a=FEWEST - 2, b=1),
+        {f"1.4.{n}": f"1.5.{n // (LEAST - 1)}" for n in range(FEWEST)},
+        listed(a=60, b=40) | {"1.9": ""},
+        listed(a=60, b=40) | {"1.9": "no UID"},
+    ],
+    ids=["one series", "few instances", "small series", "a series without a UID", "a series that cannot be asked for"],
+)
+def test_others_are_moved_as_a_whole(instances: dict[str, str]) -> None:
+    assert by_series(study(instances=instances)) == []
+
+
+class Archive:
+    """It has a rate for so many C-MOVEs, each of which begins to send after 0.3 s; each image is of 1,000 bytes."""
+
+    def __init__(self, *rates: float, begins: bool = True) -> None:
+        self.pace, self.rates, self.begins = Pace(MOST), rates, begins
+        self.now, self.images, self.numbers = time.monotonic(), 0.0, [1]
+        self.began = [self.now] * MOST
+
+    def run(self, seconds: float, step: float = 0.05) -> list[int]:
+        """Each number at once that there has been."""
+        for _ in range(round(seconds / step)):
+            self.now += step
+            begun = self.began[: self.pace.number if self.begins else 1]
+            sending = sum(self.now - began > 0.3 for began in begun)
+            self.images += self.rates[sending - 1] * step if sending else 0
+            self.pace.look(sending, int(self.images), 1000 * int(self.images), self.now)
+            if self.numbers[-1] != self.pace.number:
+                self.began[self.numbers[-1] :] = [self.now] * (MOST - self.numbers[-1])
+                self.numbers.append(self.pace.number)
+        return self.numbers
+
+
+@pytest.mark.parametrize(
+    ("rates", "numbers"),
+    [
+        ((100, 135, 170, 200), [1, 2, 3, 4]),
+        ((100, 200, 300, 400), [1, 2, 4]),
+        ((100, 105, 105, 105), [1, 2, 1]),
+        ((100, 135, 140, 140), [1, 2, 3, 2]),
+        ((20, 40, 60, 80), [1, 2, 3]),
+    ],
+    ids=["each helps", "each helps in full", "none helps", "the second helps", "what few images show is not believed"],
+)
+def test_one_more_is_begun_while_the_rate_grows_by_more_than_a_tenth(
+    rates: tuple[float, ...], numbers: list[int]
+) -> None:
+    archive = Archive(*rates)
+    assert archive.run(4)[: len(numbers)] == numbers
+    assert max(archive.numbers) <= MOST
+
+
+def test_an_archive_that_lets_the_second_wait_is_given_all_that_it_takes() -> None:
+    assert Archive(100, begins=False).run(3) == [1, 2, 4]
+
+
+def test_one_that_was_refused_is_not_asked_for_again() -> None:
+    archive = Archive(100, 200, 300, 400)
+    archive.run(0.5)
+    archive.pace.refused(1)
+    assert archive.run(3) == [1, 2, 1]
