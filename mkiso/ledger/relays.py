@@ -23,6 +23,7 @@ from mkiso.ledger.schema import fitting, instances, jobs, ledger_time, now, rela
 RELAY_STATES = ("waiting", "running", "done", "quarantined", "cancelled")
 ASKED = ("accessions", "studies", "series")
 MOST_COMPARED = 10_000
+NOT_TRIED = "not tried"  # dcmtk.sending.Outcome, which says nothing of what another attempt did
 OPEN = ("waiting", "running", "quarantined")
 # A RELAY: its own columns, and how its last attempt is.
 OWN = ("id", "destination", "state", "accessions", "studies", "series", "requester", "created_at", "finished_at")
@@ -178,10 +179,13 @@ class Relays:
         return connection.execute(oldest.with_for_update(skip_locked=True)).mappings().first()
 
     def handed_out(self, relay_id: str, outcomes: Collection[str]) -> dict[str, int]:
-        """The instances of which its attempts wrote one of these outcomes: their bytes by SOP Instance UID."""
-        query = sa.select(instances.c.sop_instance_uid, instances.c.bytes).join(jobs, jobs.c.id == instances.c.job_id)
-        query = query.where(jobs.c.relay_id == relay_id, instances.c.outcome.in_(outcomes))
-        return self._database.do(lambda connection: dict(connection.execute(query).all()))
+        """The instances of which its last attempt that tried them wrote one of these outcomes: their bytes by UID."""
+        columns = (instances.c.sop_instance_uid, instances.c.bytes, instances.c.outcome)
+        query = sa.select(*columns).join(jobs, jobs.c.id == instances.c.job_id).where(jobs.c.relay_id == relay_id)
+        query = query.where(instances.c.outcome != NOT_TRIED).order_by(jobs.c.created_at)
+        rows = self._database.do(lambda connection: connection.execute(query).all())
+        last = {uid: (size, outcome) for uid, size, outcome in rows}
+        return {uid: size for uid, (size, outcome) in last.items() if outcome in outcomes}
 
     def relay(self, relay_id: str) -> dict[str, Any]:
         """One RELAY, with the ids of its attempts (`jobs`), the first one first. Raises RelayNotFound."""

@@ -77,7 +77,7 @@ class Hospital:
 def hospital(url: str) -> Iterator[Hospital]:
     hospital = Hospital(url)
     yield hospital
-    for table in ("relays", "relay_queues", "job_accessions", "jobs"):
+    for table in ("relays", "relay_queues", "job_accessions", "instances", "jobs"):
         hospital.execute(f"DELETE FROM {table}")
     hospital.ledger.close()
 
@@ -201,7 +201,7 @@ def test_a_destination_that_is_away_is_asked_once_for_all(hospital: Hospital) ->
 def test_nothing_is_sent_to_a_destination_that_somebody_paused(hospital: Hospital) -> None:
     hospital.add()
     hospital.relays.pause("one", "anna@10.1.2.3")
-    assert (hospital.claim(), hospital.relays.queues()[0]["paused_by"]) == (None, "anna@10.1.2.3")
+    assert (hospital.claim(), hospital.relays.queues(PARALLEL)[0]["paused_by"]) == (None, "anna@10.1.2.3")
     hospital.relays.resume("one")
     hospital.claimed()
 
@@ -247,6 +247,22 @@ def test_what_has_had_its_time_or_has_no_destination_any_more_waits_for_a_person
     assert [hospital.relays.relay(one)["state"] for one in (late, lost)] == ["quarantined", "quarantined"]
     assert hospital.relays.relay(lost)["error"]["code"] == "not_configured"
     assert not hospital.relays.due(PARALLEL).has_hopeless
+
+
+def test_what_the_last_attempt_wrote_of_an_instance_counts(hospital: Hospital) -> None:
+    """Not what one before it wrote, which may have been withdrawn since."""
+    relay_id = hospital.add()
+    for outcomes in ({"1.1": "acknowledged", "1.2": "acknowledged"}, {"1.1": "not confirmed", "1.2": "not tried"}):
+        claim = hospital.claimed()
+        hospital.ledger.hand_out(claim.job_id, [row(uid, outcome) for uid, outcome in outcomes.items()])
+        hospital.end(claim, "relay_failed")
+        hospital.make_due()
+    assert hospital.relays.handed_out(relay_id, ("acknowledged",)) == {"1.2": 100}
+
+
+def row(uid: str, outcome: str) -> dict[str, str | int]:
+    names = ("sop_class_uid", "series_uid", "study_uid", "transfer_syntax")
+    return {"sop_instance_uid": uid, "bytes": 100, "outcome": outcome} | dict.fromkeys(names, "1.2")
 
 
 def test_an_id_is_taken_once(hospital: Hospital) -> None:
