@@ -39,6 +39,7 @@ LOOK = 0.05
 FEWEST = 100  # instances of a study that is moved by series: fewer are there before a second C-MOVE could help
 EARLY = 0.25  # of its instances: what has come by one C-MOVE of all comes once more with the series
 WORTH = 2.0  # seconds that the rest of a study takes at least by one C-MOVE: several begin as one does
+FAST = 400  # images a second: a line that is so short stands idle for nobody, and a second C-MOVE takes from the first
 LEAST = 10  # instances of a series, on the average: each C-MOVE begins with two associations
 GROWTH, LEAP = 1.1, 1.5  # with one more, for a further one, and for two
 SEEN, SHORTEST = 8, 0.1  # instances and seconds that show that a rate has grown
@@ -168,13 +169,13 @@ class Trial:
     _since: tuple[float, int] | None = None
 
     def is_over(self) -> bool:
-        """Whether it is to be ended: at the rate of the first instances much is to come, and just what is listed."""
+        """Whether it is to be ended: the first instances come slowly, much is to come, and just what is listed."""
         came, now = len(self.part.keys & self.inbox.keys), time.monotonic()
         if not came or came > EARLY * len(self.part.keys):
             return False
         began, before = self._since = self._since or (now, came)
         seconds, came_since = now - began, came - before
-        if came_since < SEEN / 2 or seconds < 2 * SHORTEST:
+        if came_since < SEEN / 2 or seconds < 2 * SHORTEST or came_since > FAST * seconds:
             return False
         left = (len(self.part.keys) - came) * seconds / came_since
         self.is_stopped = left > WORTH and announced(self.mover.said(self.part)) == len(self.part.keys)
