@@ -27,7 +27,7 @@ from mkiso.dicom.headers import read_keys
 from mkiso.dicom.instances import Instance
 
 DIGITS = 9
-TIMES = 8  # as many pictures as a series has a disc has
+TIMES = 6  # as many pictures as a series has a disc has
 A_SERIES = 120  # that are no images
 MOST_HEADERS = 500  # that are read of a series; what lies behind is taken to have one frame, and no pixels
 WINDOW = ("WindowCenter", "WindowWidth")

@@ -17,9 +17,7 @@ from tests.support.tools import wait_until
 
 ID = "123e4567-e89b-12d3-a456-4266141740{:02}"
 LOOKS = {
-    "light": {},
-    "dark": {"color_scheme": "dark"},
-    "a phone": {"viewport": {"width": 320, "height": 640}},
+    "a window": {},
     "twice as large": {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2},
     "Indonesian": {"locale": "id-ID", "viewport": {"width": 320, "height": 640}},
 }

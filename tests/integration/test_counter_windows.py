@@ -22,7 +22,6 @@ THUMB = 44
 ROBOT = "CD robot, ground floor"
 STATES: tuple[dict[str, Any], ...] = (
     {},
-    {"color_scheme": "dark"},
     {"viewport": {"width": 320, "height": 640}},
     {"viewport": {"width": 640, "height": 480}, "device_scale_factor": 2},
 )

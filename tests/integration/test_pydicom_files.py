@@ -20,7 +20,7 @@ ON_DISC = "on a disc"
 
 def became(file: StrangeFile, number: int, port: int, receiver: tuple[str, int], directory: Path) -> str:
     """What became of it: on a disc as it is, or refused with the words that are told here."""
-    configuration = settings(directory, port, dict([receiver]))
+    configuration = settings(directory, port, dict([receiver]), media={"pictures": 0})
     configuration["pacs"]["ae_title"] = f"FILE{number}"
     installation = Installation(parse(configuration))
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,8 +28,11 @@ ARGUMENTS = (
 )
 NOT_LOADED = "[...document.images].filter(one => !(one.complete && one.naturalWidth > 0)).map(one => one.alt)"
 SCROLLS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-AXE = """async () => (await axe.run()).violations.map(
-    one => `${one.id}: ${one.help}: ${one.nodes.map(node => node.html.slice(0, 200)).join(' | ')}`)"""
+AXE = """async (rules) => {
+    const found = await axe.run({ resultTypes: ["violations"], ...(rules && { runOnly: rules }) })
+    const where = one => one.nodes.map(node => node.html.slice(0, 200)).join(" | ")
+    return found.violations.map(one => `${one.id}: ${one.help}: ${where(one)}`)
+}"""
 
 
 @dataclass
@@ -80,12 +83,15 @@ def watched_page(browser: Browser, **options: Any) -> Iterator[Watched]:
         context.close()
 
 
-def accessibility_violations(browser: Browser, file: Path) -> list[str]:
-    """What axe-core finds on the page. Its script needs a context without the page's Content-Security-Policy."""
+def accessibility_violations(browser: Browser, files: Iterable[Path]) -> dict[str, list[str]]:
+    """What axe-core finds, by page. Its script needs a context without the pages' Content-Security-Policy."""
+    found: dict[str, list[str]] = {}
     with watched_page(browser, bypass_csp=True) as watched:
-        watched.open(file)
-        watched.page.evaluate(axe())
-        return list(watched.page.evaluate(AXE))
+        for file in files:
+            watched.open(file)
+            watched.page.evaluate(axe())
+            found[file.name] = list(watched.page.evaluate(AXE))
+    return found
 
 
 @cache
