@@ -72,7 +72,8 @@ class Host:
     def suspend(self, seconds: float) -> None:
         suspended = self.processes()
         for process in suspended:
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):  # a worker that was killed just before
+                process.suspend()
         time.sleep(seconds)
         for process in suspended:
             with suppress(psutil.NoSuchProcess):
