@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +114,30 @@ def test_a_destination_that_was_away_gets_everything_in_the_order_asked_and_hold
         assert begun == sorted(begun)
         studies = [study for number in ("MR.001", "CT.001", "SR.001") for study in pacs.of(number)]
         assert late.received() == {uid for study in studies for uid in study.sop_instance_uids}
+
+
+def test_always_queues_what_a_program_asks_for_without_saying_so(pacs: RunningPacs, tmp_path: Path) -> None:
+    port, http = free_ports(2)
+    peers = {"relay": {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": port}}
+    configuration = Site(tmp_path, pacs).settings(destinations=peers, relay={"queue": "always"})
+    with running_destination(port), running_service(tmp_path, http, configuration) as service:
+        answer = service.get("/mkiso2.php?accession_number=MR.001")
+        assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+        Queueing(service, {}).wait_for(answer.json()["relay_id"], "done")
+
+
+def test_what_a_stopping_service_breaks_off_is_sent_by_the_next_one(pacs: RunningPacs, tmp_path: Path) -> None:
+    port, http = free_ports(2)
+    peers = {"relay": {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": port}}
+    configuration = Site(tmp_path, pacs).settings(destinations=peers, server={"drain_timeout": 0.5})
+    with running_service(tmp_path, http, configuration) as service:
+        queueing = Queueing(service, {"relay": port})
+        with running_destination(port, "silent"):
+            relay_id = queueing.queue("MR.001", "relay")
+            wait_until(lambda: queueing.relay(relay_id)["files_sent"] == 2, 30, lambda: f"{queueing.relay(relay_id)}")
+            assert service.stop() == 0
+    assert list((tmp_path / "work").glob("dicomdir_*")) == []
+    with running_destination(port) as destination, running_service(tmp_path, http, configuration) as service:
+        relay = Queueing(service, {}).wait_for(relay_id, *OVER)
+        assert (relay["state"], relay["attempts"], relay["counted"]) == ("done", 2, 0)
+        assert len(destination.received()) == 2  # the others were acknowledged before

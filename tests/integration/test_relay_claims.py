@@ -265,6 +265,17 @@ def row(uid: str, outcome: str) -> dict[str, str | int]:
     return {"sop_instance_uid": uid, "bytes": 100, "outcome": outcome} | dict.fromkeys(names, "1.2")
 
 
+def test_what_is_over_is_forgotten_with_the_jobs_and_nothing_else(hospital: Hospital) -> None:
+    over, failed, waiting = (hospital.add() for _ in range(3))
+    hospital.end(hospital.claimed())
+    hospital.end(hospital.claimed(), "wrong_patient")
+    hospital.execute("UPDATE relays SET finished_at = '2020-01-01T00:00:00.000000Z' WHERE finished_at IS NOT NULL")
+    hospital.ledger.retention.forget(30)
+    with pytest.raises(RelayNotFound):
+        hospital.relays.relay(over)
+    assert [hospital.relays.relay(one)["state"] for one in (failed, waiting)] == ["quarantined", "waiting"]
+
+
 def test_an_id_is_taken_once(hospital: Hospital) -> None:
     relay_id = hospital.add()
     with pytest.raises(JobExists):
