@@ -95,7 +95,14 @@ Start = Callable[..., Any]
 @pytest.fixture
 def before(held: Held, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Few and small as the images are, it is worth while to move them by series."""
-    for limit, value in {"WORTH": 0, "SHORTEST": 0.01, "EARLY": 0.9, "FEWEST": 40}.items():
+    for limit, value in {
+        "WORTH": 0,
+        "SHORTEST": 0.01,
+        "EARLY": 0.9,
+        "FEWEST": 40,
+        "FAST": 1_000_000,
+        "LOOK": 0.005,
+    }.items():
         monkeypatch.setattr(moves, limit, value)
     caplog.set_level(logging.INFO, "mkiso.retrieve")
 
@@ -160,8 +167,11 @@ def test_an_archive_that_does_not_say_how_many_are_to_come_gives_the_study(
         assert (it.whole, it.of_series) == (whole, Counter())
 
 
-def test_a_study_that_is_soon_done_comes_as_a_whole(before: Start, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moves, "WORTH", 60)
+@pytest.mark.parametrize(("limit", "value"), [("WORTH", 60), ("FAST", 0)])
+def test_a_study_that_is_soon_done_or_comes_fast_comes_as_a_whole(
+    limit: str, value: float, before: Start, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moves, limit, value)
     with before("normal") as it:
         assert it.disc() == instances_of([held.study])
         assert (it.whole, it.of_series) == (["success"], Counter())
