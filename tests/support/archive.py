@@ -144,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--behaviour", choices=BEHAVIOURS, default="normal")
     parser.add_argument("--n", type=int, default=3, help="instances: stall, abort, partial")
     parser.add_argument("--status", type=_status, default="A702", help="move-status, find-status")
+    parser.add_argument("--pace", type=float, default=0.0, help="seconds before each instance")
     parser.add_argument("--delay", type=float, default=0.2, help="seconds between two instances: slow")
     parser.add_argument("--ready-file", type=Path, help="written once it listens")
     parser.add_argument("--debug", action="store_true", help="logs all messages to standard error")
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.debug:
         debug_logger()
     with tempfile.TemporaryDirectory(prefix="archive-") as scratch:
-        behaves = Options(options.n, options.status, options.delay)
+        behaves = Options(options.n, options.status, options.delay, options.pace)
         archive = Archive(Holdings(options.studies), dict(options.to), behaves, Path(scratch))
         try:
             archive.kept.append(_listen(options, archive))

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Options:
     n: int = 3
     status: int = CANNOT_PERFORM
     delay: float = 0.2
+    pace: float = 0.0  # seconds before each instance, whatever the behaviour
 
 
 @dataclass
@@ -149,6 +151,7 @@ class Move:
     def store(self, sender: Association, instance: Instance, path: Path | None = None) -> None:
         """One C-STORE sub-operation; the bytes of `path` instead of the instance's own where it is given."""
         title, message = self.association.requestor.ae_title, self._request.MessageID
+        time.sleep(self.options.pace)
         try:
             response = sender.send_c_store(path or instance.path, originator_aet=title, originator_id=message)
         except (ValueError, RuntimeError):
