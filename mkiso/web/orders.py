@@ -282,12 +282,13 @@ def relay_page(order: Order, destination: str) -> Response:
 
     def run() -> None:
         try:
-            relay(service, order, destination, cancellation, lambda: begun.set_result(None))
+            try:
+                relay(service, order, destination, cancellation, lambda: begun.set_result(None))
+            finally:  # before anybody is told, who may ask for the same id again
+                live.stop(order.job_id)
         except BaseException as error:  # the boundary: whoever watches the job reads it in the ledger
             if not begun.done():
                 begun.set_exception(error)
-        finally:
-            live.stop(order.job_id)
 
     try:
         start(threading.Thread(target=run, name="relay"), cancellation.checkpoint)
