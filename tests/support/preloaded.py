@@ -88,7 +88,8 @@ def parent() -> Iterator[None]:
     """While the block runs, programs are forked."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     code = f"from tests.support import preloaded; preloaded.serve({its.fileno()})"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # What is forked has its parent's heaps: two, as bin/mkiso and the unit of systemd have it.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "2"}
     streams = dict.fromkeys(("stdin", "stdout"), subprocess.DEVNULL)
     with (
         ours,
