@@ -47,6 +47,7 @@ class Pacs(Section):
     ae_title: AETitle = "ABPACS"
     host: Host = "127.0.0.1"
     port: Port = 11112
+    retrieve: Literal["move", "get"] = "move"
     parallel_moves: Annotated[int, Field(ge=1, le=16)] = 4
 
 

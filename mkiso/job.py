@@ -28,6 +28,7 @@ from mkiso.retrieve.choosing import find_chosen
 from mkiso.retrieve.inbox import Inbox
 from mkiso.retrieve.receiver import RunningReceiver, Strangers, receiver_slot, started_receiver
 from mkiso.retrieve.retrieval import LookUp, Retrieval
+from mkiso.retrieve.scu import NoReceiver
 from mkiso.retrieve.studies import Study, count_by_modality, require_instances, require_one_patient, with_instances
 from mkiso.waiting import LEFT, Cancellation
 from mkiso.workspace import Workspace, claimed, job_directory, require_space
@@ -214,19 +215,27 @@ class Job:
 
         They are listed while storescp starts, for that takes as long. `weigh` may refuse what is listed.
         """
-        config, work_dir = self._config, self._config.storage.work_dir
-        limit = config.retrieve.queue_timeout
-        with ExitStack() as held:
-            free = held.enter_context(receiver_slot(work_dir, config.receivers, limit, self.cancellation.checkpoint))
-            # Whoever held the slot before may have been killed, and its receiver may still run.
-            self.installation.sweep()
-            receiver = held.enter_context(started_receiver(config.tools, free, config.retrieve, self.workspace))
+        with self._receiver() as receiver:
             self.record.enter("retrieving")
             retrieval = self._retrieval(studies, receiver, look_up, weigh)
             receiver.wait_until_it_listens()
             retrieval.receive()
         self.record.enter("verifying")
         return retrieval.proven()
+
+    @contextmanager
+    def _receiver(self) -> Iterator[RunningReceiver]:
+        """A receiver of the job's own, which starts; what comes by C-GET needs none."""
+        config, work_dir = self._config, self._config.storage.work_dir
+        if config.pacs.retrieve == "get":
+            yield NoReceiver()
+            return
+        limit = config.retrieve.queue_timeout
+        with receiver_slot(work_dir, config.receivers, limit, self.cancellation.checkpoint) as free:
+            # Whoever held the slot before may have been killed, and its receiver may still run.
+            self.installation.sweep()
+            with started_receiver(config.tools, free, config.retrieve, self.workspace) as receiver:
+                yield receiver
 
     def require_likely_size(self, finder: Finder, studies: list[Study]) -> None:
         """Raise DiscTooLarge where an image of these would hardly keep `media.max_size`, by what was learnt so far."""

@@ -192,8 +192,8 @@ class Relay:
             refused = failure is Failure.NO_CONTEXT and not result.arrived
             outcomes[file.name] = StoreResult(Outcome.NOT_NEGOTIATED) if refused else result
         if failure not in (None, Failure.NO_CONTEXT):
-            why = busy_text(self.peer, log_text) if failure is Failure.BUSY else error_text(log_text)
-            return Delivery(outcomes, failure, why)
+            why = error_text(log_text)
+            return Delivery(outcomes, failure, busy_text(self.peer, why) if failure is Failure.BUSY else why)
         if self.cancellation.reason:
             return Delivery(outcomes, why="cancelled")
         if not ended:

@@ -111,10 +111,10 @@ def error_text(log: str) -> str:
     return text + TUNNEL if HUNG_UP.search(text) else text
 
 
-def busy_text(peer: Peer, log: str) -> str:
-    """What a person is told of a peer that still rejects associations for now, and what to do."""
+def busy_text(peer: Peer, why: str) -> str:
+    """What a person is told of a peer that still rejects associations for now, by its own words, and what to do."""
     return (
-        f"it has as many associations as it takes, and took no other in {peer.connect_timeout:g} s ({error_text(log)})."
+        f"it has as many associations as it takes, and took no other in {peer.connect_timeout:g} s ({why})."
         " Try again later; if it stays so, have it take more at once"
     )
 
@@ -122,16 +122,17 @@ def busy_text(peer: Peer, log: str) -> str:
 def association_error(pacs: Peer, log: str) -> MkisoError | None:
     """The error of an association with the archive that did not come about; None where it did."""
     failure = association_failure(log)
-    if failure is None:
-        return None
+    return failure and refusal(pacs, failure, error_text(log), LIMIT_REACHED.search(log) is not None)
+
+
+def refusal(pacs: Peer, failure: Failure, why: str, limit_reached: bool) -> MkisoError:
+    """The error of an association with the archive that failed so, by a program's own words."""
     if failure is Failure.UNREACHABLE:
-        return PacsUnreachable(
-            f"No association with the PACS {pacs}: {error_text(log)}. Check that it runs, and pacs.*."
-        )
+        return PacsUnreachable(f"No association with the PACS {pacs}: {why}. Check that it runs, and pacs.*.")
     if failure is Failure.BUSY:
-        return PacsRejected(f"The PACS {pacs} is busy: {busy_text(pacs, log)}.")
-    refused = f"The PACS {pacs} refused the association: {error_text(log)}."
-    if LIMIT_REACHED.search(log):
+        return PacsRejected(f"The PACS {pacs} is busy: {busy_text(pacs, why)}.")
+    refused = f"The PACS {pacs} refused the association: {why}."
+    if limit_reached:
         return PacsRejected(f"{refused} It has as many associations as it takes. Try again later.")
     return PacsRejected(f"{refused} Check the AE titles: it must know {pacs.calling} and answer to {pacs.called}.")
 

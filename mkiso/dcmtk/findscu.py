@@ -53,7 +53,7 @@ SERIES_KEYS = ("SeriesNumber", "Modality", "SeriesDescription", "NumberOfSeriesR
 NO_DATA_SET = "receiveDataSetInMemory: dset->read() Failed"
 MOST_ANSWERS = 100_000
 LARGEST_ANSWER, LARGEST_LISTED = 1 << 16, 1 << 11  # bytes of one, as a data set, and on the average in a list of UIDs
-UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 SPACES = f"{PADDING}\n"
 
 
@@ -145,6 +145,20 @@ class Finder:
                     raise
         return found
 
+    def sop_classes(self, study_uid: str, series_uids: Iterable[str]) -> dict[str, str]:
+        """The SOP Class UID of each instance of these series, "" where the archive does not tell it; none by a query
+        that it does not take.
+        """
+        try:
+            images = self._images(study_uid, "", "SOPClassUID")
+        except QueryRefused:
+            try:
+                images = [one for uid in series_uids for one in self._images(study_uid, uid, "SOPClassUID")]
+            except QueryRefused:
+                return {}
+        classes = {one["SOPInstanceUID"]: one["SOPClassUID"] for one in images}
+        return {sop: "" if uid_fault(uid) else uid for sop, uid in classes.items()}
+
     def _series_by_series(self, study_uid: str, is_listed_at_once: bool) -> Iterator[tuple[str, str]]:
         for series_uid in dict.fromkeys(one["SeriesInstanceUID"] for one in self._series(study_uid)):
             why = uid_fault(series_uid)
@@ -162,9 +176,14 @@ class Finder:
 
     def _instances(self, study_uid: str, series_uid: str = "") -> list[tuple[str, str]]:
         """SOP Instance UID and series of each answer."""
+        answers = self._images(study_uid, series_uid)
+        return [(one["SOPInstanceUID"], one["SeriesInstanceUID"][:LONGEST_UID]) for one in answers]
+
+    def _images(self, study_uid: str, series_uid: str, *further: str) -> list[Answer]:
+        """The UIDs of each instance, and those of these further keys that are UIDs."""
         file = self.directory / "instances.xml"
         of_series = f"SeriesInstanceUID={series_uid}" if series_uid else "SeriesInstanceUID"
-        keys = (f"StudyInstanceUID={study_uid}", of_series, "SOPInstanceUID")
+        keys = (f"StudyInstanceUID={study_uid}", of_series, "SOPInstanceUID", *further)
         pending = self._ask(_of_level("IMAGE", keys), ("-Xs", file.name))
         is_plain = pending and file.stat().st_size <= (1 + pending) * LARGEST_LISTED
         answers = listed(file.read_bytes()) if is_plain else []
@@ -173,7 +192,7 @@ class Finder:
             answers = self._answers("IMAGE", *keys)
         if why := fault(answers, study_uid):
             raise QueryRefused(f"{why} Have the PACS {self.pacs} correct it: what is asked for and proven is named so.")
-        return [(one["SOPInstanceUID"], one["SeriesInstanceUID"][:LONGEST_UID]) for one in answers]
+        return answers
 
     def _answers(self, level: str, *keys: str) -> list[Answer]:
         """The answers, each read from a file as a data set."""

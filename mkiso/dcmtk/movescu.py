@@ -93,14 +93,9 @@ def combined(results: Iterable[MoveResult]) -> MoveResult:
     return one
 
 
-def is_rejected_for_now(log: str) -> bool:
-    """Whether the archive took no association, and may take the next (PS3.8 9.3.4)."""
-    return RESPONSE not in log and association_failure(log) is Failure.BUSY
-
-
-def is_without_association(log: str) -> bool:
-    """Whether the archive took no association, for now or for good."""
-    return RESPONSE not in log and association_failure(log) is not None
+def failure(log: str) -> Failure | None:
+    """Why the archive took no association; None where it took one."""
+    return association_failure(log) if RESPONSE not in log else None
 
 
 def announced(log: str) -> int | None:

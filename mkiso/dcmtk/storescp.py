@@ -38,7 +38,7 @@ ASSOCIATION_LIMIT = "30"  # s from the connection to its request, as DCMTK has i
 PIECE = 1 << 20
 SMALL = 1 << 10  # bytes of a fragment; a line of the log for each, and for as many as a peer likes
 NO_NUMBER = (0, 0, 0)
-OUT_OF_SPACE = "Cannot write to file"
+CANNOT_WRITE = "Cannot write to file"
 SPEAKER = re.compile(r" \[[0-9]+\]$", re.M)
 TRANSFER = re.compile(
     rb"^(?:I: Received Store Request.*|I: Association (?P<associated>Acknowledged).*"
@@ -300,7 +300,7 @@ def _meaning(tls_error: str) -> str:
 
 def out_of_space(failure: str) -> bool:
     """Whether storescp failed for want of space, of which it answers A700 (PS3.4 B.2.3)."""
-    return OUT_OF_SPACE in failure
+    return CANNOT_WRITE in failure
 
 
 def why_cut(failure: str) -> str:

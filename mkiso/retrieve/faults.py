@@ -47,7 +47,7 @@ def incomplete(study: Study, missing: Sequence[str], unlisted: Set[str], ended: 
     if len(missing) == expected and not inbox.damaged and not unlisted:
         return NoDicomData(
             f"The PACS lists {expected} instances for {title}, and sent none: {_named(missing)}.{why}"
-            " Check that it reaches this host's receivers, and try again.",
+            " Check that it may send to this host, and try again.",
             **numbers,
         )
     others = f" It sent {len(unlisted)} that it does not list: {_named(unlisted)}." if unlisted else ""

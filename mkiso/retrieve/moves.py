@@ -7,33 +7,20 @@ of them than serve: one begins, and a further one comes while the rate still gro
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from mkiso.accession import uid_fault
-from mkiso.config import Config
-from mkiso.dcmtk.association import SMALL_DICTIONARY, Peer, attempts
-from mkiso.dcmtk.movescu import (
-    Ending,
-    MoveResult,
-    announced,
-    combined,
-    is_rejected_for_now,
-    is_without_association,
-    move_argv,
-    move_result,
-)
+from mkiso.dcmtk.movescu import Ending, MoveResult, combined
 from mkiso.dicom.instances import Key
-from mkiso.process import Child, read_log, spawned
+from mkiso.process import Child
 from mkiso.retrieve.inbox import Evidence, Inbox, Said
-from mkiso.retrieve.studies import Study, keys_of
+from mkiso.retrieve.scu import Part, Scu
+from mkiso.retrieve.studies import Study
 from mkiso.waiting import Stopwatch
-from mkiso.workspace import Workspace
 
 LOOK = 0.05
 FEWEST = 100  # instances of a study that is moved by series: fewer are there before a second C-MOVE could help
@@ -47,25 +34,10 @@ LONG_ENOUGH = 10  # so many times both, or
 LONGEST = 4.0  # so many seconds, that it has not: what came in a moment says little
 WAITS = 1.5  # times as long as the first took to its first image: the archive lets it wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
-log = logging.getLogger("mkiso.retrieve.moves")
 
 
 class NotBySeries(Exception):
     """The archive refuses a C-MOVE at SERIES level, or would send more for it than the series."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one C-MOVE asks for: a study, or one series of it, and the instances that are to come."""
-
-    study_uid: str
-    series_uid: str | None
-    keys: frozenset[Key]
-
-
-def part_of(study: Study) -> Part:
-    """The study, or the series of it that is wanted."""
-    return Part(study.study_uid, study.series_uid, frozenset(keys_of(study)))
 
 
 def by_series(study: Study) -> list[Part]:
@@ -76,7 +48,7 @@ def by_series(study: Study) -> list[Part]:
     is_small = len(study.instances) < max(FEWEST, LEAST * len(found))
     if len(found) == 1 or is_small or any(map(uid_fault, found)):
         return []
-    return [Part(study.study_uid, series_uid, frozenset(keys)) for series_uid, keys in found.items()]
+    return [Part(study.study_uid, series_uid, frozenset(keys), study.instances) for series_uid, keys in found.items()]
 
 
 @dataclass
@@ -107,63 +79,11 @@ class Move:
 
 
 @dataclass
-class Mover:
-    """How movescu is run for one job; `tick` looks at everything once, and raises where the job must end."""
-
-    config: Config
-    pacs: Peer
-    destination: str
-    workspace: Workspace
-    job_id: str
-    tick: Callable[[], object]
-
-    @contextmanager
-    def begun(self, part: Part) -> Iterator[Child]:
-        """The C-MOVE of a part, ended with the block."""
-        tools, limit = self.config.tools.dcmtk_dir, self.config.retrieve.move_timeout
-        argv = move_argv(tools, self.pacs, self.destination, part.study_uid, limit, part.series_uid)
-        file = self._log(part)
-        file.unlink(missing_ok=True)
-        with spawned(argv, cwd=self.workspace.path, log=file, environment=SMALL_DICTIONARY) as mover:
-            yield mover
-
-    def alone(self, part: Part, watch: Callable[[Child], None]) -> None:
-        """C-MOVE a part, which is tried again while the archive takes no association; `watch` returns at its end."""
-        for _ in attempts(self.pacs, self.tick):
-            with self.begun(part) as mover:
-                watch(mover)
-            if not is_rejected_for_now(self.said(part)):
-                break
-
-    def said(self, part: Part) -> str:
-        """What movescu has said so far of the last C-MOVE of the part."""
-        return read_log(self._log(part))
-
-    def result(self, part: Part) -> MoveResult:
-        """How the C-MOVE ended, which the log tells, too. Raises PacsUnreachable or PacsRejected as `move_result`."""
-        found = move_result(self.pacs, self.destination, self.said(part))
-        fields = {
-            "job": self.job_id,
-            "study": part.study_uid,
-            "series": part.series_uid,
-            "ending": found.ending.name.lower(),
-            "completed": found.completed,
-            "failed": found.failed,
-            "said": found.explanation or None,
-        }
-        log.info("a C-MOVE ended", extra={"fields": fields})
-        return found
-
-    def _log(self, part: Part) -> Path:
-        return self.workspace.path / f"movescu-{part.series_uid or part.study_uid}.log"
-
-
-@dataclass
 class Trial:
     """The C-MOVE of a whole study, until it is known whether its series are better moved side by side."""
 
     part: Part
-    mover: Mover
+    scu: Scu
     inbox: Inbox
     is_stopped: bool = False
     _since: tuple[float, int] | None = None
@@ -178,7 +98,7 @@ class Trial:
         if came_since < SEEN / 2 or seconds < 2 * SHORTEST or came_since > FAST * seconds:
             return False
         left = (len(self.part.keys) - came) * seconds / came_since
-        self.is_stopped = left > WORTH and announced(self.mover.said(self.part)) == len(self.part.keys)
+        self.is_stopped = left > WORTH and self.scu.announced(self.part) == len(self.part.keys)
         return self.is_stopped
 
 
@@ -189,12 +109,12 @@ class Pace:
     archive takes and lets wait costs nothing. dcmqrscp begins none beside those that it sends, and then all that wait.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, now: float) -> None:
         self.number, self._most = 1, most
         self._rates: tuple[float, ...] = (0.0, 0.0)  # images and bytes per second with one less
         self._since: tuple[float, int, int] | None = None
         self._is_based = False  # whether that of one is known, as far as it will be
-        self._began, self._delay = time.monotonic(), 0.0  # of the last that was added, and of the first's first image
+        self._began, self._delay = now, 0.0  # of the last that was added, and of the first's first image
 
     def refused(self, others: int) -> None:
         """The archive took no association beside those of so many others."""
@@ -250,7 +170,7 @@ class SideBySide:
     Whether everything came is another question, as after any C-MOVE.
     """
 
-    mover: Mover
+    scu: Scu
     inbox: Inbox
     tick: Callable[[float], float]
     late: Callable[[bool], None]
@@ -263,7 +183,7 @@ class SideBySide:
         """
         self._waiting = deque(sorted(parts, key=lambda one: (-len(one.keys), one.series_uid or "")))
         self._running: dict[Part, _Running] = {}
-        self._pace, self._quiet = Pace(most), Stopwatch()
+        self._pace, self._quiet = Pace(most, time.monotonic()), Stopwatch()
         self._pause, self._not_before, self._refused = FIRST_PAUSE, 0.0, Stopwatch()
         try:
             while self._waiting or self._running:
@@ -277,14 +197,14 @@ class SideBySide:
     def _begin(self) -> None:
         while self._waiting and len(self._running) < self._pace.number and time.monotonic() >= self._not_before:
             part, held = self._waiting.popleft(), ExitStack()
-            self._running[part] = _Running(held.enter_context(self.mover.begun(part)), held)
+            self._running[part] = _Running(held.enter_context(self.scu.begun(part)), held)
 
     def _look(self) -> None:
         for part, one in list(self._running.items()):
             one.sends = one.sends or not part.keys.isdisjoint(self.inbox.keys)
             if one.whole is None and part.keys <= self.inbox.keys:
                 one.whole = Stopwatch()
-            goes_on = one.whole is not None and one.whole.seconds() > self.mover.config.retrieve.settle_timeout
+            goes_on = one.whole is not None and one.whole.seconds() > self.scu.config.retrieve.settle_timeout
             if goes_on or one.child.rc is not None:
                 self._end(part)
             elif one.whole is None and not one.is_checked:
@@ -295,19 +215,19 @@ class SideBySide:
 
     def _check(self, part: Part, one: _Running) -> None:
         """An archive that takes no notice of the series says at its first response how much it is about to send."""
-        if (count := announced(self.mover.said(part))) is not None:
+        if (count := self.scu.announced(part)) is not None:
             one.is_checked = True
             if count > len(part.keys):
                 raise NotBySeries
 
     def _end(self, part: Part) -> None:
         self._running.pop(part).held.close()
-        if is_without_association(self.mover.said(part)):
+        if self.scu.failure(part):
             self._wait_with(part)
             return
         self._not_before, self._pause = 0.0, FIRST_PAUSE
         self._refused = Stopwatch()
-        self.results[part] = result = self.mover.result(part)
+        self.results[part] = result = self.scu.result(part)
         if result.ending is Ending.FAILURE:
             if not any(one.completed for one in self.results.values()):
                 raise NotBySeries
@@ -315,7 +235,7 @@ class SideBySide:
 
     def _wait_with(self, part: Part) -> None:
         """No association beside the others: it is asked for again, alone for no longer than `connect_timeout`."""
-        if not self._running and self._refused.seconds() > self.mover.pacs.connect_timeout:
+        if not self._running and self._refused.seconds() > self.scu.pacs.connect_timeout:
             raise NotBySeries
         self._pace.refused(len(self._running))
         self._waiting.appendleft(part)
@@ -338,4 +258,4 @@ class SideBySide:
 
     def _is_quiet(self) -> bool:
         quiet = min(self._quiet.seconds(), self.inbox.quiet.seconds())
-        return quiet > self.mover.config.retrieve.stall_timeout
+        return quiet > self.scu.config.retrieve.stall_timeout

@@ -33,8 +33,9 @@ from mkiso.retrieve.inbox import (
     require_patient,
     require_series,
 )
-from mkiso.retrieve.moves import LOOK, Move, Mover, NotBySeries, Part, SideBySide, Trial, by_series, part_of
+from mkiso.retrieve.moves import LOOK, Move, NotBySeries, SideBySide, Trial, by_series
 from mkiso.retrieve.receiver import Strangers
+from mkiso.retrieve.scu import GetScu, MoveScu, Part, Scu, part_of
 from mkiso.retrieve.studies import Study, keys_of, with_all_patients
 from mkiso.waiting import Cancellation, Stopwatch
 from mkiso.workspace import Workspace, require_space
@@ -66,9 +67,14 @@ class Retrieval:
     def __post_init__(self, studies: Sequence[Study]) -> None:
         self._receiver, self._inbox = self.strangers.receiver, self.strangers.inbox
         self._moves = [Move(study) for study in studies]
-        destination = self._receiver.receiver.ae_title
-        self._mover = Mover(self.config, self.pacs, destination, self.workspace, self.record.job_id, self._tick)
+        self._scu = self._retrieve_scu()
         self._inbox.expect(self._wanted())
+
+    def _retrieve_scu(self) -> Scu:
+        shared = (self.config, self.pacs, self.workspace, self.record.job_id, self._tick)
+        if self.config.pacs.retrieve == "get":
+            return GetScu(*shared, self.finder, self._receiver.transfers)
+        return MoveScu(*shared, self._receiver.receiver.ae_title)
 
     def receive(self) -> None:
         """C-MOVE every study to the receiver, until the expected instances are there and whole.
@@ -142,7 +148,7 @@ class Retrieval:
         """C-MOVE the series side by side, where that helps; what has not come so is as if nothing had been tried."""
         if not (parts := self._series(moves)):
             return
-        side = SideBySide(self._mover, self._inbox, self._tick, partial(self._require_progress, moves))
+        side = SideBySide(self._scu, self._inbox, self._tick, partial(self._require_progress, moves))
         with suppress(NotBySeries):
             self._move(side, parts, moves, self.config.pacs.parallel_moves)
             if moves[0].study.series_uid is None:
@@ -188,9 +194,9 @@ class Retrieval:
         says at its first response how many there are. That C-MOVE is ended then. It is that of the study where it is
         done soon, or says another number, or none.
         """
-        trial = Trial(part_of(move.study), self._mover, self._inbox)
-        self._mover.alone(trial.part, partial(self._watch, move=move, is_over=trial.is_over, least=LOOK))
-        result = self._mover.result(trial.part)
+        trial = Trial(part_of(move.study), self._scu, self._inbox)
+        self._scu.alone(trial.part, partial(self._watch, move=move, is_over=trial.is_over, least=LOOK))
+        result = self._scu.result(trial.part)
         if not trial.is_stopped:
             move.results[None] = result
             return False
@@ -250,8 +256,8 @@ class Retrieval:
     def _run_movescu(self, move: Move) -> MoveResult:
         """How the archive answers the C-MOVE, which is tried again while it takes no association."""
         part = part_of(move.study)
-        self._mover.alone(part, partial(self._watch, move=move))
-        return self._mover.result(part)
+        self._scu.alone(part, partial(self._watch, move=move))
+        return self._scu.result(part)
 
     def _watch(
         self, mover: Child, move: Move, is_over: Callable[[], bool] = lambda: False, least: float = WATCH

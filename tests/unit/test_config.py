@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "pacs.ae_title": "ABPACS",
     "pacs.host": "127.0.0.1",
     "pacs.port": 11112,
+    "pacs.retrieve": "move",
     "pacs.parallel_moves": 4,
     "receivers": [{"ae_title": "CDRECORD", "port": 10104, "tls": None}],
     "retrieve.calling_ae_title": "CDRECORD",

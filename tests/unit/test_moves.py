@@ -1,7 +1,5 @@
 """Which studies are moved by series, and how many of these at once."""
 
-import time
-
 import pytest
 
 from mkiso.retrieve.moves import FEWEST, LEAST, Pace, by_series
@@ -40,8 +38,8 @@ class Archive:
     """It has a rate for so many C-MOVEs, each of which begins to send after 0.3 s; each image is of 1,000 bytes."""
 
     def __init__(self, *rates: float, begins: bool = True) -> None:
-        self.pace, self.rates, self.begins = Pace(MOST), rates, begins
-        self.now, self.images, self.numbers = time.monotonic(), 0.0, [1]
+        self.pace, self.rates, self.begins = Pace(MOST, 0.0), rates, begins
+        self.now, self.images, self.numbers = 0.0, 0.0, [1]
         self.began = [self.now] * MOST
 
     def run(self, seconds: float, step: float = 0.05) -> list[int]:
