@@ -80,7 +80,7 @@ def files(config: Config) -> Iterator[Check]:
     """What may come and go while the service runs: the viewer, the certificates of receivers, the pages' logo."""
     if config.media.viewer_dir:
         yield checked("media.viewer_dir", partial(_viewer, config.media))
-    for receiver in config.receivers:
+    for receiver in config.move_destinations:
         if receiver.tls:
             yield checked(f"receiver {receiver.ae_title} tls", partial(_tls, receiver.tls))
     if config.server.logo_file:

@@ -208,6 +208,11 @@ class Config(Section):
     server: Server = Server()
     tools: Tools = Tools()
 
+    @property
+    def move_destinations(self) -> tuple[Receiver, ...]:
+        """The receivers that the archive sends to: none where everything comes by C-GET."""
+        return self.receivers if self.pacs.retrieve == "move" else ()
+
     def destination(self, name: str) -> Destination:
         """The named C-STORE peer.
 

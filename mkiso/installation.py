@@ -121,8 +121,8 @@ def look(config: Config, pacs: Peer, ledger: Ledger) -> Status:
     work_dir, ours = config.storage.work_dir, identity(config.storage.work_dir)
     return Status(
         pacs=pacs_answers(config, pacs).ok,
-        busy=taken(work_dir, config.receivers),
-        receivers=len(config.receivers),
+        busy=taken(work_dir, config.move_destinations),
+        receivers=len(config.move_destinations),
         waiting=ledger.history.queue(ours),
         free=shutil.disk_usage(work_dir).free,
     )

@@ -36,7 +36,7 @@ from mkiso.waiting import Cancellation, Stopwatch
 from mkiso.workspace import PREFIX, ownership
 
 NOBODYS = "MKISO.CHECK"
-MEASURED = (1, 2, 4, 8)  # C-MOVEs at once
+MEASURED = (1, 2, 4, 8)  # C-MOVEs, or C-GETs, at once
 LESS = 1.1  # times as fast is worth no further C-MOVE
 
 
@@ -49,7 +49,7 @@ def checks(config: Config) -> Iterator[Check]:
     if config.server.logo_file:
         yield checked("server.logo_file", partial(logo, config.server.logo_file))
     yield from of_ledger(config, partial(ledger_of, config.storage))
-    for receiver in config.receivers:
+    for receiver in config.move_destinations:
         yield checked(f"receiver {receiver.ae_title}", partial(_port, config, receiver))
         if receiver.tls:
             yield checked(f"receiver {receiver.ae_title} tls", partial(_tls, receiver.tls))

@@ -237,7 +237,7 @@ def relay(config_file: str | None, destination: str, queue: bool, **what: tuple[
 @click.option(
     "--accession", metavar="A", help="a full trial: its query, a series moved, a disc made; nothing handed out"
 )
-@click.option("--measure", "is_measured", is_flag=True, help="how many C-MOVEs at once serve best, with that number")
+@click.option("--measure", "is_measured", is_flag=True, help="how many series at once serve best, with that number")
 def check(config_file: str | None, accession: str | None, is_measured: bool) -> None:
     """Look whether tools, directories, ports and peers are as they must be."""
     set_up(logging.WARNING)

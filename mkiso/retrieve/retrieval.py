@@ -1,4 +1,4 @@
-"""The retrieval and its proof: C-MOVE each study, wait for the very instances that the archive holds of it.
+"""The retrieval and its proof: have each study sent, wait for the very instances that the archive holds of it.
 
 An archive may answer before it has sent, or never; list too little, send too little, too much, or another study's
 images. The set of whole instances on disk decides, and what the archive itself counts and sends beyond its own list
@@ -77,7 +77,7 @@ class Retrieval:
         return MoveScu(*shared, self._receiver.receiver.ae_title)
 
     def receive(self) -> None:
-        """C-MOVE every study to the receiver, until the expected instances are there and whole.
+        """Have every study sent, by C-MOVE or C-GET, until the expected instances are there and whole.
 
         Raises the error that the caller is told: PacsUnreachable, PacsRejected, PacsTimeout,
         NoDicomData, Incomplete, DiskFull, ReceiverUnavailable, Cancelled.
@@ -301,7 +301,7 @@ class Retrieval:
     def _require_time(self, move: Move) -> None:
         limit = self.config.retrieve.move_timeout
         if move.began.seconds() > limit:
-            raise late(self.pacs, f"the C-MOVE did not end in {limit:g} s (retrieve.move_timeout)")
+            raise late(self.pacs, f"the {self._scu.operation} did not end in {limit:g} s (retrieve.move_timeout)")
 
     def _move_again_if_it_broke_off(self, move: Move) -> None:
         """C-MOVE the study once more, where something came of it and the archive says that sub-operations failed.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -210,10 +211,7 @@ class WholeFiles(Transfers):
     """Of files that have their names when they are whole, and not before."""
 
     def __init__(self) -> None:
-        self.read, self.associated, self.failed = 0, set(), []
-
-    def read_on(self) -> None:
-        """There is nothing to read."""
+        super().__init__(Path(os.devnull))
 
     def may_be_whole(self, _name: str) -> bool:
         return True

@@ -10,7 +10,7 @@ import logging
 import re
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +22,7 @@ from werkzeug.exceptions import HTTPException
 from mkiso.accession import parse_list, parse_one, parse_uids
 from mkiso.dicom.datasets import page_name, readable_date
 from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, JobNotFound, MkisoError, Stopping, Unauthorized
+from mkiso.installation import Status
 from mkiso.ledger.ledger import STATES
 from mkiso.ledger.record import as_mkiso_error
 from mkiso.log import log_once
@@ -274,11 +275,17 @@ def service_status() -> dict[str, Any]:
         return {"known": False, "lines": [{"text": t["being_checked"], "good": True}]}
     lines = [
         {"text": t["pacs_ok" if status.pacs else "pacs_away"], "good": status.pacs},
-        {"text": t["receivers_busy"].format(busy=status.busy, all=status.receivers), "good": True},
+        *_receivers(t, status),
         {"text": t["queue"].format(count=status.waiting), "good": True},
         {"text": t["free_disk"].format(size=size(status.free)), "good": True},
     ]
     return {"known": True, "lines": lines}
+
+
+def _receivers(t: Mapping[str, str], status: Status) -> Iterator[dict[str, Any]]:
+    """A line for those that there are."""
+    if status.receivers:
+        yield {"text": t["receivers_busy"].format(busy=status.busy, all=status.receivers), "good": True}
 
 
 def _known_to_every_page() -> dict[str, Any]:

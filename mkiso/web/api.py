@@ -200,10 +200,10 @@ def _of_relays(service: Installation) -> Iterator[Metric]:
 
 def _of_receivers(service: Installation) -> Iterator[Metric]:
     config = service.config
-    busy = taken(config.storage.work_dir, config.receivers)
+    busy = taken(config.storage.work_dir, config.move_destinations)
     receivers = GaugeMetricFamily("mkiso_receivers", "Receivers, by whether a job has them.", labels=("state",))
     receivers.add_metric(("busy",), busy)
-    receivers.add_metric(("free",), len(config.receivers) - busy)
+    receivers.add_metric(("free",), len(config.move_destinations) - busy)
     yield receivers
 
 
