@@ -19,10 +19,14 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from benchmarks import far
+from mkiso.config import parse
 from mkiso.dcmtk.association import Peer
+from mkiso.dcmtk.findscu import Finder
 from mkiso.dcmtk.movescu import announced, move_argv
 from mkiso.errors import MkisoError
-from tests.support import dcmjs, pixelmed, tinypacs, tools
+from mkiso.retrieve.scu import GetScu, Part, WholeFiles
+from mkiso.workspace import Workspace
+from tests.support import dcmjs, dcmqrscp, pixelmed, tinypacs, tools
 from tests.support.ports import free_ports
 from tests.support.storing import store
 from tests.support.studies import RICHARD, Study, mixed_study, several_series
@@ -59,6 +63,18 @@ def _files(studies: Held) -> list[Path]:
 
 @contextmanager
 def _dcmqrscp(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
+    """With its profiles, without which C-MOVE sends nothing that is compressed; by C-GET it gives nothing with them."""
+    argv = dcmqrscp.configure(directory, port, {RECEIVER: receiver})
+    dcmqrscp.index(directory, _files(studies))
+    process = dcmqrscp.start(argv, directory, port)
+    try:
+        yield dcmqrscp.AE_TITLE, _files(studies)
+    finally:
+        tools.end(process)
+
+
+@contextmanager
+def _plain_dcmqrscp(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
     with far.in_dcmqrscp(directory, port, receiver, studies) as title:
         yield title, _files(studies)
 
@@ -98,7 +114,8 @@ def _qrscp(directory: Path, port: int, receiver: int, studies: Held) -> Iterator
 
 
 ARCHIVES: dict[str, Callable[..., object]] = {
-    "dcmqrscp": _dcmqrscp,
+    "dcmqrscp -xf": _dcmqrscp,
+    "dcmqrscp": _plain_dcmqrscp,
     "Orthanc": _orthanc,
     "PixelMed": _pixelmed,
     "tiny-pacs": _tinypacs,
@@ -153,10 +170,10 @@ class Survey:
 
     def at_once(self, study: Study) -> str:
         try:
-            one, four = (self._seconds(study, far.WAYS[way]) for way in ("one", "four"))
+            one, four, got = (self._seconds(study, way) for way in far.WAYS.values())
         except MkisoError as error:
             return f"no job: {error.detail}"
-        return f"by four {one / four:.1f} times as fast as by one ({one:.1f} s, {four:.1f} s)"
+        return f"by four {one / four:.1f} times as fast as by one ({one:.1f} s, {four:.1f} s), by C-GET in {got:.1f} s"
 
     def _seconds(self, study: Study, way: dict[str, object]) -> float:
         return min(
@@ -164,18 +181,40 @@ class Survey:
         )
 
     def kinds(self, study: Study, taken: Sequence[Path]) -> Iterator[str]:
-        """Of each kind, whether the archive took it, and sends it as it was."""
+        """Of each kind, whether the archive took it, and sends it as it was, by C-MOVE and by C-GET."""
         received = self._directory / "received"
         with tools.running_storescp(RECEIVER, self._receiver, received, self._directory / "storescp.log"):
             self._move(study)
-        came = {file.name.partition(".")[2]: file for file in received.iterdir()}
+        moved, got = (_by_uid(directory) for directory in (received, self._got(study)))
         for file in study.files:
             header = dcmread(file, stop_before_pixels=True)
             name, syntax = UID(header.SOPClassUID).name, UID(header.file_meta.TransferSyntaxUID).name
-            there = came.get(file.stem)
-            same = there is not None and _content(there) == _content(file)
-            became = "as it was" if same else f"as {_syntax(there)}" if there else "not sent"
-            yield f"{name}, {syntax}: {became if file in taken else 'not taken'}"
+            became = [_became(file, came.get(header.SOPInstanceUID)) for came in (moved, got)]
+            there = f"{became[0]}; by C-GET {became[1]}" if file in taken else "not taken"
+            yield f"{name}, {syntax}: {there}"
+
+    def _got(self, study: Study) -> Path:
+        """Where everything is that came by C-GET, as a job asks for it, but for the proof."""
+        workspace = Workspace(self._directory / "job")
+        workspace.received.mkdir(parents=True)
+        config = parse({"pacs": {"retrieve": "get"}})
+        finder = Finder(DCMTK, self._peer, 30, workspace.path)
+        scu = GetScu(config, self._peer, workspace, "survey", lambda: None, finder, WholeFiles())
+        listed = dict.fromkeys((str(dcmread(one, stop_before_pixels=True).SOPInstanceUID) for one in study.files), "")
+        keys = frozenset((study.study_uid, uid) for uid in listed)
+        with scu.begun(Part(study.study_uid, None, keys, finder.instances(study.study_uid) or listed)) as child:
+            child.wait(60, lambda: None)
+        return workspace.received
+
+
+def _by_uid(directory: Path) -> dict[str, Path]:
+    return {read_file_meta_info(file).MediaStorageSOPInstanceUID: file for file in directory.iterdir()}
+
+
+def _became(file: Path, there: Path | None) -> str:
+    if there is None:
+        return "not sent"
+    return "as it was" if _content(there) == _content(file) else f"as {_syntax(there)}"
 
 
 def _content(file: Path) -> tuple[str, bytes]:
