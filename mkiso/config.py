@@ -105,10 +105,10 @@ class Destination(Section):
 
 
 class Queue(Section):
-    queue: Literal["on_request", "always"] = "on_request"
+    queue: Literal["asked", "always"] = "asked"
     threads: Annotated[int, Field(ge=1, le=64)] = 2
     give_up: Seconds = 259_200
-    confirm_timeout: Seconds = 60
+    confirm_timeout: Seconds = 600
 
 
 def _pictures(value: object) -> object:

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mkiso.errors import (
+    AccessionNotFound,
     BadRequest,
     Busy,
     Cancelled,
@@ -46,7 +47,7 @@ AWAY = {
     )
 }
 AT_ONCE = {DestinationUnreachable.code, Cancelled.code}  # by its queue; as the service was stopped
-FOR_A_PERSON = {one.code for one in (WrongPatient, SeveralPatients, NotConfigured, BadRequest)}
+FOR_A_PERSON = {one.code for one in (WrongPatient, SeveralPatients, NotConfigured, AccessionNotFound, BadRequest)}
 ENDED = ("id", "relay_id", "state", "error", "cancel_requested", "confirmed", "finished_at")
 
 

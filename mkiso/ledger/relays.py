@@ -7,6 +7,7 @@ attempt (`totals.change`), whoever ends it: so none is lost, and none has two at
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,16 +22,18 @@ from mkiso.ledger.outcomes import LONGEST_AWAY, longer_pause
 from mkiso.ledger.schema import fitting, instances, jobs, ledger_time, now, relay_queues, relays
 
 RELAY_STATES = ("waiting", "running", "done", "quarantined", "cancelled")
-ASKED = ("accessions", "studies", "series")
+ASKED = ("accessions", "study_uids", "series")
 MOST_COMPARED = 10_000
 NOT_TRIED = "not tried"  # dcmtk.sending.Outcome, which says nothing of what another attempt did
 OPEN = ("waiting", "running", "quarantined")
 # A RELAY: its own columns, and how its last attempt is.
-OWN = ("id", "destination", "state", "accessions", "studies", "series", "requester", "created_at", "finished_at")
-OF_ATTEMPT = ("patient_id", "patient_name", "expected", "files_sent", "files_failed", "confirmed")
+OWN = ("id", "destination", "state", "accessions", "series", "requester", "created_at", "finished_at")
+OF_ATTEMPT = ("patient_id", "patient_name", "expected", "files_sent", "files_failed")
 SEEN = sa.select(
     *(relays.c[name] for name in (*OWN, "attempts", "counted", "next_at", "error", "job_id")),
+    relays.c.studies.label("study_uids"),
     *(jobs.c[name] for name in OF_ATTEMPT),
+    jobs.c.confirmed.label("files_confirmed"),
 ).outerjoin(jobs, jobs.c.id == relays.c.job_id)
 NEVER_USED = dict.fromkeys(("paused_by", "pause", "next_at", "oldest", "due", "waiting", "running", "quarantined"))
 
@@ -189,15 +192,10 @@ class Relays:
 
     def relay(self, relay_id: str) -> dict[str, Any]:
         """One RELAY, with the ids of its attempts (`jobs`), the first one first. Raises RelayNotFound."""
-        attempts = sa.select(jobs.c.id).where(jobs.c.relay_id == relay_id).order_by(jobs.c.created_at)
-
-        def work(connection: sa.Connection) -> dict[str, Any]:
-            row = connection.execute(SEEN.where(relays.c.id == relay_id)).mappings().first()
-            if row is None:
-                raise RelayNotFound("The ledger has no relay of that id.")
-            return _public(row) | {"jobs": [*connection.execute(attempts).scalars()]}
-
-        return self._database.do(work)
+        found = self._database.do(lambda connection: _public(connection, SEEN.where(relays.c.id == relay_id)))
+        if not found:
+            raise RelayNotFound("The ledger has no relay of that id.")
+        return found[0]
 
     def page(self, states: Collection[str], destination: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """The RELAYs in one of these states, as they were asked for; of those that are over, the newest first."""
@@ -205,7 +203,7 @@ class Relays:
         query = SEEN.where(relays.c.state.in_(states)).order_by(order).limit(limit)
         if destination is not None:
             query = query.where(relays.c.destination == destination)
-        return self._database.do(lambda connection: [_public(row) for row in connection.execute(query).mappings()])
+        return self._database.do(lambda connection: _public(connection, query))
 
     def same(self, destination: str, asked: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         """The RELAYs that wait or run there of exactly these accession numbers, study UIDs and series UIDs."""
@@ -333,9 +331,20 @@ def _ended_by(detail: str) -> dict[str, Any]:
     return {"state": "cancelled", "finished_at": now(), "error": {"code": Cancelled.code, "detail": detail}}
 
 
-def _public(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A RELAY: what waits tells when it is tried next."""
-    return dict(row) | {"next_at": _time(row["next_at"]) if row["state"] == "waiting" else None}
+def _public(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    """The RELAYs that a query finds, with the ids of their attempts (`jobs`), the first one first.
+
+    What waits tells when it is tried next.
+    """
+    found = [dict(row) for row in connection.execute(query).mappings()]
+    attempts = defaultdict(list)
+    tried = sa.select(jobs.c.relay_id, jobs.c.id).where(jobs.c.relay_id.in_([one["id"] for one in found]))
+    for relay_id, job_id in connection.execute(tried.order_by(jobs.c.created_at)) if found else ():
+        attempts[relay_id].append(job_id)
+    for one in found:
+        one["next_at"] = _time(one["next_at"]) if one["state"] == "waiting" else None
+        one["jobs"] = attempts[one["id"]]
+    return found
 
 
 def _queue(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def queued(order: Order, destination: str) -> Response:
     where = url_for("relays.relay_as_data", relay_id=order.job_id)
     answer = jsonify(status="queued", relay_id=order.job_id, state="waiting", destination=destination, url=where)
     answer.status_code = HTTPStatus.ACCEPTED
-    answer.location = where
+    answer.location = url_for("relays.relay", relay_id=order.job_id)
     return answer
 
 

@@ -18,6 +18,10 @@ from tests.support.tools import wait_until
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 OVER = ("done", "quarantined", "cancelled")
+RELAY = {
+    *("id", "state", "destination", "accessions", "study_uids", "attempts", "next_at", "error", "jobs", "files_sent"),
+    *("files_confirmed", "requester", "created_at", "finished_at"),
+}
 
 
 class Queueing:
@@ -68,8 +72,10 @@ def test_a_queued_relay_is_told_at_once_and_sent(queueing: Queueing, pacs: Runni
         "destination": "relay",
         "url": f"/api/relays/{relay_id}",
     }
-    assert answer.headers["Location"] == f"/api/relays/{relay_id}"
+    assert answer.headers["Location"] == f"/relays/{relay_id}"
     relay = queueing.wait_for(relay_id, *OVER)
+    assert RELAY <= relay.keys()
+    assert queueing.service.get("/api/relays?destination=relay&limit=1").json()["relays"] == [relay]
     (job_id,) = relay["jobs"]
     job = queueing.service.get(f"/api/jobs/{job_id}").json()
     count = sum(len(study.sop_instance_uids) for study in pacs.of("MR.001"))
@@ -84,20 +90,19 @@ def test_a_relay_of_an_id_that_is_there_is_refused(queueing: Queueing) -> None:
     queueing.wait_for(relay_id, "done")
 
 
-@pytest.mark.parametrize(
-    ("accession", "destination", "code"),
-    [("MR.001", "refusing", "relay_failed"), ("NOBODY.1", "relay", "accession_not_found")],
-)
-def test_what_fails_is_tried_again_after_a_pause(
-    accession: str, destination: str, code: str, queueing: Queueing
-) -> None:
-    relay_id = queueing.queue(accession, destination)
+def test_what_fails_is_tried_again_after_a_pause(queueing: Queueing) -> None:
+    relay_id = queueing.queue("MR.001", "refusing")
     wait_until(lambda: queueing.relay(relay_id)["counted"] > 0, 30, lambda: f"{queueing.relay(relay_id)}")
     relay = queueing.relay(relay_id)
-    assert (relay["state"], relay["counted"], relay["error"]["code"]) == ("waiting", 1, code)
+    assert (relay["state"], relay["counted"], relay["error"]["code"]) == ("waiting", 1, "relay_failed")
     assert relay["next_at"] > relay["created_at"]
     cancelled = requests.post(f"{queueing.service.url}/api/relays/{relay_id}/cancel", timeout=60)
     assert cancelled.json()["state"] == "cancelled"
+
+
+def test_a_number_that_nobody_knows_is_not_tried_again(queueing: Queueing) -> None:
+    relay = queueing.wait_for(queueing.queue("NOBODY.1", "relay"), "quarantined")
+    assert (relay["attempts"], relay["error"]["code"]) == (1, "accession_not_found")
 
 
 def test_a_destination_that_was_away_gets_everything_in_the_order_asked_and_holds_no_other_up(
