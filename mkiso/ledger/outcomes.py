@@ -29,8 +29,10 @@ from mkiso.errors import (
     PatientApiUnavailable,
     PatientDbUnavailable,
     ReceiverUnavailable,
+    SeriesNotFound,
     SeveralPatients,
     Stopping,
+    StudyNotFound,
     WrongPatient,
 )
 from mkiso.ledger.database import clock
@@ -47,7 +49,8 @@ AWAY = {
     )
 }
 AT_ONCE = {DestinationUnreachable.code, Cancelled.code}  # by its queue; as the service was stopped
-FOR_A_PERSON = {one.code for one in (WrongPatient, SeveralPatients, NotConfigured, AccessionNotFound, BadRequest)}
+NOT_FOUND = (AccessionNotFound, StudyNotFound, SeriesNotFound)
+FOR_A_PERSON = {one.code for one in (WrongPatient, SeveralPatients, NotConfigured, BadRequest, *NOT_FOUND)}
 ENDED = ("id", "relay_id", "state", "error", "cancel_requested", "confirmed", "finished_at")
 
 

@@ -141,6 +141,8 @@ def test_an_attempt_is_a_job_of_its_relay(hospital: Hospital) -> None:
         ("relay_failed", "waiting", 1, True),
         ("incomplete", "waiting", 1, True),
         ("accession_not_found", "quarantined", 0, False),
+        ("study_not_found", "quarantined", 0, False),
+        ("series_not_found", "quarantined", 0, False),
         ("pacs_unreachable", "waiting", 0, True),
         ("disk_full", "waiting", 0, True),
         ("cancelled", "waiting", 0, False),
