@@ -31,6 +31,7 @@ from mkiso.retrieve.search import PatientQuery, SearchResult, search
 from mkiso.retrieve.studies import (
     Series,
     Study,
+    counted_series,
     find_by_uid,
     find_studies,
     series_of,
@@ -218,6 +219,11 @@ class Installation:
         """The series of each study, as the archive describes them: a query for each."""
         with self._asking(cancellation, query_id) as finder:
             return {study_uid: series_of(finder, study_uid) for study_uid in study_uids}
+
+    def counted_series(self, study_uids: Sequence[str], cancellation: Cancellation, query_id: str) -> list[Series]:
+        """As `series_of`, each with how many instances it has. Raises StudyNotFound."""
+        with self._asking(cancellation, query_id) as finder:
+            return [series for study_uid in study_uids for series in counted_series(finder, study_uid)]
 
     @contextmanager
     def _asking(self, cancellation: Cancellation, query_id: str) -> Iterator[Finder]:

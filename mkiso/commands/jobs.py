@@ -323,7 +323,8 @@ def _as_text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {one}" for name, one in value.items()) or "-"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
+        joint = "; " if any(isinstance(one, dict) for one in value) else ", "
+        return joint.join(map(_as_text, value)) or "-"
     return "-" if value in (None, "") else str(value)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from mkiso.ledger.database import Database
-from mkiso.ledger.schema import PUBLIC, UNFINISHED, collections, instances, job_accessions, jobs
+from mkiso.ledger.schema import COLLECTED, PUBLIC, UNFINISHED, collections, instances, job_accessions, jobs
 
 BATCH = 500
 # What NFKD takes no accent from, and people type without.
@@ -66,10 +65,7 @@ class History:
         self._database = database
 
     def page(self, filters: Filters, beyond: Mark | None, most: int) -> list[dict[str, Any]]:
-        """JOBs that meet the filters, newest first; the first ones older than a mark, where it is given.
-
-        Each with its `collections`: who collected what it made.
-        """
+        """JOBs that meet the filters, newest first; the first ones older than a mark, where it is given."""
         return self._database.do(lambda connection: _page(connection, filters, beyond, most))
 
     def all(self, filters: Filters) -> Iterator[dict[str, Any]]:
@@ -84,19 +80,15 @@ class History:
     ) -> list[dict[str, Any]]:
         """The JOBs under way for which exactly this was asked, newest first: these numbers, study and series UIDs."""
         query = sa.select(*PUBLIC, jobs.c.asked).where(jobs.c.state.in_(UNFINISHED)).order_by(jobs.c.created_at.desc())
-        rows = self._database.do(lambda connection: connection.execute(query).mappings().all())
-        found, wanted = map(dict, rows), asked_for(accessions, studies, series)
+        found = self._database.do(lambda connection: with_collected(connection, query))
+        wanted = asked_for(accessions, studies, series)
         return [row for row in found if (row.pop("asked") or asked_for(row["accessions"], (), ())) == wanted]
-
-    def collections(self, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
-        """Who collected what these jobs made, oldest first: the last one is valid, and corrects those before it."""
-        return self._database.do(lambda connection: _collections(connection, job_ids))
 
     def jobs(self, job_ids: Collection[str]) -> dict[str, tuple[dict[str, Any], int | None]]:
         """Of each job that is there its JOB, and the place in the queue for a receiver, from 1, of one that waits."""
         query = SEEN.where(jobs.c.id.in_(job_ids))
-        rows = self._database.do(lambda connection: connection.execute(query).mappings().all())
-        return {row["id"]: _with_place(row) for row in rows}
+        found = self._database.do(lambda connection: with_collected(connection, query))
+        return {job["id"]: _with_place(job) for job in found}
 
     def instances(self, job_id: str, beyond: str, most: int) -> list[dict[str, Any]]:
         """What a job handed out, by SOP Instance UID, from the first one that is greater than `beyond`."""
@@ -155,19 +147,28 @@ def _page(connection: sa.Connection, filters: Filters, beyond: Mark | None, most
     conditions = (*older, *filters.conditions(connection.dialect.name))
     ids = sa.select(jobs.c.id).where(*conditions).order_by(*newest_first).limit(most)
     found = connection.execute(ids).scalars().all()
-    rows = connection.execute(sa.select(*PUBLIC).where(jobs.c.id.in_(found)).order_by(*newest_first)).mappings()
-    entries = _collections(connection, found)
-    return [{**row, "collections": entries.get(row["id"], [])} for row in rows]
+    return with_collected(connection, sa.select(*PUBLIC).where(jobs.c.id.in_(found)).order_by(*newest_first))
 
 
-def _collections(connection: sa.Connection, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
-    said = [column for column in collections.c if column.name != "id"]
-    query = sa.select(*said).where(collections.c.job_id.in_(job_ids)).order_by(collections.c.id)
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in connection.execute(query).mappings():
-        entry = dict(row)
-        found[entry.pop("job_id")].append(entry)
-    return dict(found)
+def with_collected(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    """The JOBs of a query, each with `collected`: who has what it made, oldest first, the last one valid.
+
+    That is one statement more for BATCH jobs that are over, and none for those that are under way.
+    """
+    found = [{**row, "collected": []} for row in connection.execute(query).mappings()]
+    over = {job["id"]: job["collected"] for job in found if job["finished_at"]}
+    entry = [column.label(name) for name, column in COLLECTED.items()]
+    entries = sa.select(collections.c.job_id, *entry).order_by(collections.c.id)
+    for some in batches(list(over)):
+        for row in connection.execute(entries.where(collections.c.job_id.in_(some))).mappings():
+            said = dict(row)
+            over[said.pop("job_id")].append(said)
+    return found
+
+
+def batches(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many at once as a database takes in one statement."""
+    return (job_ids[start : start + BATCH] for start in range(0, len(job_ids), BATCH))
 
 
 def _is_older(mark: Mark) -> sa.ColumnElement[bool]:
@@ -215,6 +216,6 @@ def _seen() -> sa.Select[Any]:
 SEEN = _seen()  # made once: it is read several times a second
 
 
-def _with_place(row: sa.RowMapping) -> tuple[dict[str, Any], int | None]:
-    job = dict(row)
-    return job, job.pop("place")
+def _with_place(job: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+    place = job.pop("place")
+    return job, place

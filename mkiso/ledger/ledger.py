@@ -14,10 +14,20 @@ from mkiso.accession import LONGEST
 from mkiso.errors import Cancelled, JobExists, JobNotFound
 from mkiso.ledger.database import Database
 from mkiso.ledger.experience import Sizes, read_sizes
-from mkiso.ledger.history import History, asked_for, search_key
+from mkiso.ledger.history import History, asked_for, search_key, with_collected
 from mkiso.ledger.outcomes import DIED
 from mkiso.ledger.relays import Claim, Relays
-from mkiso.ledger.schema import PUBLIC, UNFINISHED, collections, fitting, instances, job_accessions, jobs, now
+from mkiso.ledger.schema import (
+    COLLECTED,
+    PUBLIC,
+    UNFINISHED,
+    collections,
+    fitting,
+    instances,
+    job_accessions,
+    jobs,
+    now,
+)
 from mkiso.ledger.totals import Retention, Totals, change, read_totals
 from mkiso.waiting import stopped_by
 
@@ -175,10 +185,10 @@ class Ledger:
     def _job(self, job_id: str) -> tuple[dict[str, Any], bool]:
         """The JOB, and whether nobody has written to it for long."""
         query = sa.select(*PUBLIC, self._silent().label("is_silent")).where(jobs.c.id == job_id)
-        row = self._database.do(lambda connection: connection.execute(query).mappings().first())
-        if row is None:
+        found = self._database.do(lambda connection: with_collected(connection, query))
+        if not found:
             raise JobNotFound("The ledger has no job of that id.")
-        job = dict(row)
+        (job,) = found
         return job, bool(job.pop("is_silent"))
 
     def list_jobs(
@@ -197,7 +207,7 @@ class Ledger:
             query = query.where(jobs.c.state == state)
         if since is not None:
             query = query.where(jobs.c.created_at >= since)
-        return self._database.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
+        return self._database.do(lambda connection: with_collected(connection, query))
 
     def request_cancel(self, job_id: str, by: str) -> dict[str, Any]:
         """Ask whichever process runs the job to stop it, or end it where none does; the job as it is now.
@@ -221,10 +231,11 @@ class Ledger:
         query = sa.select(jobs.c.id, jobs.c.cancelled_by).where(jobs.c.id.in_(job_ids), jobs.c.cancel_requested)
         return self._database.do(lambda connection: dict(connection.execute(query).all()))
 
-    def collect(self, job_id: str, *, name: str, relation: str, handed_over_by: str, note: str, requester: str) -> None:
+    def collect(self, job_id: str, *, by: str, relation: str, given_by: str, note: str, requester: str) -> None:
         """Remember who collected what a job made, beside all that was said of it before; JobNotFound."""
-        said = {"name": name, "relation": relation, "handed_over_by": handed_over_by, "note": note}
-        row = fitting(collections, {"job_id": job_id, "at": now(), "requester": requester} | said)
+        said = {"at": now(), "by": by, "relation": relation, "given_by": given_by, "note": note}
+        named = {COLLECTED[name].name: value for name, value in said.items()}
+        row = fitting(collections, {"job_id": job_id, "requester": requester} | named)
 
         def work(connection: sa.Connection) -> bool:
             if not connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update()).first():

@@ -135,6 +135,14 @@ collections = sa.Table(
     sa.Column("requester", sa.Text, nullable=False),
     **UNICODE,
 )
+# An entry of a JOB's `collected`: the table is older than these names.
+COLLECTED = {
+    "at": collections.c.at,
+    "by": collections.c.name,
+    "relation": collections.c.relation,
+    "given_by": collections.c.handed_over_by,
+    "note": collections.c.note,
+}
 # What instances of a kind came to so far, by which the size of a disc is told before it is made: their number, the sum
 # of their bytes, and of the squares of these.
 experience = sa.Table(

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, ClassVar, Self
 
 from mkiso.accession import shown, uid_fault
@@ -23,7 +24,10 @@ from mkiso.retrieve.studies import Patient, Study, described
 MOST_FOUND = 200
 LEAST_LETTERS = 3
 LONGEST_VALUE = 64
-REFUSED = frozenset("*?\\")
+MOST_DAYS = 31
+REFUSED = frozenset("*?\\=")
+DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}"
+DAYS = re.compile(rf"(?P<only>{DAY})|(?=.*[0-9])(?P<since>{DAY})? ?- ?(?P<until>{DAY})?")
 BETWEEN = re.compile(r"[\s,^=]+")  # the words of a name, as people write it and as DICOM does
 MODALITY = re.compile(r"[A-Z0-9_ ]{0,16}")
 log = logging.getLogger("mkiso.retrieve.search")
@@ -43,27 +47,40 @@ class PatientQuery:
     until: str = ""
     modality: str = ""
 
-    PARAMETERS: ClassVar = ("patient_name", "patient_id", "birth_date", "from", "to", "modality")
+    # The names of the API, and of the fields of our own page, which has two for the dates of study.
+    PARAMETERS: ClassVar = ("patient_name", "patient_id", "birth_date", "study_date", "modality")
+    FIELDS: ClassVar = ("patient_name", "patient_id", "birth_date", "from", "to", "modality")
 
     @classmethod
     def of(cls, given: Mapping[str, str | None]) -> Self:
         """The query that a request's parameters make. Raises BadRequest, which tells what of it cannot be asked."""
-        values = {one: _asked(one, given.get(one)) for one in cls.PARAMETERS}
-        query = cls(*values.values())
-        if not any((query.name, query.patient_id, query.birth_date, query.since, query.until)):
-            raise BadRequest("Give a patient's name, patient ID or date of birth, or dates of study.")
-        if query.name and _letters(query.name) < LEAST_LETTERS and query == cls(name=query.name):
+        values = {one: _asked(one, given.get(one)) for one in dict.fromkeys(cls.PARAMETERS + cls.FIELDS)}
+        since, until = _days(values["study_date"]) if values["study_date"] else (values["from"], values["to"])
+        who = (values["patient_name"], values["patient_id"], values["birth_date"])
+        query = cls(*who, since, until, values["modality"])
+        if since and until and since > until:
+            raise BadRequest("The first day of the dates of study is later than the last one. Exchange them.")
+        if why := query._want():
             raise BadRequest(
-                f"patient_name has fewer than {LEAST_LETTERS} letters. Give more of it, or the patient ID, the date of"
-                " birth or dates of study, too."
+                f"{why} Give a patient ID, a date of birth, {LEAST_LETTERS} letters of a name, or dates"
+                f" of study from one day to another of at most {MOST_DAYS} days."
             )
-        if query.since and query.until and query.since > query.until:
-            raise BadRequest("from is a later day than to. Exchange them.")
         return query
+
+    def _want(self) -> str:
+        """What a search lacks that would find everybody; empty where it lacks nothing."""
+        is_of_days = self.since and self.until and _length(self.since, self.until) <= MOST_DAYS
+        if self.patient_id or self.birth_date or is_of_days or _letters(self.name) >= LEAST_LETTERS:
+            return ""
+        if self.since or self.until:
+            return "These dates of study are too many days to look through."
+        if self.name:
+            return f"patient_name has fewer than {LEAST_LETTERS} letters."
+        return "This says of no patient's studies, and of no few days'."
 
     def spellings(self) -> list[str]:
         """The name with our wildcard, as an archive that tells capitals apart may have it, the likeliest first."""
-        words, is_dicom = _words(self.name), "^" in self.name or "=" in self.name
+        words, is_dicom = _words(self.name), "^" in self.name
         typed = self.name if is_dicom else "?".join(words)  # a space there may be a ^, or one here
         turned = typed if is_dicom else "?".join((*words[-1:], *words[:-1]))
         likely = [typed] if typed != typed.lower() else []
@@ -108,18 +125,40 @@ def _asked(parameter: str, text: str | None) -> str:
     value = " ".join((text or "").split())
     if found := sorted(REFUSED.intersection(value)):
         raise BadRequest(
-            f"{parameter} holds none of * ? \\ (found {' '.join(found)}). The beginning of a name is enough as it is."
+            f"{parameter} holds none of * ? \\ = (found {' '.join(found)}). The beginning of a name is enough as it is."
         )
     if not value.isprintable() or len(value) > LONGEST_VALUE:
         raise BadRequest(f"{parameter} has at most {LONGEST_VALUE} characters, all printable. Type it anew.")
     if parameter in ("birth_date", "from", "to") and value:
-        day = value.replace("-", "") if re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) else value
-        if not is_date(day):
-            raise BadRequest(f"{parameter} is a day such as 2026-01-31, and {shown(value)} is none.")
-        return day
+        return _day(parameter, value)
     if parameter == "modality" and not MODALITY.fullmatch(value.upper()):
         raise BadRequest(f"modality is a code such as CT or MR, and {shown(value)} is none.")
     return value.upper() if parameter == "modality" else value
+
+
+def _day(parameter: str, text: str) -> str:
+    """A day as YYYYMMDD. Raises BadRequest."""
+    day = text.replace("-", "") if re.fullmatch(DAY, text) else text
+    if not is_date(day):
+        raise BadRequest(f"{parameter} is a day such as 2026-01-31, and {shown(text)} is none.")
+    return day
+
+
+def _days(text: str) -> tuple[str, str]:
+    """The first and the last day of study_date, empty where it is open. Raises BadRequest."""
+    found = DAYS.fullmatch(text)
+    if not found:
+        raise BadRequest(
+            f"study_date is a day, or two such as 20260101-20260131, the first or the last one, and {shown(text)} is"
+            " neither."
+        )
+    only, since, until = (_day("study_date", part) if part else "" for part in found.groups())
+    return only or since, only or until
+
+
+def _length(since: str, until: str) -> int:
+    """How many days these are, both counted."""
+    return (date.fromisoformat(until) - date.fromisoformat(since)).days + 1
 
 
 def _words(name: str) -> list[str]:

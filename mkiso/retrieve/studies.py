@@ -95,6 +95,17 @@ class Series:
     instances: int | None
     study_uid: str
 
+    def public(self) -> dict[str, Any]:
+        """The series as `/api/series` shows it."""
+        return {
+            "study_instance_uid": self.study_uid,
+            "series_instance_uid": self.uid,
+            "series_number": self.number,
+            "modality": self.modality,
+            "series_description": self.description,
+            "instances": self.instances,
+        }
+
 
 def keys_of(study: Study) -> set[Key]:
     """What names the study's instances."""
@@ -144,6 +155,20 @@ def series_of(finder: Finder, study_uid: str) -> list[Series]:
         if uid_fault(uid) is None
     ]
     return sorted(series, key=lambda one: (count(one.number) is None, count(one.number) or 0, one.uid))
+
+
+def counted_series(finder: Finder, study_uid: str) -> list[Series]:
+    """As `series_of`; what the archive does not count of a series is how many instances it lists.
+
+    Raises StudyNotFound.
+    """
+    series = series_of(finder, study_uid)
+    if not series:
+        find_by_uid(finder, [study_uid])
+    if all(one.instances is not None for one in series):
+        return series
+    listed = Counter(finder.instances(study_uid).values())
+    return [replace(one, instances=listed[one.uid] if one.instances is None else one.instances) for one in series]
 
 
 def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Study:

@@ -117,6 +117,13 @@ def uid_list(name: str, limit: int) -> tuple[str, ...]:
     return parse_uids(text, name, limit)
 
 
+def required_uids(name: str, limit: int) -> tuple[str, ...]:
+    """The UIDs of a parameter that has to be there. Raises BadRequest."""
+    if uids := parse_uids(argument(name), name, limit):
+        return uids
+    raise BadRequest(f"Give UIDs as {name}, several with commas.", error=f"missing {name}")
+
+
 def choose_job_id() -> str:
     """The job id that the caller chose with `job=`, or a new one; from here on every answer carries it."""
     g.job_id = str(uuid.uuid4())

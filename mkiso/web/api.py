@@ -26,7 +26,15 @@ from mkiso.ledger.schema import ledger_time
 from mkiso.retrieve.receiver import taken
 from mkiso.retrieve.search import PatientQuery
 from mkiso.retrieve.studies import Study, count_patients
-from mkiso.web.answers import accession_list, argument, known_job_id, limit, live_jobs, require_state
+from mkiso.web.answers import (
+    accession_list,
+    argument,
+    known_job_id,
+    limit,
+    live_jobs,
+    require_state,
+    required_uids,
+)
 from mkiso.web.guards import installation, requester
 
 PATIENCE = 10.0
@@ -58,10 +66,11 @@ def studies() -> Response:
     with live_jobs().watching(query_id, request.environ.get("gunicorn.socket")) as cancellation:
         if isinstance(asked, PatientQuery):
             result = installation().search(asked, cancellation, query_id)
-            return jsonify(studies=result.public(), patients=count_patients(result.studies), cut=result.is_cut)
+            cut = {"cut": True} if result.is_cut else {}
+            return jsonify(studies=result.public(), patients=count_patients(result.studies), **cut)
         look_up, names = asked
         found = look_up(names, cancellation, query_id)
-    return jsonify(studies=[study.public() for study in found], patients=count_patients(found), cut=False)
+    return jsonify(studies=[study.public() for study in found], patients=count_patients(found))
 
 
 def _asked() -> PatientQuery | tuple[Callable[..., list[Study]], tuple[str, ...]]:
@@ -76,6 +85,18 @@ def _asked() -> PatientQuery | tuple[Callable[..., list[Study]], tuple[str, ...]
     if study_uids:
         return service.look_up_studies, study_uids
     return service.studies, accession_list("accession_numbers")
+
+
+@blueprint.get("/api/series")
+def series() -> Response:
+    """The series of studies, study by study."""
+    study_uids = required_uids("study_uids", installation().config.retrieve.max_accessions)
+    if request.method == "HEAD":
+        return jsonify()
+    query_id = str(uuid.uuid4())
+    with live_jobs().watching(query_id, request.environ.get("gunicorn.socket")) as cancellation:
+        found = installation().counted_series(study_uids, cancellation, query_id)
+    return jsonify(series=[one.public() for one in found])
 
 
 @blueprint.get("/api/jobs")

@@ -22,6 +22,7 @@ from mkiso.web.answers import (
     choose_job_id,
     live_jobs,
     prefers_json,
+    required_uids,
     service_status,
 )
 from mkiso.web.following import Shared
@@ -32,7 +33,7 @@ from mkiso.web.orders import begun, disc_order
 RECENT = timedelta(hours=1)
 MOST_RECENT = 50
 NUMBERS, STUDIES, SERIES = "accession_numbers", "study_uids", "series_uids"
-OF_PATIENT = PatientQuery.PARAMETERS
+OF_PATIENT = PatientQuery.FIELDS
 TODAY = "today"
 MODALITIES = ("CT", "MR", "CR", "DX", "US", "MG", "XA", "RF", "NM", "PT", "IO", "ES", "OT")
 FEWEST_LETTERS = 3
@@ -61,9 +62,7 @@ def start() -> Response:
 @blueprint.get("/series")
 def series() -> Response:
     """The series of a study, to be put below its line."""
-    uids = parse_uids(argument(STUDIES), STUDIES, 1)
-    if not uids:
-        raise BadRequest("Give a Study Instance UID.", error=f"missing {STUDIES}")
+    uids = required_uids(STUDIES, 1)
     return make_response(render_template("series.html", opened=_series(uids)))
 
 

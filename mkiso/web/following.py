@@ -245,6 +245,7 @@ def not_started(order: Order) -> dict[str, Any]:
         "studies": list(order.study_uids),
         "series": list(order.series_uids) or None,
         "encrypted": order.password is not None,
+        "collected": [],
         "seconds": {},
         "received": 0,
         "bytes": 0,

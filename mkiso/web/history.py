@@ -30,9 +30,9 @@ MOST_WORDS, LONGEST = 8, 256
 MARK = re.compile(rf"([0-9T:.Z-]{{10,32}}),({UUID.pattern})", re.I)
 COLLECTED = {
     "collected_at": "at",
-    "collected_by": "name",
+    "collected_by": "by",
     "relation": "relation",
-    "handed_over_by": "handed_over_by",
+    "given_by": "given_by",
     "collected_note": "note",
 }
 COLUMNS = (
@@ -151,7 +151,7 @@ def csv_lines(jobs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def _row(job: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a JOB: the number of the series of a part, and the entry that is valid of who collected it."""
-    last = job["collections"][-1] if job["collections"] else {}
+    last = job["collected"][-1] if job["collected"] else {}
     collected = {column: last.get(key) for column, key in COLLECTED.items()}
     return {**job, **collected, "series": job["series"] and len(job["series"])}
 

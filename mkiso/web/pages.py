@@ -141,7 +141,6 @@ def _handed_out(view: JobView) -> dict[str, Any]:
         "next": more,
         "beyond": beyond,
         "contents": contents_of(history.handed_out(job["id"])),
-        "collections": history.collections([job["id"]]).get(job["id"], []),
         "relations": RELATIONS,
         "file_name": file_name,
         "in_a_shell": shlex.quote(file_name or f"FILE.{job['format']}"),

@@ -19,8 +19,8 @@ from mkiso.web.answers import live_jobs
 from mkiso.web.guards import installation
 
 RELATIONS = ("patient", "relative", "doctor", "other")
-LONGEST = {"name": 200, "handed_over_by": 200, "note": 1000}  # in characters
-FIELDS = ("name", "relation", "handed_over_by", "note")
+LONGEST = {"by": 200, "given_by": 200, "note": 1000}  # in characters
+FIELDS = ("by", "relation", "given_by", "note")
 REPORTS = (Kind.REPORT, Kind.DOCUMENT)
 
 
@@ -118,5 +118,5 @@ def _asked(study_uids: Sequence[str]) -> dict[str, Study]:
 def faults(given: Mapping[str, str]) -> dict[str, str]:
     """What is wrong with who collected it, by the form's field: a key of the texts."""
     found = {name: "too_long" for name, most in LONGEST.items() if len(given[name]) > most}
-    found |= {name: f"{name}_missing" for name in ("name", "handed_over_by") if not given[name]}
+    found |= {name: f"{name}_missing" for name in ("by", "given_by") if not given[name]}
     return found if given["relation"] in RELATIONS else found | {"relation": "relation_missing"}

@@ -32,6 +32,23 @@ from tests.support.studies import JANE, UTF8, Study, series_study
 KUSUMA = Patient("KUS001", "KUSUMA^BUDI", "19710506", "M")
 HERS = "OTHER.001"
 RECEIVER = "RECEIVER"
+# The contract's, and no others.
+SERIES_FIELDS = frozenset(
+    ("study_instance_uid", "series_instance_uid", "series_number", "modality", "series_description", "instances")
+)
+STUDY_FIELDS = frozenset(
+    (
+        "accession_number",
+        "study_instance_uid",
+        "patient_id",
+        "patient_name",
+        "study_date",
+        "study_description",
+        "modalities",
+        "series",
+        "instances",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -333,7 +350,7 @@ def test_answers_that_do_not_meet_what_was_asked_are_left_out(held: Held, tmp_pa
         assert {one.patient_id for one in made.search(birth_date="1948-08-09").studies} == {"PAT004"}
         days = made.search(**{"patient_name": "kusuma", "from": "20240302", "to": "2024-03-04"}).studies
         assert [one.study_date for one in days] == ["20240304", "20240303", "20240302"]
-        assert made.search(**{"from": "20240301", "modality": "mr"}).studies == []
+        assert made.search(**{"from": "20240301", "to": "20240302", "modality": "mr"}).studies == []
 
 
 def test_a_search_is_one_query_and_of_very_many_answers_it_takes_the_first(tmp_path: Path) -> None:
@@ -342,7 +359,7 @@ def test_a_search_is_one_query_and_of_very_many_answers_it_takes_the_first(tmp_p
         configuration = settings(tmp_path, archive, {RECEIVER: receiver})
         with running_service(tmp_path / "service", port, configuration) as service:
             found = service.get("/api/studies?patient_name=KUSUMA").json()
-            assert (len(found["studies"]), found["patients"], found["cut"]) == (4, 1, False)
+            assert (len(found["studies"]), found["patients"], "cut" in found) == (4, 1, False)
             assert many.levels() == ["STUDY"]
             found = service.get("/api/studies?patient_name=SANTOSO").json()
             assert (len(found["studies"]), found["cut"]) == (200, True)
@@ -388,10 +405,38 @@ def test_the_series_of_studies_are_told_by_their_numbers(at_each: Counter, held:
         ]
 
 
+def test_the_api_tells_the_series_of_studies(at_each: Counter, held: Held, tmp_path: Path) -> None:
+    """dcmqrscp counts no instances; what is listed is counted then."""
+    studies = (held.his[4], held.hers)
+    with running_service(tmp_path, free_ports(1)[0], at_each.configuration) as service:
+        query = "/api/series?study_uids=" + ",".join(study.study_uid for study in studies)
+        told = service.get(query).json()
+        assert list(told) == ["series"]
+        assert {frozenset(one) for one in told["series"]} == {SERIES_FIELDS}
+        assert [
+            (one["study_instance_uid"], one["series_instance_uid"], one["instances"]) for one in told["series"]
+        ] == [
+            (study.study_uid, series, len(of_series(study, series)))
+            for study in studies
+            for series in series_uids(study)
+        ]
+        assert [one["series_number"] for one in told["series"]] == ["1", "2", "3"] * 2
+        unknown = service.get(f"{query},1.2.3")
+        assert (unknown.status_code, unknown.json()["code"], unknown.json()["study"]) == (
+            404,
+            "study_not_found",
+            "1.2.3",
+        )
+        head = requests.head(service.url + query + ",1.2.3", timeout=60)
+        assert (head.status_code, head.content) == (200, b"")
+        for wrong in ("", "?study_uids=", "?study_uids=+", "?study_uids=1..2", "?series_uids=1.2"):
+            assert refused(service.get(f"/api/series{wrong}"))
+
+
 def test_the_api_and_the_commands_take_the_same_choice(held: Held, tmp_path: Path) -> None:
     with counter(tmp_path, held) as made, running_service(tmp_path, free_ports(1)[0], made.configuration) as service:
         found = service.get("/api/studies?patient_name=kusuma").json()
-        assert (len(found["studies"]), found["patients"], found["cut"]) == (5, 1, False)
+        assert (len(found["studies"]), found["patients"], "cut" in found) == (5, 1, False)
         assert {(one["series"], one["instances"]) for one in found["studies"]} == {(3, 9)}
         study = held.his[4]
         (one,) = service.get(f"/api/studies?study_uids={study.study_uid}").json()["studies"]
@@ -401,13 +446,18 @@ def test_the_api_and_the_commands_take_the_same_choice(held: Held, tmp_path: Pat
             "patient_name=kus*",
             "patient_name=kus%5C",
             "modality=CT",
-            "patient_name=kusuma&from=2024-02-30",
+            "patient_name=kusuma&study_date=2024-02-30",
             "patient_name=kusuma&study_uids=1.2",
             "study_uids=1..2",
-            "from=20240302&to=20240301",
+            "study_date=20240302-20240301",
+            "study_date=20240301-20240401",
+            "study_date=20240301-",
         ):
             assert refused(service.get(f"/api/studies?{query}"))
         assert service.get("/api/studies?patient_name=ku&birth_date=1971-05-06").json()["patients"] == 1
+        days = service.get("/api/studies?study_date=2024-03-02-20240304").json()["studies"]
+        assert {one["study_date"] for one in days} == {"20240302", "20240303", "20240304"}
+        assert {frozenset(one) for one in days} == {STUDY_FIELDS}
         assert service.get("/api/studies?study_uids=1.2").json()["code"] == "study_not_found"
         chosen, file = series_uids(study)[2], tmp_path / "part.iso"
         words = ("--study-uid", study.study_uid, "--series-uid", chosen, "-o", file)

@@ -68,9 +68,9 @@ def test_a_patient_is_found_in_any_script_with_accents_or_without(browser: Brows
 
 def test_who_stopped_a_job_and_who_collected_it_stands_beside_it(browser: Browser, house: tuple[str, Ledger]) -> None:
     url, ledger = house
-    said = {"relation": "relative", "handed_over_by": "Anna", "note": "", "requester": "anna@10.0.0.3"}
+    said = {"relation": "relative", "given_by": "Anna", "note": "", "requester": "anna@10.0.0.3"}
     for name in ("Dewi", "<b>Dewi Lestari"):
-        ledger.collect(f"{3:08x}-0000-4000-8000-000000000000", name=name, **said)
+        ledger.collect(f"{3:08x}-0000-4000-8000-000000000000", by=name, **said)
     with person(browser, url) as clerk:
         clerk.open("/history")
         left, cancelled, collected, *_others = clerk.page.locator("td[data-label=Result]").all_inner_texts()

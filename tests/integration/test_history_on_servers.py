@@ -74,9 +74,9 @@ def test_rows_of_an_older_version_are_found_by_what_they_have(shared: Ledger) ->
 def test_who_collected_a_disc_and_who_cancelled_is_kept(shared: Ledger) -> None:
     job_id = fill(shared, 5, "A", state="retrieving", finished_at=None, study_uids=("1.2",), series_uids=("1.3",))
     for name in ("Mueler", "Müller\0 山田"):
-        shared.collect(job_id, name=name, relation="doctor", handed_over_by="Anna", note="x" * 20_000, requester="x")
+        shared.collect(job_id, by=name, relation="doctor", given_by="Anna", note="x" * 20_000, requester="x")
     (found,) = shared.history.page(Filters(accession="A"), None, 1)
-    assert [(one["name"], len(one["note"])) for one in found["collections"]] == [
+    assert [(one["by"], len(one["note"])) for one in found["collected"]] == [
         ("Mueler", 10_000),
         ("Müller 山田", 10_000),
     ]

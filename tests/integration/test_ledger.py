@@ -511,7 +511,7 @@ def test_a_patients_rows_go_as_the_page_says_and_no_others(ledger: Ledger) -> No
     for job_id in ended:
         ledger.hand_out(job_id, [{"sop_instance_uid": "1.2", **dict.fromkeys(columns, "1"), "bytes": 1}])
         ledger.update(job_id, state="done", finished_at=now())
-        ledger.collect(job_id, name="x", relation="other", handed_over_by="x", note="", requester="x")
+        ledger.collect(job_id, by="x", relation="other", given_by="x", note="", requester="x")
     for statement in block("security", "sql erase").split(";\n"):
         if statement:
             ledger._database.do(lambda connection, words=statement: connection.execute(sa.text(words)))

@@ -66,6 +66,8 @@ def test_a_jobs_details_are_a_line_each() -> None:
     assert "accessions    A, B" in lines
     assert "error         code: relay_failed, detail: It is off." in lines
     assert "seconds       querying: 0.1, sending: 2.5" in lines
+    entries = [{"by": "Siti", "given_by": "Rina"}, {"by": "Dewi", "given_by": "Rina"}]
+    assert "collected     by: Siti, given_by: Rina; by: Dewi, given_by: Rina" in details(JOB | {"collected": entries})
     assert "patient_name  -" in details(JOB | {"patient_name": None}).splitlines()
 
 

@@ -321,20 +321,20 @@ def test_the_history_shows_who_collected_what_and_what_is_of_a_part(client: Flas
     store = ledger(client)
     job_id = fill(store, 1, "A", series_uids=("1.2", "1.3"), encrypted=True)
     fill(store, 2, "A", state="cancelled", error={"code": "cancelled", "detail": "Cancelled by ben <b>@10.0.0.4."})
-    said = {"relation": "doctor", "handed_over_by": "Anna", "note": "=1", "requester": "anna@10.0.0.3"}
+    said = {"relation": "doctor", "given_by": "Anna", "note": "=1", "requester": "anna@10.0.0.3"}
     for name in ("<i>Mueler", "<i>Müller"):
-        store.collect(job_id, name=name, **said)
+        store.collect(job_id, by=name, **said)
     page = client.get("/history", headers=BROWSER).text
     assert "Collected by &lt;i&gt;Müller, 20" in page
     for words in ("(corrected)", "A part: 2 series", "Protected by a password", "by ben &lt;b&gt;<"):
         assert words in page
     other, job = client.get("/history", headers=JSON).json["jobs"]
-    assert ([one["name"] for one in job["collections"]], other["collections"]) == (["<i>Mueler", "<i>Müller"], [])
+    assert ([one["by"] for one in job["collected"]], other["collected"]) == (["<i>Mueler", "<i>Müller"], [])
     assert (job["series"], job["encrypted"], other["series"], other["encrypted"]) == (["1.2", "1.3"], True, None, False)
     none, row = rows(client.get("/history?format=csv"))
-    cells = ("series", "encrypted", "collected_at", "collected_by", "relation", "handed_over_by", "collected_note")
+    cells = ("series", "encrypted", "collected_at", "collected_by", "relation", "given_by", "collected_note")
     assert [row[name] for name in cells] == [
-        *("2", "true", job["collections"][1]["at"], "<i>Müller", "doctor", "Anna", "'=1"),
+        *("2", "true", job["collected"][1]["at"], "<i>Müller", "doctor", "Anna", "'=1"),
     ]
     assert [none[name] for name in cells] == ["", "false", "", "", "", "", ""]
 

@@ -19,7 +19,7 @@ from mkiso.dicom.instances import Instance
 from mkiso.errors import ConfigurationError, DiskFull, JobExists, JobNotFound, LedgerUnavailable
 from mkiso.ledger import database, schema
 from mkiso.ledger import ledger as ledger_module
-from mkiso.ledger.history import Filters
+from mkiso.ledger.history import BATCH, Filters
 from mkiso.ledger.ledger import Ledger
 from tests.support.tools import wait_until
 
@@ -28,7 +28,7 @@ JOB_FIELDS = {
     *("id", "kind", "state", "accessions", "patient_id", "patient_name", "studies", "layout", "destination"),
     *("expected", "received", "bytes", "files_sent", "files_failed", "error", "requester", "created_at"),
     *("finished_at", "format", "medium", "not_indexed", "malformed", "seconds", "series", "encrypted"),
-    *("relay_id", "confirmed"),
+    *("relay_id", "confirmed", "collected"),
 }
 STATES = ["queued", "querying", "retrieving", "verifying", "mastering", "sending", "done", "failed", "cancelled"]
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -104,6 +104,7 @@ def test_a_new_job_has_every_field_of_the_contract_and_no_other(ledger: Ledger) 
         "encrypted": False,
         "relay_id": None,
         "confirmed": None,
+        "collected": [],
     }
 
 
@@ -216,19 +217,36 @@ def test_a_job_of_a_part_has_its_series(ledger: Ledger) -> None:
     assert (ledger.job("J")["series"], ledger.job("J")["encrypted"]) == (["1.2", "1.3"], True)
 
 
-BY_ANNA = {"name": "Müller", "relation": "relative", "handed_over_by": "Anna", "note": "", "requester": "anna@10.0.0.3"}
+BY_ANNA = {"by": "Müller", "relation": "relative", "given_by": "Anna", "note": ""}
+HERE = {"requester": "anna@10.0.0.3"}
 
 
 def test_who_collected_it_is_kept_with_every_correction(three: Ledger) -> None:
-    three.collect("J2", **BY_ANNA)
-    three.collect("J2", **BY_ANNA | {"name": "Müllner\0", "note": "x" * 20_000, "relation": "y" * 30})
-    first, last = three.history.collections(["J1", "J2"]).pop("J2")
+    three.collect("J2", **BY_ANNA, **HERE)
+    three.collect("J2", **HERE, **BY_ANNA | {"by": "Müllner\0", "note": "x" * 20_000, "relation": "y" * 30})
+    first, last = three.job("J2")["collected"]
     assert first == BY_ANNA | {"at": first["at"]}
     assert RFC_3339_UTC.fullmatch(first["at"])
-    assert (last["name"], len(last["note"]), len(last["relation"])) == ("Müllner", 10_000, 16)
-    assert three.history.collections(["J1"]) == {}
+    assert (last["by"], len(last["note"]), len(last["relation"])) == ("Müllner", 10_000, 16)
+    assert {one["id"]: one["collected"] for one in three.list_jobs()} == {"J1": [], "J2": [first, last], "J3": []}
+    assert three.history.jobs(["J2"])["J2"][0]["collected"] == [first, last]
     with pytest.raises(JobNotFound):
-        three.collect("J9", **BY_ANNA)
+        three.collect("J9", **BY_ANNA, **HERE)
+
+
+def test_who_collected_what_costs_a_list_of_jobs_no_statement_for_each(ledger: Ledger) -> None:
+    for number in range(BATCH + 1):
+        opened(ledger, f"J{number}", "A")
+        ledger.update(f"J{number}", state="done", finished_at=ledger_module.now())
+    ledger.collect("J0", **BY_ANNA, **HERE)
+    asked: list[str] = []
+    sa.event.listen(sa.Engine, "before_cursor_execute", look := lambda *seen: asked.append(seen[2]))
+    try:
+        found = ledger.list_jobs(limit=1000)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", look)
+    assert [(job["id"], job["collected"][0]["by"]) for job in found if job["collected"]] == [("J0", "Müller")]
+    assert sum("FROM jobs" in one or "FROM collections" in one for one in asked) == 3
 
 
 def silence(ledger: Ledger, *job_ids: str, seconds: float = 121) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
 from mkiso.errors import PacsUnreachable
 from mkiso.installation import Installation
-from mkiso.ledger.schema import jobs
+from mkiso.ledger.schema import collections, jobs
 from mkiso.retrieve.studies import Study
 from mkiso.waiting import LEFT, stopped_by
 from mkiso.web.following import shown_name
@@ -23,7 +24,7 @@ from tests.unit.test_web import BROWSER, DOWNLOADS, ID, Jobs, client, installati
 __all__ = ("client", "installation", "service")  # fixtures
 ENDED = "2026-01-01T00:00:00.000000Z"
 CT, SR, PDF, KEYS = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "88.11", "104.1", "11.1"))
-COLLECTED = {"name": "Siti Aminah", "relation": "relative", "handed_over_by": "Rina", "note": "her sister"}
+COLLECTED = {"by": "Siti Aminah", "relation": "relative", "given_by": "Rina", "note": "her sister"}
 OTHERS = "Its file went to the browser in which that was started"
 
 
@@ -207,11 +208,12 @@ def test_who_collected_it_is_written_down_and_corrected_beside_that(client: Flas
     assert location(sent)[0] == f"/jobs/{ID}"
     page = shown(client)
     assert all(text in page for text in ("Siti Aminah", "a relative", "Rina", "her sister", "valid", "Correct"))
-    assert client.post(f"/jobs/{ID}/collected", data=COLLECTED | {"name": " Siti  Aisyah"}).status_code == 303
+    assert client.post(f"/jobs/{ID}/collected", data=COLLECTED | {"by": " Siti  Aisyah"}).status_code == 303
     page = shown(client)
     assert re.search("Siti Aminah .* corrected later .* Siti Aisyah .* valid", page)
-    kept = ledger(client).history.collections([ID])[ID]
-    assert [(one["name"], one["requester"]) for one in kept] == [
+    assert [one["by"] for one in ledger(client).job(ID)["collected"]] == ["Siti Aminah", "Siti Aisyah"]
+    kept = sa.select(collections.c.name, collections.c.requester).order_by(collections.c.id)
+    assert ledger(client)._database.do(lambda connection: connection.execute(kept).all()) == [
         ("Siti Aminah", "rina@127.0.0.1"),
         ("Siti Aisyah", "127.0.0.1"),
     ]
@@ -220,11 +222,11 @@ def test_who_collected_it_is_written_down_and_corrected_beside_that(client: Flas
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"name": "  "}, "Enter the name of the person"),
-        ({"name": "x" * 201}, "too long"),
+        ({"by": "  "}, "Enter the name of the person"),
+        ({"by": "x" * 201}, "too long"),
         ({"relation": "dog"}, "Choose who that is"),
         ({"relation": ""}, "Choose who that is"),
-        ({"handed_over_by": ""}, "Enter your name"),
+        ({"given_by": ""}, "Enter your name"),
         ({"note": "x" * 1001}, "too long"),
     ],
 )
@@ -239,7 +241,7 @@ def test_what_is_missing_is_said_beside_the_field(given: dict[str, str], said: s
         "bad_request",
         True,
     )
-    assert ledger(client).history.collections([ID]) == {}
+    assert ledger(client).job(ID)["collected"] == []
 
 
 def test_only_what_is_done_is_collected_and_by_nobody_elses_form(client: FlaskClient) -> None:
@@ -250,13 +252,13 @@ def test_only_what_is_done_is_collected_and_by_nobody_elses_form(client: FlaskCl
     ledger(client).update(ID, state="done", error=None)
     elsewhere = {"Origin": "http://elsewhere.example"}
     assert client.post(f"/jobs/{ID}/collected", data=COLLECTED, headers=BROWSER | elsewhere).status_code == 403
-    assert ledger(client).history.collections([ID]) == {}
+    assert ledger(client).job(ID)["collected"] == []
 
 
 def test_the_form_names_who_is_logged_in(client: FlaskClient) -> None:
     done(client)
     page = client.get(f"/jobs/{ID}", headers=BROWSER | {"X-Forwarded-User": "rina"}).text
-    assert 'name="handed_over_by" value="rina"' in page
+    assert 'name="given_by" value="rina"' in page
 
 
 def of_archive(**fields: Any) -> Study:

@@ -46,7 +46,7 @@ def in_all(ledger: Ledger, *columns: Any) -> set[str]:
 def test_jobs_are_forgotten_with_their_numbers_and_instances_and_who_collected_them(house: House) -> None:
     old, young = ended(house, 31), ended(house, 29)
     for job_id in (old, old, young):
-        house.ours.collect(job_id, name="x", relation="patient", handed_over_by="y", note="", requester="z")
+        house.ours.collect(job_id, by="x", relation="patient", given_by="y", note="", requester="z")
     assert house.ours.retention.forget(30) == 1
     with pytest.raises(JobNotFound):
         house.ours.job(old)

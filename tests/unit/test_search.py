@@ -46,21 +46,63 @@ def test_every_other_key_is_asked_as_dicom_has_it() -> None:
         "StudyDate": "20240301-20240331",
         "ModalitiesInStudy": "CT",
     }
-    assert query(since="20240301").keys() == {"StudyDate": "20240301-"}
-    assert query(to="20240301").keys() == {"StudyDate": "-20240301"}
+    assert query(patient_id="P", since="20240301").keys() == {"PatientID": "P", "StudyDate": "20240301-"}
+    assert query(patient_id="P", to="20240301").keys() == {"PatientID": "P", "StudyDate": "-20240301"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        ("20240301", "20240301-20240301"),
+        ("2024-03-01", "20240301-20240301"),
+        (" 20240301-20240331 ", "20240301-20240331"),
+        ("2024-03-01-2024-03-31", "20240301-20240331"),
+        ("2024-03-01 - 20240331", "20240301-20240331"),
+    ],
+)
+def test_dates_of_study_are_one_parameter_of_the_api(typed: str, asked: str) -> None:
+    assert query(study_date=typed).keys() == {"StudyDate": asked}
+
+
+@pytest.mark.parametrize(("typed", "asked"), [("20240301-", "20240301-"), ("-2024-03-31", "-20240331")])
+def test_dates_of_study_are_open_beside_what_says_whose_they_are(typed: str, asked: str) -> None:
+    assert query(study_date=typed, birth_date="19710506").keys()["StudyDate"] == asked
+    assert query(study_date=typed, patient_name="KUS").keys()["StudyDate"] == asked
+
+
+@pytest.mark.parametrize("days", [{"study_date": "20240301-20240331"}, {"since": "20240301", "to": "20240331"}])
+def test_a_search_by_days_alone_is_of_31_at_most(days: Mapping[str, str]) -> None:
+    assert query(**days).keys() == {"StudyDate": "20240301-20240331"}
+    longer = {name: text.replace("20240331", "20240401") for name, text in days.items()}
+    with pytest.raises(BadRequest, match="too many days"):
+        query(**longer)
+    with pytest.raises(BadRequest, match="too many days"):
+        query(**longer, patient_name="KU", modality="CT")
+    assert query(**longer, patient_id="P").until == "20240401"
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({}, "Give a patient's name"),
-        ({"patient_name": "  ", "modality": "CT"}, "Give a patient's name"),
+        ({}, "Give a patient ID"),
+        ({"patient_name": "  ", "modality": "CT"}, "Give a patient ID"),
+        ({"study_date": "20240301-"}, "too many days"),
+        ({"study_date": "-20240301", "modality": "CT"}, "too many days"),
+        ({"since": "20240301"}, "too many days"),
+        ({"to": "20240301", "patient_name": "KU"}, "too many days"),
+        ({"study_date": "-"}, "study_date is a day, or two"),
+        ({"study_date": "20240301-20240302-20240303"}, "study_date is a day, or two"),
+        ({"study_date": "202403"}, "study_date is a day, or two"),
+        ({"study_date": "2024-02-30"}, "study_date is a day such"),
+        ({"study_date": "20240302-20240301"}, "Exchange"),
+        ({"study_date": "2024*"}, "study_date holds none of"),
         ({"patient_name": "KU"}, "fewer than 3 letters"),
         ({"patient_name": "K ."}, "fewer than 3 letters"),
         ({"patient_name": "王"}, "fewer than 3 letters"),
         ({"patient_name": "KUS*"}, "patient_name holds none of"),
         ({"patient_name": "KUS?MA"}, "patient_name holds none of"),
         ({"patient_name": "KUS\\X"}, "patient_name holds none of"),
+        ({"patient_name": "KUSUMA=X"}, "patient_name holds none of"),
         ({"patient_id": "P*"}, "patient_id holds none of"),
         ({"patient_name": "KUS\x1bMA"}, "printable"),
         ({"patient_name": "K" * 65}, "at most 64"),
@@ -78,12 +120,14 @@ def test_what_cannot_be_asked_is_refused_by_the_name_of_its_parameter(given: Map
     assert raised.value.detail.isprintable()
 
 
-@pytest.mark.parametrize("other", [{"patient_id": "P"}, {"birth_date": "19710506"}, {"since": "20240301"}])
+@pytest.mark.parametrize(
+    "other", [{"patient_id": "P"}, {"birth_date": "19710506"}, {"since": "20240301", "to": "20240331"}]
+)
 def test_a_short_name_is_taken_beside_another_key(other: Mapping[str, str]) -> None:
     assert query(patient_name="KU", **other).name == "KU"
 
 
-@given(st.dictionaries(st.sampled_from(PatientQuery.PARAMETERS), st.text(max_size=20)))
+@given(st.dictionaries(st.sampled_from(PatientQuery.PARAMETERS + PatientQuery.FIELDS), st.text(max_size=20)))
 def test_nothing_that_is_typed_becomes_a_wildcard_of_its_own(given: dict[str, str]) -> None:
     try:
         asked = PatientQuery.of(given)
@@ -127,8 +171,8 @@ def test_an_answer_counts_where_it_meets_every_key(asked: Mapping[str, str], met
 def test_a_study_is_met_by_any_of_its_patients_and_one_without_modalities_by_each() -> None:
     of_two = study(others=(Patient("Q", name="ROE^JANE"),), modalities=())
     assert query(patient_name="roe", modality="MR").meets(of_two)
-    assert not query(since="20240301").meets(study(study_date=""))
-    assert not query(to="20240301").meets(study(study_date="unknown"))
+    assert not query(patient_id="P", since="20240301").meets(study(study_date=""))
+    assert not query(patient_id="P", to="20240301").meets(study(study_date="unknown"))
 
 
 class Archive:
