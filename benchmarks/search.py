@@ -18,8 +18,8 @@ QUERIES = {
     "a name that many have": "patient_name=SANTOSO",
     "a patient ID": "patient_id=P0012345",
     "a name and a date of birth": "patient_name=KUSUMA&birth_date=1970-01-01",
-    "a day": "from=2022-06-01&to=2022-06-01",
-    "a day's CTs": "from=2022-06-01&to=2022-06-01&modality=CT",
+    "a day": "study_date=20220601",
+    "a day's CTs": "study_date=20220601&modality=CT",
     "nobody": "patient_name=nobody",
 }
 
@@ -32,7 +32,7 @@ def seconds(service: Service, query: str) -> tuple[float, int, bool]:
         answer = service.get(f"/api/studies?{query}")
         taken.append(time.monotonic() - began)
     answer.raise_for_status()
-    return statistics.median(taken), len(answer.json()["studies"]), answer.json()["cut"]
+    return statistics.median(taken), len(answer.json()["studies"]), "cut" in answer.json()
 
 
 def main() -> int:

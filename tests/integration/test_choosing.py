@@ -36,19 +36,8 @@ RECEIVER = "RECEIVER"
 SERIES_FIELDS = frozenset(
     ("study_instance_uid", "series_instance_uid", "series_number", "modality", "series_description", "instances")
 )
-STUDY_FIELDS = frozenset(
-    (
-        "accession_number",
-        "study_instance_uid",
-        "patient_id",
-        "patient_name",
-        "study_date",
-        "study_description",
-        "modalities",
-        "series",
-        "instances",
-    )
-)
+OF_PATIENT = ("accession_number", "study_instance_uid", "patient_id", "patient_name", "study_date")
+STUDY_FIELDS = frozenset((*OF_PATIENT, "study_description", "modalities", "series", "instances"))
 
 
 @dataclass(frozen=True)
