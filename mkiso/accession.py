@@ -12,7 +12,8 @@ MOST_SERIES = 1000  # of one request
 REFUSED = frozenset('*?\\,"=')
 LONGEST_UID, SHOWN = 64, 80
 UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
-# Between the numbers of a list as people paste it: spaces of any kind and length, also none.
+SURROUNDINGS = " .,;"  # of a list as people paste it
+# Between its numbers: spaces of any kind and length, also none.
 BETWEEN = re.compile(r"[\s,;\u200b\ufeff]+")
 
 
@@ -54,6 +55,11 @@ def parse_list(text: str | None, limit: int, parameter: str = "accession_numbers
     if len(accessions) > limit:
         raise TooManyAccessions(f"{len(accessions)} accession numbers; at most {limit} go into one request.")
     return accessions
+
+
+def without_surroundings(text: str | None) -> str | None:
+    """A list without the full stops, commas and semicolons around it, with which people paste one."""
+    return (text or "").strip(SURROUNDINGS) or text
 
 
 def pasted_list(text: str, limit: int) -> tuple[str, ...]:

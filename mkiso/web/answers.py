@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
-from mkiso.accession import parse_list, parse_one, parse_uids
+from mkiso.accession import parse_list, parse_one, parse_uids, without_surroundings
 from mkiso.dicom.datasets import page_name, readable_date
 from mkiso.errors import BadRequest, Busy, ConfigurationError, Internal, JobNotFound, MkisoError, Stopping, Unauthorized
 from mkiso.installation import Status
@@ -84,7 +84,7 @@ def argument(name: str) -> str | None:
 
 def accession_list(name: str) -> tuple[str, ...]:
     """The accession numbers of a parameter that takes several; raises as `parse_list` does."""
-    return parse_list(argument(name), installation().config.retrieve.max_accessions, name)
+    return parse_list(without_surroundings(argument(name)), installation().config.retrieve.max_accessions, name)
 
 
 class Asked(NamedTuple):

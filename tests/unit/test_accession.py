@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.accession import parse_list, parse_one, parse_uids, pasted_list
+from mkiso.accession import parse_list, parse_one, parse_uids, pasted_list, without_surroundings
 from mkiso.errors import BadRequest, EmptyAccession, InvalidAccession, MissingAccession, TooManyAccessions
 
 FORBIDDEN = '*?\\,"='
@@ -110,6 +110,16 @@ def test_how_many_are_too_many_is_told_with_both_numbers() -> None:
 )
 def test_a_list_is_taken_as_people_paste_it(text: str) -> None:
     assert pasted_list(text, 3) == ("A", "B", "C.1")
+
+
+@pytest.mark.parametrize("text", ["A,B.", " ;A,B; ", ",A,B,", ".A,B.;", "A,B"])
+def test_what_surrounds_a_list_goes(text: str) -> None:
+    assert parse_list(without_surroundings(text), 3) == ("A", "B")
+
+
+@pytest.mark.parametrize("text", ["A,,B", ",", ";", "A,.,B"])
+def test_what_is_within_a_list_or_all_of_it_stays(text: str) -> None:
+    assert without_surroundings(text) == text
 
 
 @pytest.mark.parametrize("text", ["", " \n", ";,;", " . "])

@@ -550,6 +550,13 @@ def test_a_method_that_is_not_allowed_says_which_are(client: FlaskClient) -> Non
     assert "GET" in client.post("/mkiso.php").headers["Allow"]
 
 
+@pytest.mark.parametrize("url", [DOWNLOADS[1], DOWNLOADS[3]])
+def test_a_list_in_a_url_may_have_been_pasted(url: str, client: FlaskClient, installation: Jobs) -> None:
+    path, _, numbers = url.partition("=")
+    client.get(f"{path}=%20;{numbers}.,%20")
+    assert [order.accessions for order in installation.orders] == [("MR.001", "CT.002")]
+
+
 def test_a_job_that_was_chosen_in_capitals_can_be_watched(client: FlaskClient, installation: Jobs) -> None:
     client.get(f"{DOWNLOADS[0]}&job={ID.upper()}")
     record(client, installation.orders[0].job_id, "MR.001")
