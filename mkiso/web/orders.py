@@ -249,8 +249,7 @@ def queued(order: Order, destination: str) -> Response:
     current_app.extensions["mkiso.pickup"].wake()
     if prefers_page():
         return see_other("relays.relay", relay_id=order.job_id)
-    where = url_for("relays.relay_as_data", relay_id=order.job_id)
-    answer = jsonify(status="queued", relay_id=order.job_id, state="waiting", destination=destination, url=where)
+    answer = jsonify(status="queued", relay_id=order.job_id)
     answer.status_code = HTTPStatus.ACCEPTED
     answer.location = url_for("relays.relay", relay_id=order.job_id)
     return answer

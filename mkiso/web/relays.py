@@ -19,6 +19,7 @@ from mkiso.web.answers import UUID, argument, choice, limit, page_texts, prefers
 from mkiso.web.following import JobView, Shared, shown_name
 from mkiso.web.guards import installation, refuse_embedding, requester
 
+FILTERS = ("state", "destination")
 MOST_SHOWN, MOST_OVER, MOST_TRIES = 100, 10, 20
 ENDED_BY = re.compile(r"(Cancelled|Forgotten) by (.+)\.", re.DOTALL)
 blueprint = Blueprint("relays", __name__)
@@ -49,26 +50,31 @@ class RelayView:
         return t[f"{by[1].lower()}_by"].format(who=shown_name(by[2])) if by else t["cancelled"]
 
 
-def overview() -> dict[str, Any]:
-    """What the page of all relays shows: RELAYs, how each destination's queue is, and the JOBs that send now."""
-    ledger = installation().ledger
-    found = [
-        *ledger.relays.page(("quarantined",), limit=MOST_SHOWN),
-        *ledger.relays.page(("running",), limit=MOST_SHOWN),
-        *ledger.relays.page(("waiting",), limit=MOST_SHOWN),
-        *ledger.relays.page(("done", "cancelled"), limit=MOST_OVER),
-    ]
+def overview(state: str | None = None, destination: str | None = None) -> dict[str, Any]:
+    """What the page of all relays shows: RELAYs, how each destination's queue is, and the JOBs that send now.
+
+    Only RELAYs in this state, to this destination, where they are given; then more of those that are over.
+    """
+    relays = installation().ledger.relays
+    groups = (("quarantined",), ("running",), ("waiting",), ("done", "cancelled")) if state is None else ((state,),)
+    found: list[dict[str, Any]] = []
+    for states in groups:
+        found += relays.page(states, destination, MOST_OVER if "done" in states and state is None else MOST_SHOWN)
     return {"relays": found, "destinations": _queues(), "jobs": _attempts(found)}
 
 
 @blueprint.get("/relays")
 def relays() -> Response:
-    if prefers_json():
+    filters = {name: text for name in FILTERS if (text := argument(name))}
+    require_state(filters.get("state"), RELAY_STATES)
+    if prefers_json() and not filters:
         return jsonify(cast(Shared[dict[str, Any]], current_app.extensions["mkiso.relays"]).get())
-    told = overview()
+    told = overview(**filters)
+    if prefers_json():
+        return jsonify(told)
     views = _views(told["relays"], told["destinations"], told["jobs"])
     of_state = {state: [one for one in views if one.relay["state"] == state] for state in RELAY_STATES}
-    return make_response(render_template("relays.html", queues=told["destinations"], of_state=of_state))
+    return make_response(render_template("relays.html", queues=told["destinations"], of_state=of_state, given=filters))
 
 
 @blueprint.get("/relays/<relay_id>")

@@ -106,6 +106,24 @@ def test_a_page_has_its_data_for_programs(client: FlaskClient) -> None:
     assert [one["id"] for one in told["jobs"]] == [attempt.job_id]
 
 
+@pytest.mark.parametrize("destination", ["relay", "cd_publisher"])
+@pytest.mark.parametrize("of_state", ["waiting", "cancelled", "quarantined"])
+def test_a_page_shows_what_meets_its_filters(of_state: str, destination: str, client: FlaskClient) -> None:
+    ids = {(to, what): queue(client, f"{to}.{what}", destination=to) for to in PEERS for what in ("waits", "ends")}
+    for to in PEERS:
+        client.post(f"/relays/{ids[to, 'ends']}/cancel")
+    query = f"/relays?state={of_state}&destination={destination}"
+    found = {"waiting": [ids[destination, "waits"]], "cancelled": [ids[destination, "ends"]]}.get(of_state, [])
+    assert [one["id"] for one in client.get(query, headers=JSON).json["relays"]] == found
+    page = client.get(query, headers=BROWSER).text
+    assert [one for one in ids.values() if one in page] == found
+    assert ("meets this filter" in page) == (not found)
+    assert f'<option value="{of_state}" selected>' in page
+    assert client.get("/relays?destination=moon", headers=JSON).json["relays"] == []
+    for headers in (JSON, BROWSER):
+        assert client.get("/relays?state=over", headers=headers).status_code == 400
+
+
 @pytest.mark.parametrize("action", ["again", "cancel", "forget"])
 @pytest.mark.parametrize("prefix", ["", "/api"])
 def test_another_sites_page_changes_no_relay(prefix: str, action: str, client: FlaskClient) -> None:
