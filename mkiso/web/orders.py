@@ -57,15 +57,29 @@ URLS = (  # the path; the parameter, and whether it takes a list; where a relay 
 FILE_COOKIE = "mkiso_file"  # by which the page of a job knows that this browser has its file, and the file's name
 METHODS = ("GET", "POST")
 PLAIN_METHODS = ("GET", "HEAD", "OPTIONS")
-NOT_BY_POST = "A POST makes a ZIP with a password, the field password of its form. Ask for any other disc by GET."
+# All that the form of a POST may say of a disc without a password.
+OF_A_DISC = {
+    *(
+        "accession_number",
+        "accession_numbers",
+        "study_uids",
+        "series_uids",
+        "layout",
+        "format",
+        "job",
+        "page",
+        "protect",
+    ),
+}
+NOT_BY_POST = "A POST says in a form which disc it wants, and with the field password makes a ZIP of it that opens with that alone."
 log = logging.getLogger("mkiso.web")
 blueprint = Blueprint("orders", __name__)
 
 
 def disc_or_relay(parameter: str, several: bool, destination: str | None) -> Response:
     refuse_embedding(WINDOW if destination else DOWNLOAD)
-    if request.method == "POST" and not destination and argument("password") is None:
-        raise MethodNotAllowed(PLAIN_METHODS, NOT_BY_POST)  # its name misspelt, everybody could open the disc
+    if request.method == "POST" and not destination and not _is_form_of_a_disc():
+        raise MethodNotAllowed(PLAIN_METHODS, NOT_BY_POST)
     choose_job_id()
     asked = asked_for(parameter, several)
     if destination is not None:
@@ -84,6 +98,16 @@ for number, (path, *defaults) in enumerate(URLS):
         disc_or_relay,
         methods=METHODS,
         defaults=dict(zip(("parameter", "several", "destination"), defaults, strict=True)),
+    )
+
+
+def _is_form_of_a_disc() -> bool:
+    """Whether a POST has a password, or asks in its form for a disc without one, and for nothing else.
+
+    The name of a password misspelt, everybody could open the disc.
+    """
+    return argument("password") is not None or (
+        bool(request.form) and not request.files and OF_A_DISC.issuperset(request.form)
     )
 
 

@@ -98,6 +98,7 @@ def test_two_passwords_are_none(client: FlaskClient, installation: Jobs) -> None
     [
         {},
         {"data": {"Password": PASSWORD}},
+        {"data": {"layout": "pdi", "passwort": PASSWORD}},
         {"json": {"password": PASSWORD}},
         {"data": quote(PASSWORD), "content_type": "text/plain"},
         {"data": b'--X\r\nContent-Disposition: form-data; name="password"; filename="p"\r\n\r\nabcdefgh\r\n--X--\r\n',
@@ -110,6 +111,20 @@ def test_a_post_of_which_no_password_can_be_read_makes_no_plain_disc(
     answer = client.post(f"{DOWNLOADS[0]}&format=zip", **sent)
     assert (answer.status_code, answer.headers["Allow"], installation.orders) == (405, "GET, HEAD, OPTIONS", [])
     assert "password" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("url", DOWNLOADS)
+@pytest.mark.parametrize("more", [{}, {"format": "zip", "layout": "legacy", "job": ID}])
+def test_a_post_takes_in_its_form_what_a_url_says_of_a_disc(
+    url: str, more: dict[str, str], client: FlaskClient, installation: Jobs
+) -> None:
+    path, _, query = url.partition("?")
+    name, _, value = query.partition("=")
+    answer = client.post(path, data={name: value, **more})
+    assert (answer.status_code, answer.mimetype.rpartition("/")[2]) == (200, "zip" if more else "octet-stream")
+    (order,) = installation.orders
+    assert (order.password, order.format, ",".join(order.accessions)) == (None, more.get("format", "iso"), value)
+    assert answer.headers["X-Job-Id"] == order.job_id == more.get("job", order.job_id)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
