@@ -58,20 +58,9 @@ FILE_COOKIE = "mkiso_file"  # by which the page of a job knows that this browser
 METHODS = ("GET", "POST")
 PLAIN_METHODS = ("GET", "HEAD", "OPTIONS")
 # All that the form of a POST may say of a disc without a password.
-OF_A_DISC = {
-    *(
-        "accession_number",
-        "accession_numbers",
-        "study_uids",
-        "series_uids",
-        "layout",
-        "format",
-        "job",
-        "page",
-        "protect",
-    ),
-}
-NOT_BY_POST = "A POST says in a form which disc it wants, and with the field password makes a ZIP of it that opens with that alone."
+OF_ACCESSIONS = ("accession_number", "accession_numbers", "study_uids", "series_uids")
+OF_A_DISC = frozenset((*OF_ACCESSIONS, "layout", "format", "job", "page", "protect"))
+NOT_BY_POST = "A POST says in a form which disc it wants; the field password makes it a ZIP that opens with that alone."
 log = logging.getLogger("mkiso.web")
 blueprint = Blueprint("orders", __name__)
 
