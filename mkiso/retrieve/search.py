@@ -19,9 +19,10 @@ from mkiso.dcmtk.findscu import Finder
 from mkiso.dicom.datasets import is_date, plain_date
 from mkiso.errors import BadRequest
 from mkiso.ledger.history import folded
-from mkiso.retrieve.studies import Patient, Study, described
+from mkiso.retrieve.studies import Patient, Study, described, with_counts
 
 MOST_FOUND = 200
+MOST_LOOKED_INTO = 20  # of an archive that does not tell modalities and counts in its answers: two queries each
 LEAST_LETTERS = 3
 LONGEST_VALUE = 64
 MOST_DAYS = 31
@@ -183,7 +184,10 @@ class SearchResult:
 
 
 def search(finder: Finder, query: PatientQuery) -> SearchResult:
-    """What the archive finds at STUDY level: asked once, and further only as long as it knows nobody of the name."""
+    """What the archive finds at STUDY level: asked once, and further only as long as it knows nobody of the name.
+
+    Where it does not tell the modalities of a study or counts nothing, it is asked for the series of the newest ones.
+    """
     is_cut = False
     for name in query.spellings() if query.name else [""]:
         answers, is_cut = finder.search(MOST_FOUND, PatientName=name, **query.keys())
@@ -194,5 +198,8 @@ def search(finder: Finder, query: PatientQuery) -> SearchResult:
             )
         met = [study for study in described(usable) if query.meets(study)]
         if met:
-            return SearchResult(sorted(met, key=lambda study: study.study_date, reverse=True), is_cut)
+            newest_first = sorted(met, key=lambda study: study.study_date, reverse=True)
+            looked_into = [with_counts(finder, study) for study in newest_first[:MOST_LOOKED_INTO]]
+            found = [study for study in looked_into if query.meets(study)] + newest_first[MOST_LOOKED_INTO:]
+            return SearchResult(found, is_cut)
     return SearchResult([], is_cut)

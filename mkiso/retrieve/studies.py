@@ -171,6 +171,23 @@ def counted_series(finder: Finder, study_uid: str) -> list[Series]:
     return [replace(one, instances=listed[one.uid] if one.instances is None else one.instances) for one in series]
 
 
+def with_counts(finder: Finder, study: Study) -> Study:
+    """The study with its modalities and numbers of series and instances, also from an archive that tells none of them.
+
+    As it is where the archive does not list its series.
+    """
+    if study.modalities and None not in (study.counted, study.counted_series):
+        return study
+    with suppress(QueryRefused, StudyNotFound):
+        series = counted_series(finder, study.study_uid)
+        modalities = study.modalities or tuple(sorted({one.modality for one in series} - {""}))
+        counted = sum(one.instances or 0 for one in series) if study.counted is None else study.counted
+        return replace(
+            study, modalities=modalities, counted=counted, counted_series=study.counted_series or len(series)
+        )
+    return study
+
+
 def with_instances(finder: Finder, study: Study, by_series: bool = False) -> Study:
     """The study with the instances that the archive lists of it now; asked series by series, too, where it counts more.
 

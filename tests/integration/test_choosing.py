@@ -332,6 +332,14 @@ def test_a_patient_is_found_by_a_name_as_people_type_it(
     assert not result.is_cut
 
 
+def test_each_study_that_is_found_has_its_modalities_and_counts(at_each: Counter) -> None:
+    """dcmqrscp tells none of them at STUDY level."""
+    found = at_each.search(patient_name="kusuma").public()
+    assert {(*one["modalities"], one["series"], one["instances"]) for one in found} == {("CT", 3, 9)}
+    assert len(at_each.search(patient_name="kusuma", modality="CT").studies) == len(found) == 5
+    assert at_each.search(patient_name="kusuma", modality="MR").studies == []
+
+
 def test_answers_that_do_not_meet_what_was_asked_are_left_out(held: Held, tmp_path: Path) -> None:
     with counter(tmp_path, held, "finds-all") as made:
         assert {one.patient_id for one in made.search(patient_name="kusuma").studies} == {"KUS001"}

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.dcmtk.findscu import SEARCH_KEYS
+from mkiso.dcmtk.findscu import SEARCH_KEYS, QueryRefused
 from mkiso.errors import BadRequest
-from mkiso.retrieve.search import MOST_FOUND, PatientQuery, search
+from mkiso.retrieve.search import MOST_FOUND, MOST_LOOKED_INTO, PatientQuery, search
 from mkiso.retrieve.studies import Patient, Study
 from tests.unit.test_studies import study
 
@@ -186,6 +186,22 @@ class Archive:
         self.asked.append(keys["PatientName"])
         return self.answers.get(keys["PatientName"], []), self.is_cut
 
+    def series(self, study_uid: str) -> list[dict[str, str]]:
+        self.asked.append(study_uid)
+        raise QueryRefused("It lists no series.")
+
+
+class Listing(Archive):
+    """Tells neither modalities nor counts at STUDY level: two series, of three and four instances."""
+
+    def series(self, study_uid: str) -> list[dict[str, str]]:
+        self.asked.append(study_uid)
+        counts = {"Modality": "CT", "SeriesNumber": "1", "SeriesDescription": "", "StudyInstanceUID": study_uid}
+        return [
+            {**counts, "SeriesInstanceUID": f"{study_uid}.{count}", "NumberOfSeriesRelatedInstances": f"{count}"}
+            for count in (3, 4)
+        ]
+
 
 def answer(uid: str, name: str, day: str = "20240301", **values: str) -> dict[str, str]:
     return EMPTY | {"StudyInstanceUID": uid, "PatientName": name, "StudyDate": day, "PatientID": "P"} | values
@@ -198,9 +214,10 @@ def found(archive: Any, **asked: str) -> list[Study]:
 def test_an_archive_is_asked_again_only_while_it_knows_nobody_of_the_name() -> None:
     archive = Archive({"KUSUMA?BUDI*": [answer("1.1", "KUSUMA^BUDI")]})
     assert [one.study_uid for one in found(archive, patient_name="kusuma budi")] == ["1.1"]
-    assert archive.asked == ["KUSUMA?BUDI*"]
+    assert archive.asked == ["KUSUMA?BUDI*", "1.1"]
+    archive.asked.clear()
     assert [one.study_uid for one in found(archive, patient_name="Budi Kusuma")] == ["1.1"]
-    assert archive.asked[1:] == ["Budi?Kusuma*", "BUDI?KUSUMA*", "KUSUMA?BUDI*"]
+    assert archive.asked == ["Budi?Kusuma*", "BUDI?KUSUMA*", "KUSUMA?BUDI*", "1.1"]
     archive = Archive({})
     assert found(archive, patient_id="P") == []
     assert archive.asked == [""]
@@ -220,3 +237,22 @@ def test_studies_come_newest_first_each_once_with_the_archives_own_counts() -> N
     assert [(one["series"], one["instances"]) for one in result.public()] == [(2, 120), (None, None)]
     assert [patient.patient_id for patient in result.studies[0].patients] == ["P", "Q"]
     assert result.is_cut
+
+
+def test_what_an_archive_does_not_tell_of_a_study_is_told_by_its_series() -> None:
+    archive = Listing({"KUSUMA*": [answer("1.1", "KUSUMA", ModalitiesInStudy="SR"), answer("1.2", "KUSUMA")]})
+    assert [
+        (one["modalities"], one["series"], one["instances"])
+        for one in search(archive, query(patient_name="kusuma")).public()  # type: ignore[arg-type]
+    ] == [(["SR"], 2, 7), (["CT"], 2, 7)]
+    assert [one.study_uid for one in found(archive, patient_name="kusuma", modality="CT")] == ["1.2"]
+    assert found(archive, patient_name="kusuma", modality="MR") == []
+
+
+def test_of_very_many_studies_the_newest_are_looked_into() -> None:
+    told = [answer(f"1.{day}", "KUSUMA", f"202403{day:02}") for day in range(1, MOST_LOOKED_INTO + 3)]
+    archive = Listing({"KUSUMA*": told})
+    studies = found(archive, patient_name="kusuma", modality="CT")
+    assert [one.counted for one in studies] == [7] * MOST_LOOKED_INTO + [None] * 2
+    assert len(archive.asked) == 1 + MOST_LOOKED_INTO
+    assert [one.study_uid for one in studies[-2:]] == ["1.2", "1.1"]
