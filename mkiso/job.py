@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -64,11 +64,11 @@ class Order:
                 raise BadRequest("Only a ZIP can have a password. Ask for format=zip, too, or leave the password out.")
             require_password(self.password)
 
-    def file_name(self, patient_name: str, found: Sequence[str] = ()) -> str:
-        """The name of the disc's file (contract, "File names"), by the accession numbers of what was found."""
+    def file_name(self, patient_name: str, found: Sequence[str] = (), days: Iterable[str] = ()) -> str:
+        """The name of the disc's file (contract, "File names"), by the numbers, else the days, of what was found."""
         if self.single:
             return single_file_name(self.accessions[0], self.format)
-        return disc_file_name(patient_name, found or self.accessions, self.format)
+        return disc_file_name(patient_name, found or self.accessions, self.format, days)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def make_disc(installation: Installation, order: Order, cancellation: Cancellati
         content = job.decompress(received)
         product = held.enter_context(job.master(content))
         # From here on the disc holds what the job holds: until its last byte, or until it is closed.
-        return Disc(order.file_name(job.patient_name, job.accessions), product, content.instances, job, held.pop_all())
+        name = order.file_name(job.patient_name, job.accessions, [study.study_date for study in studies])
+        return Disc(name, product, content.instances, job, held.pop_all())
 
 
 def relay(

@@ -201,14 +201,16 @@ def single_file_name(accession: str, ending: str = "iso") -> str:
     return f"{accession}.{ending}"
 
 
-def disc_file_name(patient_name: str, accessions: Sequence[str], ending: str = "iso") -> str:
+def disc_file_name(patient_name: str, accessions: Sequence[str], ending: str = "iso", days: Iterable[str] = ()) -> str:
     """`PATIENTNAME-ACCESSIONS.iso` of ASCII letters and digits, at most 120 characters, of each part at least half.
 
-    `PATIENTNAME.iso` where there is no accession number.
+    `PATIENTNAME-YYYYMMDD.iso` where there is no accession number, of the newest of these days (VR DA), where there is
+    one.
     """
-    if not accessions:
+    newest = max(map(plain_date, days), default="")
+    if not (accessions or newest):
         return f"{_letters_and_digits(_first_group(patient_name))[: LONGEST_FILE_NAME - len(ending) - 1]}.{ending}"
-    name, numbers = _letters_and_digits(_first_group(patient_name)), _letters_and_digits("".join(accessions))
+    name, numbers = _letters_and_digits(_first_group(patient_name)), _letters_and_digits("".join(accessions) or newest)
     room = LONGEST_FILE_NAME - len(f"-.{ending}")
     name = name[: max(room // 2, room - len(numbers))]
     return f"{name}-{numbers[: room - len(name)]}.{ending}"

@@ -305,6 +305,7 @@ def require_series(studies: Sequence[Study], arrivals: Arrivals) -> None:
                 accession=study.accession_number,
                 expected=len(study.instances),
                 received=len(study.instances) - len(others),
+                failed=0,
             )
 
 

@@ -185,7 +185,7 @@ def test_a_study_without_an_accession_number_is_had_by_its_uid_whole(
     study = held.his[4]
     file = at_each.disc(study_uids=(study.study_uid,))
     assert good(file)
-    assert file.name == "KUSUMABUDI.iso"
+    assert file.name == "KUSUMABUDI-20240305.iso"
     disc = read_disc(file, tmp_path / "disc")
     assert instances_on(disc) == of_series(study, *series_uids(study))
     assert "of 3 series" not in disc["README.TXT"].read_text()
@@ -211,7 +211,7 @@ def test_the_patient_source_is_asked_by_the_number_of_the_study_that_was_found(h
     patients = {"source": "sql", "sql": {"steps": steps}}
     with counter(tmp_path, held, sections={"patients": patients}) as made:
         assert made.disc(study_uids=(held.his[1].study_uid,)).name == "SOURCEOFKUS2-KUS2.iso"
-        assert made.disc(study_uids=(held.his[4].study_uid,)).name == "KUSUMABUDI.iso"
+        assert made.disc(study_uids=(held.his[4].study_uid,)).name == "KUSUMABUDI-20240305.iso"
 
 
 def test_every_series_of_a_study_is_no_part(at_pynetdicom: Counter, held: Held, tmp_path: Path) -> None:

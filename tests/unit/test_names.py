@@ -54,6 +54,22 @@ def test_a_disc_of_a_list_is_named_after_its_patient_and_its_numbers(
     assert disc_file_name(name, accessions) == file_name
 
 
+@pytest.mark.parametrize(
+    ("accessions", "days", "file_name"),
+    [
+        ((), ("20240301", "20240305", "", "20231231"), "DOEJOHN-20240305.zip"),
+        ((), ("2024.03.01", "unknown"), "DOEJOHN-20240301.zip"),
+        ((), ("../..",), "DOEJOHN.zip"),
+        ((), (), "DOEJOHN.zip"),
+        (("CT.002",), ("20240301",), "DOEJOHN-CT002.zip"),
+    ],
+)
+def test_a_disc_of_studies_without_numbers_is_named_after_the_newest_ones_date(
+    accessions: tuple[str, ...], days: tuple[str, ...], file_name: str
+) -> None:
+    assert disc_file_name("DOE^JOHN", accessions, "zip", days) == file_name
+
+
 @given(st.sampled_from(("iso", "zip")), hostile, st.lists(hostile, min_size=1, max_size=20))
 def test_a_hostile_name_makes_a_plain_file_name(ending: str, name: str, accessions: list[str]) -> None:
     file_name = disc_file_name(name, accessions, ending)
