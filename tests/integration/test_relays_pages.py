@@ -85,7 +85,7 @@ def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hall]:
         opened.ids["quarantined"] = opened.queue("RAD.101,RAD.301", "archive")
         opened.wait_for(opened.ids["quarantined"], state="quarantined")
         opened.ids["unknown"] = opened.queue(SCRIPT, "relay")
-        opened.wait_for_error(opened.ids["unknown"])
+        opened.wait_for(opened.ids["unknown"], state="quarantined")
         opened.ids["away"] = opened.queue("RAD.201", "relay")
         opened.wait_for_error(opened.ids["away"])
         yield opened
@@ -131,7 +131,7 @@ def test_the_page_says_what_waits_runs_and_needs_somebody(clerk: Person, hall: H
     waits = clerk.page.locator("tr").filter(has_text="RAD.201")
     for text in ("DEWI LESTARI", "relay", "127.0.0.1", "The other system does not answer. It is sent when that does."):
         expect(waits).to_contain_text(text)
-    expect(clerk.page.locator("tr").filter(has_text=SCRIPT)).to_be_visible()
+    expect(clerk.page.locator(f"#relay-{hall.ids['unknown']}")).to_contain_text(f"Images of {SCRIPT} to relay")
     expect(card(clerk.page, "relay")).to_contain_text("Does not answer. It is asked again at")
     expect(card(clerk.page, ROBOT)).to_contain_text("Takes images.")
     expect(card(clerk.page, ROBOT)).to_contain_text("Being sent: 1")
@@ -290,7 +290,7 @@ def test_commands_see_and_act(hall: Hall, sending: str) -> None:
     table, _, queues = hall.command().stdout.decode().partition("\n\n")
     line = next(one for one in table.splitlines() if relay_id in one)
     assert line.split()[2:5] == ["done", "archive", "1"]
-    assert re.search(r"^relay +away +2 +0 +0 ", queues, re.M)
+    assert re.search(r"^relay +away +1 +0 +1 ", queues, re.M)
     assert re.search(r"^cd_publisher +yes +0 +1 +0 ", queues, re.M)
     assert re.search(rf"^\S+ +{sending} +running +cd_publisher +1 +- +2/8 ", table, re.M)
     assert json.loads(hall.command("--json", relay_id).stdout) == hall.relay(relay_id)
@@ -312,7 +312,8 @@ def test_a_monitor_is_warned_and_nothing_fails(hall: Hall) -> None:
     text = hall.service.get("/metrics").text
     for line in (
         'mkiso_relays{destination="cd_publisher",state="running"} 1.0',
-        'mkiso_relays{destination="relay",state="waiting"} 2.0',
+        'mkiso_relays{destination="relay",state="waiting"} 1.0',
+        'mkiso_relays{destination="relay",state="quarantined"} 1.0',
         'mkiso_relay_queue_open{destination="relay"} 0.0',
         'mkiso_relay_queue_open{destination="cd_publisher"} 1.0',
     ):
