@@ -153,16 +153,16 @@ def _page(connection: sa.Connection, filters: Filters, beyond: Mark | None, most
 def with_collected(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
     """The JOBs of a query, each with `collected`: who has what it made, oldest first, the last one valid.
 
-    That is one statement more for BATCH jobs that are over, and none for those that are under way.
+    That is one statement more for BATCH jobs.
     """
     found = [{**row, "collected": []} for row in connection.execute(query).mappings()]
-    over = {job["id"]: job["collected"] for job in found if job["finished_at"]}
+    collected = {job["id"]: job["collected"] for job in found}
     entry = [column.label(name) for name, column in COLLECTED.items()]
     entries = sa.select(collections.c.job_id, *entry).order_by(collections.c.id)
-    for some in batches(list(over)):
+    for some in batches(list(collected)):
         for row in connection.execute(entries.where(collections.c.job_id.in_(some))).mappings():
             said = dict(row)
-            over[said.pop("job_id")].append(said)
+            collected[said.pop("job_id")].append(said)
     return found
 
 
