@@ -290,7 +290,7 @@ class Association:
         try:
             count: int = self._reader.readinto(buffer)
         except OSError as error:
-            raise Lost(str(error)) from None
+            raise Lost(error.strerror or str(error)) from None
         if not count:
             raise Lost("it hung up")
         return count
