@@ -134,7 +134,7 @@ def test_without_an_association_the_error_says_why(refused: str, kind: type[Exce
 
 
 def test_a_limit_that_is_reached_for_good_has_nothing_to_do_with_ae_titles(pacs: Peer) -> None:
-    with pytest.raises(PacsRejected, match="as many associations as it takes. Try again later"):
+    with pytest.raises(PacsRejected, match=r"as many associations as it takes\. Try again later"):
         get_result(pacs, [{"refused": "rejected", "why": get.LIMIT}])
 
 
