@@ -29,13 +29,14 @@ REFUSALS = {"unreachable": Failure.UNREACHABLE, "busy": Failure.BUSY, "rejected"
 # Neither by reference, nor SMPTE's streams; JPEG XL is younger than the library's list.
 UNSTORED = ("1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205", "1.2.840.10008.1.2.7.")
 JPEG_XL = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112))
-SYNTAXES = (*(one for one in pydicom.uid.AllTransferSyntaxes if not one.startswith(UNSTORED)), *JPEG_XL)
 UNCOMPRESSED = (
-    pydicom.uid.ExplicitVRLittleEndian,
+    pydicom.uid.ExplicitVRLittleEndian,  # dcmqrscp sends what is not compressed in the first
     pydicom.uid.ImplicitVRLittleEndian,
     pydicom.uid.DeflatedExplicitVRLittleEndian,
     pydicom.uid.ExplicitVRBigEndian,
 )
+STORED = (one for one in pydicom.uid.AllTransferSyntaxes if not one.startswith(UNSTORED))
+SYNTAXES = tuple(dict.fromkeys([*UNCOMPRESSED, *STORED, *JPEG_XL]))
 STORAGE = {str(uid): name for name, uid in vars(pydicom.uid).items() if "Storage" in name}
 # What else may be compressed, beside what is called an image.
 PICTURES = ("Image", "Video", "Segmentation", "ParametricMap", "EnhancedUSVolume", "ThicknessMap", "RTDose")

@@ -50,6 +50,11 @@ def test_each_sop_class_is_offered_in_every_transfer_syntax_that_it_may_have() -
     assert len(offered[CT]) == len(set(offered[CT]))
 
 
+def test_explicit_vr_is_the_first_that_is_offered_for_an_archive_may_send_all_in_that() -> None:
+    (step,) = steps(["1.1", "1.2"], {"1.1": CT, "1.2": SR}, [])
+    assert {next(iter(syntaxes)) for _, syntaxes in step["classes"]} == {uid.ExplicitVRLittleEndian}
+
+
 def test_what_nobody_knows_may_hold_anything() -> None:
     (step,) = steps(["1.1", "1.2"], {"1.1": PRIVATE, "1.2": CT}, [])
     syntaxes = dict(step["classes"])
