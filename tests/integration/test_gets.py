@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import subprocess
 from collections import Counter
@@ -373,6 +374,26 @@ def test_a_disk_that_fills_while_the_instances_come_is_told(
     made = getting(tmp_path, shared)
     made["storage"] |= {"work_dir": str(small_disk / "work"), "min_free": min_free}
     installation = Installation(parse(made))
+    with pytest.raises(errors.DiskFull):
+        make_disc(installation, Order((LARGE,), "test"), Cancellation())
+    installation.ledger.close()
+    assert left(small_disk / "work") == []
+
+
+@pytest.mark.parametrize("free", [0, 4, 8, 16, 40, 600])
+def test_a_disk_with_next_to_nothing_left_is_full(
+    free: int,
+    small_disk: Path,  # noqa: F811
+    shared: int,
+    tmp_path: Path,
+) -> None:
+    """The program's own word may have no room, too."""
+    made = getting(tmp_path, shared)
+    made["storage"] |= {"work_dir": str(small_disk / "work"), "min_free": 0}
+    installation = Installation(parse(made))
+    installation.sweep()
+    filled = os.statvfs(small_disk)
+    (small_disk / "filled").write_bytes(bytes(filled.f_bavail * filled.f_frsize - free * 1024))
     with pytest.raises(errors.DiskFull):
         make_disc(installation, Order((LARGE,), "test"), Cancellation())
     installation.ledger.close()
