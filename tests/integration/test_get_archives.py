@@ -47,9 +47,9 @@ class Archive:
         """The instances on the disc that is made."""
         installation = Installation(parse(self.configuration(directory)))
         try:
-            disc = make_disc(installation, Order((accession,), "test", **order), Cancellation())
+            disc = make_disc(installation, Order((accession,), "test", "legacy", **order), Cancellation())
             found = read_disc(b"".join(disc), directory / "disc")
-            return [file for path, file in found.items() if path.startswith(("IMAGES/", "OTHER/"))]
+            return [file for path, file in found.items() if path.startswith("DICOMDIR/")]
         finally:
             installation.ledger.close()
 

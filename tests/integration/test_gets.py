@@ -25,7 +25,7 @@ from mkiso.waiting import Cancellation
 from tests.integration.test_limits import small_disk  # noqa: F401
 from tests.integration.test_parallel_moves import left
 from tests.support.archive import running_archive
-from tests.support.busy import CALLED_AE_TITLE, FOR_EVER, GET, LOCAL_LIMIT, LOCAL_LIMIT_FOR_GOOD, Rejection, busy
+from tests.support.busy import CALLED_AE_TITLE, GET, LOCAL_LIMIT, LOCAL_LIMIT_FOR_GOOD, Rejection, busy
 from tests.support.datasets import Patient
 from tests.support.ports import free_ports
 from tests.support.service import MKISO, instances_of, instances_on, mkiso, read_disc, settings
@@ -34,7 +34,7 @@ from tests.support.tools import environment, wait_until
 
 SIX, SERIES, LARGE = "SIX.001", "SERIES.001", "LARGE.001"
 NUMBER = 4
-COUNT = 15 + 16 + 17 + 18
+COUNT = 10 + 11 + 12 + 13
 CHILD = "get.py"
 
 
@@ -52,7 +52,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
     root = tmp_path_factory.mktemp("held")
     ct_study(root, Patient("PAT900", "OTHER^TEST"), "ANOTHER.001", side=16)
     six = ct_study(root, RICHARD, SIX, count=6, side=32)
-    series = series_study(root, RICHARD, SERIES, series=NUMBER, count=15)
+    series = series_study(root, RICHARD, SERIES, series=NUMBER, count=10)
     return Held(root, six, mixed_study(root), series, ct_study(root, RICHARD, LARGE, count=8, side=512))
 
 
@@ -65,7 +65,8 @@ class Before:
     records: list[logging.LogRecord] = field(default_factory=list)
 
     def disc(self, accession: str = SIX, cancellation: Cancellation | None = None, **order: Any) -> dict[str, bytes]:
-        disc = make_disc(self.installation, Order((accession,), "test", **order), cancellation or Cancellation())
+        asked = Order((accession,), "test", "legacy", **order)
+        disc = make_disc(self.installation, asked, cancellation or Cancellation())
         iso = b"".join(disc)
         disc.close()
         return instances_on(read_disc(iso, self.directory / "disc"))
@@ -135,14 +136,11 @@ def before(held: Held, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Star
         "normal",
         "foreign",
         "duplicate",
-        "resent",
         "breaks-once",
         "refuses-whole-studies",
-        "cut-whole-studies",
         "pending-for-ever",
         "never-answers",
         "odd-warning",
-        "odd-cancel",
         "fails-in-the-end",
     ],
 )
@@ -216,7 +214,7 @@ def test_an_archive_that_takes_no_c_get_is_told_as_such(before: Start) -> None:
         assert "takes no C-GET. Have it allowed there" in it.refusal(errors.PacsRejected).detail
 
 
-@pytest.mark.parametrize("status", ["A702", "A900", "C001"])
+@pytest.mark.parametrize("status", ["A702", "C001"])
 def test_a_failure_status_is_told_and_what_is_missing_named(status: str, before: Start, held: Held) -> None:
     with before("move-status", status=status) as it:
         detail = it.refusal(errors.PacsRejected).detail
@@ -251,24 +249,34 @@ def test_an_instance_of_another_patient_is_told(before: Start) -> None:
         it.refusal(errors.WrongPatient)
 
 
-@pytest.mark.parametrize("rejection", [LOCAL_LIMIT, LOCAL_LIMIT_FOR_GOOD, CALLED_AE_TITLE])
-@pytest.mark.parametrize("times", [2, FOR_EVER])
-def test_an_archive_that_takes_no_association_for_now_is_asked_again(
-    rejection: Rejection, times: float, shared: int, held: Held, tmp_path: Path
+def test_an_archive_that_takes_no_association_for_now_is_asked_again(shared: int, held: Held, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with (
+        busy(port, shared, service=GET, times=2) as door,
+        installed(tmp_path, port, [], retrieve={"connect_timeout": 20}) as it,
+    ):
+        assert it.disc() == instances_of([held.six])
+        assert door.rejected == 2
+
+
+@pytest.mark.parametrize(
+    ("rejection", "words", "is_asked_again"),
+    [
+        (LOCAL_LIMIT, "is busy: it has as many associations as it takes, and took no other in 1 s", True),
+        (LOCAL_LIMIT_FOR_GOOD, "as many associations as it takes. Try again later", False),
+        (CALLED_AE_TITLE, "it does not know the called AE title. Check the AE titles", False),
+    ],
+)
+def test_an_archive_that_takes_none_at_all_says_why(
+    rejection: Rejection, words: str, is_asked_again: bool, shared: int, tmp_path: Path
 ) -> None:
     (port,) = free_ports(1)
     with (
-        busy(port, shared, service=GET, times=times, rejection=rejection) as door,
-        installed(tmp_path, port, [], retrieve={"connect_timeout": 20 if times == 2 else 1}) as it,
+        busy(port, shared, service=GET, rejection=rejection) as door,
+        installed(tmp_path, port, [], retrieve={"connect_timeout": 1}) as it,
     ):
-        if rejection == LOCAL_LIMIT and times == 2:
-            assert it.disc() == instances_of([held.six])
-            assert door.rejected == 2
-            return
-        detail = it.refusal(errors.PacsRejected).detail
-        assert ("as many associations as it takes" in detail) == (rejection != CALLED_AE_TITLE)
-        assert ("it does not know the called AE title. Check the AE titles" in detail) == (rejection == CALLED_AE_TITLE)
-        assert door.rejected == 1 or rejection == LOCAL_LIMIT
+        assert words in it.refusal(errors.PacsRejected).detail
+        assert (door.rejected > 1) == is_asked_again
 
 
 @pytest.fixture(scope="module")
@@ -292,9 +300,7 @@ def by_series(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("by_series")
-@pytest.mark.parametrize(
-    "behaviour", ["normal", "one-aborts", "one-hangs", "one-is-refused", "one-sends-another", "two-at-most"]
-)
+@pytest.mark.parametrize("behaviour", ["one-aborts", "one-hangs", "one-is-refused", "one-sends-another", "two-at-most"])
 def test_the_series_come_side_by_side_and_one_that_fails_once_more(behaviour: str, before: Start, held: Held) -> None:
     with before(behaviour, {"stall_timeout": 2 if "hangs" in behaviour else 15}, pace=0.01) as it:
         assert it.disc(SERIES) == instances_of([held.series])
@@ -303,7 +309,7 @@ def test_the_series_come_side_by_side_and_one_that_fails_once_more(behaviour: st
 
 
 @pytest.mark.usefixtures("by_series")
-@pytest.mark.parametrize("behaviour", ["refuses-series", "one-is-refused-always", "one-sends-another-always"])
+@pytest.mark.parametrize("behaviour", ["refuses-series", "one-sends-another-always"])
 def test_where_series_do_not_come_the_study_comes_as_a_whole(behaviour: str, before: Start, held: Held) -> None:
     with before(behaviour, pace=0.01) as it:
         assert it.disc(SERIES) == instances_of([held.series])
@@ -380,7 +386,7 @@ def test_a_disk_that_fills_while_the_instances_come_is_told(
     assert left(small_disk / "work") == []
 
 
-@pytest.mark.parametrize("free", [0, 4, 8, 16, 40, 600])
+@pytest.mark.parametrize("free", [0, 16, 600])
 def test_a_disk_with_next_to_nothing_left_is_full(
     free: int,
     small_disk: Path,  # noqa: F811

@@ -17,9 +17,10 @@ def _in_the_midst(then: Callable[[Move], object]) -> Behaviour:
 
     def move_half(move: Move) -> None:
         *others, last = move.instances
-        send_all(move, others, unsent=1)
         data = data_set(last.path)
-        with move.receiver([last]) as sender:
+        with move.receiver(move.instances) as sender:
+            for one in others:
+                move.store(sender, one)  # without a response, which might come in the midst, too
             begin_store(sender, last)
             send(sender, last, data[: len(data) // 4 * 2], DATA)
         then(move)
