@@ -122,9 +122,9 @@ def in_qrscp(directory: Path, held: Held) -> Iterator[Archive]:
 
 
 @contextmanager
-def in_dcmqrscp(directory: Path, held: Held) -> Iterator[Archive]:
+def in_dcmqrscp(directory: Path, held: Held, *, gets: bool = True) -> Iterator[Archive]:
     (port,) = free_ports(1)
-    argv = dcmqrscp.configure(directory, port, {}, gets=True)
+    argv = dcmqrscp.configure(directory, port, {}, gets=gets)
     dcmqrscp.index(directory, held.files)
     process = dcmqrscp.start(argv, directory, port)
     try:
@@ -187,3 +187,12 @@ def test_an_archive_that_takes_no_c_get_is_named(held: Held, tmp_path: Path) -> 
         archive = Archive(port, dcmjs.AE_TITLE, frozenset())
         with pytest.raises(errors.PacsRejected, match=f"{dcmjs.AE_TITLE} .*takes no C-GET"):
             archive.disc(KINDS, tmp_path)
+
+
+def test_an_archive_that_takes_c_get_and_may_not_store_names_what_does_not_come(held: Held, tmp_path: Path) -> None:
+    with (
+        in_dcmqrscp(tmp_path / "archive", held, gets=False) as archive,
+        pytest.raises(errors.PacsRejected, match="ended the C-GET with status A702") as refused,
+    ):
+        archive.disc(KINDS, tmp_path)
+    assert all(file.stem in refused.value.detail for file in held.kinds.files)
