@@ -53,7 +53,9 @@ LARGEST_PDU = 131072  # bytes, as storescp takes them
 SMALLEST_PDU = 128
 LARGEST_MESSAGE = 1 << 24  # of a command, or of a response's data set
 BUFFER = 1 << 18
-MOST = 127  # presentation contexts of an association beside that of C-GET, of 128
+OWN = 1  # the presentation context of C-GET
+MOST = 127  # others of an association, of 128
+LONGEST_UID = 64  # characters
 UIDS_AT_ONCE = 100
 Fields = dict[int, int | bytes]  # of a command, by the element's number
 Elements = dict[tuple[int, int], bytes]
@@ -167,7 +169,7 @@ class Association:
         self._socket.sendall(request_pdu(self._plan["calling"], self._plan["called"], self._contexts))
         kind, length = self._header()
         body = bytes(self._exactly(min(length, LARGEST_MESSAGE)))
-        if kind == REJECT:
+        if kind == REJECT and len(body) > 3:  # noqa: PLR2004  (its reason)
             raise Refused(
                 "busy" if body[1] == TRANSIENT else "rejected", REASONS.get((body[2], body[3]), "it gives no reason")
             )
@@ -176,7 +178,7 @@ class Association:
         parts = list(items(body[68:]))
         accepted = {data[0] for part, data in parts if part == ANSWER and data[2:3] == b"\0"}
         self._contexts = {number: known for number, known in self._contexts.items() if number in accepted}
-        if 1 not in accepted:
+        if OWN not in accepted:
             raise Refused("no context", "it takes no C-GET")
         for part, data in items(b"".join(data for part, data in parts if part == USER)):
             if part == LENGTH:
@@ -186,13 +188,13 @@ class Association:
         """A C-GET of this level, to its final response; `keep` takes each instance, and gives its status."""
         tell(asked=level)
         fields: Fields = {0x0002: padded(GET), 0x0100: ASK, 0x0110: 1, 0x0700: 0, 0x0800: 1}
-        self._send(1, COMMAND, message(fields))
+        self._send(OWN, COMMAND, message(fields))
         identifier = [(LEVEL, padded(level, " ")), *((tag, padded(one)) for tag, one in keys)]
-        self._send(1, 0, b"".join(element(*tag, value) for tag, value in sorted(identifier)))
+        self._send(OWN, 0, b"".join(element(*tag, value) for tag, value in sorted(identifier)))
         while True:
             context, command = self._message(COMMAND)
             field = integer(command, 0x0100)
-            if field == STORE and context in self._contexts:
+            if field == STORE and context in self._contexts and context != OWN:
                 self._store(context, command, keep)
             elif field == GOT:
                 if self._is_final(command):
@@ -213,9 +215,12 @@ class Association:
 
     def _store(self, context: int, command: Elements, keep: Callable[..., int]) -> None:
         sop, uid = text(command, 0, 0x0002), text(command, 0, 0x1000)
+        pieces = self._pieces(context) if integer(command, 0x0800) != NO_DATA else iter(())
         status = NOT_UNDERSTOOD
-        if integer(command, 0x0800) != NO_DATA:
-            status = keep(sop, uid, self._contexts[context][1], self._pieces(context))
+        if integer(command, 0x0800) != NO_DATA and max(len(sop), len(uid)) <= LONGEST_UID:
+            status = keep(sop, uid, self._contexts[context][1], pieces)
+        for _ in pieces:
+            pass
         fields: Fields = {0x0002: padded(sop), 0x0100: STORED, 0x0120: integer(command, 0x0110), 0x0800: NO_DATA}
         fields |= {0x0900: status, 0x1000: padded(uid)}
         self._send(context, COMMAND, message(fields))
@@ -255,6 +260,8 @@ class Association:
             if of != context:
                 raise Lost("a data set of it is on two presentation contexts")
             yield piece
+        if self._left:  # nothing may follow until it has the answer
+            raise Lost("it sent more than a data set")
 
     def _fragments(self, kind: int) -> Iterator[tuple[int, memoryview]]:
         """The pieces of what comes next, which is to be of this kind, to its last."""
@@ -290,7 +297,7 @@ class Association:
         try:
             count: int = self._reader.readinto(buffer)
         except OSError as error:
-            raise Lost(str(error)) from None
+            raise Lost(error.strerror or str(error)) from None
         if not count:
             raise Lost("it hung up")
         return count
