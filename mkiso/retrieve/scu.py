@@ -22,6 +22,7 @@ from mkiso.dcmtk.findscu import Finder
 from mkiso.dcmtk.movescu import MoveResult
 from mkiso.dcmtk.storescp import CANNOT_WRITE, Transfers
 from mkiso.dicom.instances import Key
+from mkiso.errors import PacsRejected
 from mkiso.process import Child, read_log, spawned
 from mkiso.retrieve.receiver import RunningReceiver
 from mkiso.retrieve.studies import Study, keys_of
@@ -70,6 +71,7 @@ class Scu(ABC):
     tick: Callable[[], object]
 
     operation = ""
+    may_send_later = True  # after its program has ended
 
     @abstractmethod
     def begun(self, part: Part) -> Any:
@@ -154,6 +156,7 @@ class GetScu(Scu):
     finder: Finder
     transfers: Transfers
     operation = "C-GET"
+    may_send_later = False
 
     def __post_init__(self) -> None:
         self._steps: dict[Part, list[getting.Step]] = {}
@@ -189,8 +192,8 @@ class GetScu(Scu):
         if part not in self._steps:
             classes = self.finder.sop_classes(part.study_uid, [part.series_uid] if part.series_uid else list(wanted))
             uids = [uid for of_series in wanted.values() for uid in of_series]
-            modalities = [] if all(map(classes.get, uids)) else sorted(self.finder.modalities(part.study_uid))
-            self._steps[part] = getting.steps(uids, classes, modalities)
+            modalities = set() if all(map(classes.get, uids)) else self._modalities(part.study_uid)
+            self._steps[part] = getting.steps(uids, classes, sorted(modalities))
         return {
             "calling": pacs.calling,
             "called": pacs.called,
@@ -205,6 +208,13 @@ class GetScu(Scu):
             "wanted": wanted,
             "steps": self._steps[part],
         }
+
+    def _modalities(self, study_uid: str) -> set[str]:
+        """None where the archive does not take the query: they only tell what is likely."""
+        try:
+            return self.finder.modalities(study_uid)
+        except PacsRejected:
+            return set()
 
 
 class WholeFiles(Transfers):
