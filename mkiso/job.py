@@ -382,6 +382,6 @@ class Disc:
                 raise Cancelled(LEFT) from None
             finally:
                 if outcome:
-                    record.hand_out(one.row(outcome) for one in self._instances)
+                    record.hand_out((one.row(outcome) for one in self._instances), is_all=True)
             record.complete()
         yield last
