@@ -23,6 +23,7 @@ from mkiso.installation import Installation
 from mkiso.ledger.history import search_key
 from mkiso.ledger.record import JobRecord
 from mkiso.password import require_password
+from mkiso.process import Take
 from mkiso.relay import NONE, Delivery, Relay, peer_of
 from mkiso.retrieve.choosing import find_chosen
 from mkiso.retrieve.inbox import Inbox
@@ -341,7 +342,12 @@ def parts_of(studies: Sequence[Study]) -> tuple[Part, ...]:
 
 
 class Disc:
-    """A proven disc: its name, its size in bytes, and its bytes, once. `held` is what its job holds meanwhile."""
+    """A proven disc: its name, its size in bytes, and its bytes, once. `held` is what its job holds meanwhile.
+
+    Where there is a `take`, it is given most of the bytes as they are written (`Product.chunks`).
+    """
+
+    take: Take | None = None
 
     def __init__(
         self, file_name: str, product: Product, instances: Sequence[Instance], job: Job, held: ExitStack
@@ -370,12 +376,15 @@ class Disc:
         last, outcome = b"", None
         with self._held:
             try:
-                for chunk in self._product.chunks():
+                for chunk in self._product.chunks(self.take):
                     cancellation.checkpoint()
-                    if last:
+                    if last:  # the first: what fails until the second is there has a status of its own
                         outcome = IN_PART
                         yield last
                     last = chunk
+                    if outcome and self._product.left:
+                        yield last
+                        last = b""
                 outcome = ON_DISC
             except GeneratorExit:
                 cancellation.checkpoint()
