@@ -24,8 +24,9 @@ from mkiso.dcmtk.storescp import CANNOT_WRITE, Transfers
 from mkiso.dicom.instances import Key
 from mkiso.errors import PacsRejected
 from mkiso.process import Child, read_log, spawned
-from mkiso.retrieve.receiver import RunningReceiver
+from mkiso.retrieve.receiver import RunningReceiver, receiver_slot, started_receiver
 from mkiso.retrieve.studies import Study, keys_of
+from mkiso.waiting import Checkpoint
 from mkiso.workspace import Workspace
 
 log = logging.getLogger("mkiso.retrieve.scu")
@@ -247,3 +248,17 @@ class NoReceiver(RunningReceiver):
 
     def children(self) -> list[int]:
         return []
+
+
+@contextmanager
+def receiving(
+    config: Config, workspace: Workspace, checkpoint: Checkpoint, sweep: Callable[[], object]
+) -> Iterator[RunningReceiver]:
+    """A receiver of the job's own, which starts; what comes by C-GET needs none. Raises Busy where none comes free."""
+    if config.pacs.retrieve == "get":
+        yield NoReceiver()
+        return
+    with receiver_slot(config.storage.work_dir, config.receivers, config.retrieve.queue_timeout, checkpoint) as free:
+        sweep()  # whoever held the slot before may have been killed, and its receiver may still run
+        with started_receiver(config.tools, free, config.retrieve, workspace) as receiver:
+            yield receiver
