@@ -26,12 +26,16 @@ Finished = subprocess.CompletedProcess[str]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, otherwise: Callable[[], str]) -> None:
-    """Returns as soon as the condition holds; TimeoutError, with the text of `otherwise`, after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Returns soon after the condition holds; TimeoutError, with the text of `otherwise`, after `seconds`.
+
+    Many a condition costs the service an answer: the longer it was waited for, the less often it is asked.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise TimeoutError(otherwise())
-        time.sleep(0.005)
+        time.sleep(min(max(0.005, waited / 20), 0.05))
 
 
 def environment() -> dict[str, str]:
