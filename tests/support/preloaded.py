@@ -88,7 +88,8 @@ def parent() -> Iterator[None]:
     """While the block runs, programs are forked."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     code = f"from tests.support import preloaded; preloaded.serve({its.fileno()})"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # glibc reads it as a program starts: bin/mkiso has it so.
+    environment = {"MALLOC_ARENA_MAX": "2", **os.environ, "PYTHONPATH": str(ROOT)}
     streams = dict.fromkeys(("stdin", "stdout"), subprocess.DEVNULL)
     with (
         ours,
