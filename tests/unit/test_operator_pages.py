@@ -412,7 +412,7 @@ def test_ticks_are_sent_as_they_are(client: FlaskClient) -> None:
     for form in forms:
         location(client.post("/jobs", data={**page, **form}, headers=BROWSER))
     relays = ledger(client).relays.page(("waiting",))
-    asked = [(one["accessions"], one["studies"], one["series"]) for one in relays]
+    asked = [(one["accessions"], one["study_uids"], one["series"]) for one in relays]
     assert asked == [(["A", "B"], [], []), ([], ["1.2"], []), ([], ["1.1", "1.2"], ["1.1.2"])]
 
 
