@@ -4,8 +4,8 @@ DEMO_SYSTEM = $(SYSTEM) curl
 # tests/support/programs.py says of each how it is started. A host may have Java and npm from elsewhere.
 JAVA = $(shell command -v java)
 NPM = $(shell command -v npm)
-TEST_SYSTEM = $(DEMO_SYSTEM) chromium dicom3tools firefox-esr iproute2 libarchive-tools libatomic1 libgdcm-tools libpixelmed-java \
-    mariadb-server nftables nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip \
+TEST_SYSTEM = $(DEMO_SYSTEM) chromium chromium-headless-shell dicom3tools firefox-esr iproute2 libarchive-tools libatomic1 \
+    libgdcm-tools libpixelmed-java mariadb-server nftables nginx-light openssl orthanc p7zip-full postgresql stunnel4 systemd unzip \
     $(if $(JAVA),,default-jre-headless) $(if $(NPM),,npm)
 PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python

@@ -23,12 +23,13 @@ from mkiso.installation import Installation
 from mkiso.ledger.history import search_key
 from mkiso.ledger.record import JobRecord
 from mkiso.password import require_password
+from mkiso.process import Take
 from mkiso.relay import NONE, Delivery, Relay, peer_of
 from mkiso.retrieve.choosing import find_chosen
 from mkiso.retrieve.inbox import Inbox
-from mkiso.retrieve.receiver import RunningReceiver, Strangers, receiver_slot, started_receiver
+from mkiso.retrieve.receiver import RunningReceiver, Strangers
 from mkiso.retrieve.retrieval import LookUp, Retrieval
-from mkiso.retrieve.scu import NoReceiver
+from mkiso.retrieve.scu import receiving
 from mkiso.retrieve.studies import Study, count_by_modality, require_instances, require_one_patient, with_instances
 from mkiso.waiting import LEFT, Cancellation
 from mkiso.workspace import Workspace, claimed, job_directory, require_space
@@ -216,27 +217,14 @@ class Job:
 
         They are listed while storescp starts, for that takes as long. `weigh` may refuse what is listed.
         """
-        with self._receiver() as receiver:
+        checkpoint, sweep = self.cancellation.checkpoint, self.installation.sweep
+        with receiving(self._config, self.workspace, checkpoint, sweep) as receiver:
             self.record.enter("retrieving")
             retrieval = self._retrieval(studies, receiver, look_up, weigh)
             receiver.wait_until_it_listens()
             retrieval.receive()
         self.record.enter("verifying")
         return retrieval.proven()
-
-    @contextmanager
-    def _receiver(self) -> Iterator[RunningReceiver]:
-        """A receiver of the job's own, which starts; what comes by C-GET needs none."""
-        config, work_dir = self._config, self._config.storage.work_dir
-        if config.pacs.retrieve == "get":
-            yield NoReceiver()
-            return
-        limit = config.retrieve.queue_timeout
-        with receiver_slot(work_dir, config.receivers, limit, self.cancellation.checkpoint) as free:
-            # Whoever held the slot before may have been killed, and its receiver may still run.
-            self.installation.sweep()
-            with started_receiver(config.tools, free, config.retrieve, self.workspace) as receiver:
-                yield receiver
 
     def require_likely_size(self, finder: Finder, studies: list[Study]) -> None:
         """Raise DiscTooLarge where an image of these would hardly keep `media.max_size`, by what was learnt so far."""
@@ -351,7 +339,12 @@ def parts_of(studies: Sequence[Study]) -> tuple[Part, ...]:
 
 
 class Disc:
-    """A proven disc: its name, its size in bytes, and its bytes, once. `held` is what its job holds meanwhile."""
+    """A proven disc: its name, its size in bytes, and its bytes, once. `held` is what its job holds meanwhile.
+
+    Where there is a `take`, it is given most of the bytes as they are written (`Product.chunks`).
+    """
+
+    take: Take | None = None
 
     def __init__(
         self, file_name: str, product: Product, instances: Sequence[Instance], job: Job, held: ExitStack
@@ -380,18 +373,21 @@ class Disc:
         last, outcome = b"", None
         with self._held:
             try:
-                for chunk in self._product.chunks():
+                for chunk in self._product.chunks(self.take):
                     cancellation.checkpoint()
-                    if last:
+                    if last:  # the first: what fails until the second is there has a status of its own
                         outcome = IN_PART
                         yield last
                     last = chunk
+                    if outcome and self._product.left:
+                        yield last
+                        last = b""
                 outcome = ON_DISC
             except GeneratorExit:
                 cancellation.checkpoint()
                 raise Cancelled(LEFT) from None
             finally:
                 if outcome:
-                    record.hand_out(one.row(outcome) for one in self._instances)
+                    record.hand_out((one.row(outcome) for one in self._instances), is_all=True)
             record.complete()
         yield last

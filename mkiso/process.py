@@ -31,6 +31,8 @@ SLICE = 0.05
 KEPT_OF_LOG = 1 << 16
 LONGEST_LINE = 1 << 16
 NICE = 10
+# Takes up to so many bytes out of a pipe, by its descriptor, and gives how many: none at its end, or where it cannot.
+Take = Callable[[int, int], int]
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,26 @@ class Child:
 
     def read(self, size: int, checkpoint: Callable[[], None]) -> bytes:
         """What the program has written, up to `size` bytes, asking `checkpoint` until there is any; b"" at its end."""
+        self._wait_for_output(checkpoint)
+        return self.stdout.read(size)
+
+    def pour(self, take: Take, most: int, checkpoint: Callable[[], None]) -> int:
+        """Have `take` take up to `most` bytes of what the program writes, asking `checkpoint`; how many it took."""
+        poured = 0
+        while poured < most:
+            self._wait_for_output(checkpoint)
+            if not (taken := take(self.stdout.fileno(), most - poured)):
+                break
+            poured += taken
+            checkpoint()
+        return poured
+
+    def _wait_for_output(self, checkpoint: Callable[[], None]) -> None:
+        """Wait until the program has written something, or has ended."""
         poll = select.poll()
         poll.register(self.stdout, select.POLLIN)
         while not poll.poll(SLICE * 1000):
             checkpoint()
-        return self.stdout.read(size)
 
     def output(self, timeout: float, checkpoint: Callable[[], None]) -> tuple[str, str]:
         """What the program has written to its pipes when it ends, asking `checkpoint` all the while, or ToolTimeout."""

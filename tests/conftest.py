@@ -1,5 +1,6 @@
 """Isolation, for every test: nothing of it is left, and nothing of the host's was touched."""
 
+import gc
 import os
 import shutil
 import sqlite3
@@ -16,6 +17,11 @@ from tests.support.tools import wait_until
 HOST_PLACES = (Path("/etc/mkiso"), Path("/var/lib/mkiso"), Path("/var/tmp/mkiso"))
 UNFINISHED = "SELECT id, state FROM jobs WHERE finished_at IS NULL"
 LOOKED_AT: dict[Path, list[int]] = {}
+
+
+def pytest_collection_finish() -> None:
+    """What all tests are made of stays: nobody looks through it for garbage again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ byte. Each SOP class is offered in each transfer syntax by a presentation contex
 not convert; where these are more than an association may have, there are several associations, one after the other.
 
 It writes a JSON object a line: `refused` and `why` where there is no association; `asked`, the level of a C-GET;
-`status` and the counts of each response to it; `instance`, which was not kept, and `why`; `lost`, why the association
-ended early. It knows nothing of mkiso, and is run by its file's name, once for each series: with a DICOM library it
-would take ten times as long to begin.
+`status` and the counts of the first response and of the last two; `instance`, which was not kept, and `why`; `lost`,
+why the association ended early. It knows nothing of mkiso, and is run by its file's name, once for each series: with a
+DICOM library it would take ten times as long to begin.
 """
 
 import json
@@ -18,6 +18,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,11 @@ COUNTS = {"remaining": 0x1020, "completed": 0x1021, "failed": 0x1022, "warning":
 INSTANCE, LEVEL, FAILED_UIDS = (0x0008, 0x0018), (0x0008, 0x0052), (0x0008, 0x0058)
 STUDY, SERIES = (0x0020, 0x000D), (0x0020, 0x000E)
 HEADER = 8  # bytes of an element's tag and length
-LARGEST_PDU = 131072  # bytes, as storescp takes them
-SMALLEST_PDU = 128
+LARGEST_PDU, SMALLEST_PDU = 131072, 128  # bytes; the largest as storescp takes them
 LARGEST_MESSAGE = 1 << 24  # of a command, or of a response's data set
 BUFFER = 1 << 18
-MOST = 127  # presentation contexts of an association beside that of C-GET, of 128
+OWN, MOST = 1, 127  # the presentation context of C-GET, and how many others an association may have
+LONGEST_UID = 64  # characters
 UIDS_AT_ONCE = 100
 Fields = dict[int, int | bytes]  # of a command, by the element's number
 Elements = dict[tuple[int, int], bytes]
@@ -167,16 +168,15 @@ class Association:
         self._socket.sendall(request_pdu(self._plan["calling"], self._plan["called"], self._contexts))
         kind, length = self._header()
         body = bytes(self._exactly(min(length, LARGEST_MESSAGE)))
-        if kind == REJECT:
-            raise Refused(
-                "busy" if body[1] == TRANSIENT else "rejected", REASONS.get((body[2], body[3]), "it gives no reason")
-            )
+        if kind == REJECT and len(body) > 3:  # noqa: PLR2004  (its reason)
+            why = REASONS.get((body[2], body[3]), "it gives no reason")
+            raise Refused("busy" if body[1] == TRANSIENT else "rejected", why)
         if kind != ACCEPT:
             raise Lost("it answered no association")
         parts = list(items(body[68:]))
         accepted = {data[0] for part, data in parts if part == ANSWER and data[2:3] == b"\0"}
         self._contexts = {number: known for number, known in self._contexts.items() if number in accepted}
-        if 1 not in accepted:
+        if OWN not in accepted:
             raise Refused("no context", "it takes no C-GET")
         for part, data in items(b"".join(data for part, data in parts if part == USER)):
             if part == LENGTH:
@@ -186,16 +186,29 @@ class Association:
         """A C-GET of this level, to its final response; `keep` takes each instance, and gives its status."""
         tell(asked=level)
         fields: Fields = {0x0002: padded(GET), 0x0100: ASK, 0x0110: 1, 0x0700: 0, 0x0800: 1}
-        self._send(1, COMMAND, message(fields))
+        self._send(OWN, COMMAND, message(fields))
         identifier = [(LEVEL, padded(level, " ")), *((tag, padded(one)) for tag, one in keys)]
-        self._send(1, 0, b"".join(element(*tag, value) for tag, value in sorted(identifier)))
+        self._send(OWN, 0, b"".join(element(*tag, value) for tag, value in sorted(identifier)))
+        untold: list[dict[str, Any]] = []  # of many responses, the first is told at once, and the last two
+        try:
+            for number, event in enumerate(self._responses(keep)):
+                untold = [event] if event["status"] in PENDING else [*untold, event]
+                if not number:
+                    tell(**untold.pop())
+        finally:
+            for event in untold:
+                tell(**event)
+
+    def _responses(self, keep: Callable[..., int]) -> Iterator[dict[str, Any]]:
+        """Each response to its final one, as it is told; what is stored between them is kept."""
         while True:
             context, command = self._message(COMMAND)
             field = integer(command, 0x0100)
-            if field == STORE and context in self._contexts:
+            if field == STORE and context in self._contexts and context != OWN:
                 self._store(context, command, keep)
             elif field == GOT:
-                if self._is_final(command):
+                yield (event := self._response(command))
+                if event["status"] not in PENDING:
                     return
             else:
                 raise Lost(f"it sent a command that none was waiting for ({field:04x})")
@@ -203,35 +216,32 @@ class Association:
     def release(self) -> None:
         """Part from the archive (PS3.8 7.2)."""
         self._socket.settimeout(GOODBYE)
-        try:
+        with suppress(Lost, OSError):
             self._socket.sendall(pdu(RELEASE, bytes(4)))
             while (header := self._header())[0] != RELEASED:
                 self._exactly(min(header[1], LARGEST_MESSAGE))
-        except (Lost, OSError):
-            pass
         self._socket.close()
 
     def _store(self, context: int, command: Elements, keep: Callable[..., int]) -> None:
         sop, uid = text(command, 0, 0x0002), text(command, 0, 0x1000)
+        pieces = self._pieces(context) if integer(command, 0x0800) != NO_DATA else iter(())
         status = NOT_UNDERSTOOD
-        if integer(command, 0x0800) != NO_DATA:
-            status = keep(sop, uid, self._contexts[context][1], self._pieces(context))
+        if integer(command, 0x0800) != NO_DATA and max(len(sop), len(uid)) <= LONGEST_UID:
+            status = keep(sop, uid, self._contexts[context][1], pieces)
+        for _ in pieces:
+            pass
         fields: Fields = {0x0002: padded(sop), 0x0100: STORED, 0x0120: integer(command, 0x0110), 0x0800: NO_DATA}
         fields |= {0x0900: status, 0x1000: padded(uid)}
         self._send(context, COMMAND, message(fields))
 
-    def _is_final(self, command: Elements) -> bool:
-        """Tell of a response, whether or not there is another behind it."""
-        status = integer(command, 0x0900)
-        event: dict[str, object] = {"status": status}
+    def _response(self, command: Elements) -> dict[str, Any]:
+        event: dict[str, Any] = {"status": integer(command, 0x0900)}
         event |= {name: integer(command, number) for name, number in COUNTS.items() if (0, number) in command}
-        if comment := text(command, 0, 0x0902):
-            event["comment"] = comment
+        event |= {"comment": comment} if (comment := text(command, 0, 0x0902)) else {}
         if integer(command, 0x0800) != NO_DATA:
             _, found = self._message(0)
             event["failed_uids"] = [uid for uid in text(found, *FAILED_UIDS).split("\\") if uid]
-        tell(**event)
-        return status not in PENDING
+        return event
 
     def _send(self, context: int, kind: int, data: bytes) -> None:
         size = self._largest - 6
@@ -255,6 +265,8 @@ class Association:
             if of != context:
                 raise Lost("a data set of it is on two presentation contexts")
             yield piece
+        if self._left:  # nothing may follow until it has the answer
+            raise Lost("it sent more than a data set")
 
     def _fragments(self, kind: int) -> Iterator[tuple[int, memoryview]]:
         """The pieces of what comes next, which is to be of this kind, to its last."""
@@ -290,7 +302,7 @@ class Association:
         try:
             count: int = self._reader.readinto(buffer)
         except OSError as error:
-            raise Lost(str(error)) from None
+            raise Lost(error.strerror or str(error)) from None
         if not count:
             raise Lost("it hung up")
         return count
@@ -322,11 +334,7 @@ class Kept:
                     while piece := piece[file.write(piece) :]:
                         pass
             os.rename(self._unfinished, self._directory / f"{self._begin}.{self._count}")
-        except Lost:
-            raise
         except OSError as error:
-            for _ in pieces:
-                pass
             self._unfinished.unlink(missing_ok=True)
             tell(instance=uid, why=error.strerror or str(error))
             return NO_ROOM
@@ -373,8 +381,7 @@ def main(file: str) -> None:
     plan = json.loads(Path(file).read_text())
     kept = Kept(plan["directory"], plan["unfinished"], plan["called"])
     for number, step in enumerate(plan["steps"]):
-        is_whole = number == 0 and step["instances"] is None
-        wanted = None if is_whole else missing(plan, step, kept)
+        wanted = missing(plan, step, kept) if number or step["instances"] else None
         if wanted == {}:
             continue
         try:

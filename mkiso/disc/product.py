@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from errno import ELOOP
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -30,7 +31,7 @@ from mkiso.config import Media
 from mkiso.dicom.instances import Instance
 from mkiso.errors import DiscTooLarge, Internal
 from mkiso.ledger.experience import Sizes
-from mkiso.process import Child, read_log, run, spawned
+from mkiso.process import Child, Take, read_log, run, spawned
 from mkiso.waiting import Checkpoint
 
 Graft = tuple[str, Path]
@@ -94,29 +95,34 @@ def faulty(complaints: str) -> Internal:
 
 
 class Product:
-    """A disc that is being made; its first bytes are there already. Raises Internal where there are none."""
+    """A disc that is being made; its first bytes are there already. Raises Internal where there are none.
 
-    def __init__(self, size: int, chunks: Iterator[bytes]) -> None:
-        self.size = size
-        self._chunks = chunks
+    `left` are its bytes that are still to come. `pour` has somebody take bytes as they are written, where that can be.
+    """
+
+    def __init__(self, size: int, chunks: Iterator[bytes], pour: Callable[[Take, int], int] | None = None) -> None:
+        self.size = self.left = size
+        self._chunks, self._pour = chunks, pour
         self._first = next(chunks, b"")
         if not self._first:
             raise self._wrong(0)
 
-    def chunks(self) -> Iterator[bytes]:
-        """The disc's bytes, never more than its size.
+    def chunks(self, take: Take | None = None) -> Iterator[bytes]:
+        """The disc's bytes, never more than its size; of those behind the second chunk and before the last one `take`
+        is given what it takes, once the first two have been passed on.
 
-        Whoever passes them on keeps the last chunk back until this has ended: it raises what went wrong
-        while they were made, and Internal where they are not as many as were told.
+        Whoever passes them on keeps the last chunk, behind which none is `left`, back until this has ended: it raises
+        what went wrong while they were made, and Internal where they are not as many as were told.
         """
-        given = 0
-        for chunk in chain((self._first,), self._chunks):
-            given += len(chunk)
-            if given > self.size:
-                raise self._wrong(given)
+        for number, chunk in enumerate(chain((self._first,), self._chunks)):
+            self.left -= len(chunk)
+            if self.left < 0:
+                raise self._wrong(self.size - self.left)
             yield chunk
-        if given != self.size:
-            raise self._wrong(given)
+            if number == 1 and take and self._pour:
+                self.left -= self._pour(take, self.left - CHUNK)
+        if self.left:
+            raise self._wrong(self.size - self.left)
 
     def _wrong(self, given: int) -> Internal:
         return faulty(f"{given} bytes came instead of {self.size}")
@@ -195,7 +201,8 @@ def mastering(
     with spawned(master_argv(genisoimage, media, grafts), cwd=directory, log=log, piped=True) as child:
         with suppress(OSError):  # above the system's limit for users; only speed is lost
             fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, PIPE)
-        yield Product(image_size(genisoimage, media, grafts, checkpoint), _written(child, log, checkpoint))
+        size = image_size(genisoimage, media, grafts, checkpoint)
+        yield Product(size, _written(child, log, checkpoint), partial(child.pour, checkpoint=checkpoint))
 
 
 def _faulty(rc: int, complaints: str) -> Internal:

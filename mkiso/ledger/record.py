@@ -20,7 +20,6 @@ from typing import Any, Self
 from sqlalchemy.exc import DBAPIError
 
 from mkiso.errors import Cancelled, ConfigurationError, DiskFull, Internal, MkisoError
-from mkiso.ledger.database import LIMIT
 from mkiso.ledger.ledger import BEAT, Ledger
 from mkiso.ledger.schema import now
 from mkiso.log import log_once
@@ -100,10 +99,11 @@ class Writer:
             row.instances.extend(instances)
             row.changes += 1
 
-    def write(self, row: Row, **fields: Any) -> None:
-        """Have this written now, and wait for the first try, unless the job is cancelled."""
-        self.note(row, **fields)
-        self._wait(row, LIMIT, lambda: self._is_away or row.cancellation.reason)
+    def hurry(self) -> None:
+        """Have what was noted written now, beside whatever the job does."""
+        with self._news:
+            self._is_urgent = True
+            self._news.notify_all()
 
     def end(self, row: Row, **fields: Any) -> bool:
         """Have this written, and wait RETRY seconds for it, unless the job is cancelled; whether it is written."""
@@ -229,10 +229,11 @@ class JobRecord:
         return self._row.leash
 
     def enter(self, state: str, **fields: Any) -> None:
-        """Go on to the next state; `fields` are columns of the row."""
+        """Go on to the next state; `fields` are columns of the row. It is written while the job goes on."""
         self._close_phase()
         self._phase = state
-        self._writer.write(self._row, state=state, seconds=dict(self._seconds), **fields)
+        self._writer.note(self._row, state=state, seconds=dict(self._seconds), **fields)
+        self._writer.hurry()
 
     def note(self, **fields: Any) -> None:
         """Columns of the row, to be written soon."""
@@ -244,9 +245,14 @@ class JobRecord:
             self._received = received
             self.note(received=received, bytes=size)
 
-    def hand_out(self, rows: Iterable[Mapping[str, str | int]]) -> None:
-        """Note the instances that leave the house, and what became of each: `Instance.row`."""
+    def hand_out(self, rows: Iterable[Mapping[str, str | int]], *, is_all: bool = False) -> None:
+        """Note the instances that leave the house, and what became of each: `Instance.row`.
+
+        Where that is all of them, it is written while the job cleans up.
+        """
         self._writer.note(self._row, rows)
+        if is_all:
+            self._writer.hurry()
 
     def complete(self) -> None:
         """Say that the job has done all that it was to do."""

@@ -335,7 +335,9 @@ class Retrieval:
             time.sleep(self._tick())
 
     def _gave_up(self, ended: MoveResult, missing: int) -> bool:
-        """Whether the archive itself says that what is missing will not come."""
+        """Whether what is missing will not come, as the archive itself says, or since nothing comes later."""
+        if not self._scu.may_send_later:
+            return True
         if ended.ending is Ending.FAILURE:
             return not self._unfinished()
         return ended.ending is Ending.WARNING and ended.failed >= missing

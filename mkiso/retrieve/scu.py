@@ -22,9 +22,11 @@ from mkiso.dcmtk.findscu import Finder
 from mkiso.dcmtk.movescu import MoveResult
 from mkiso.dcmtk.storescp import CANNOT_WRITE, Transfers
 from mkiso.dicom.instances import Key
+from mkiso.errors import PacsRejected
 from mkiso.process import Child, read_log, spawned
-from mkiso.retrieve.receiver import RunningReceiver
+from mkiso.retrieve.receiver import RunningReceiver, receiver_slot, started_receiver
 from mkiso.retrieve.studies import Study, keys_of
+from mkiso.waiting import Checkpoint
 from mkiso.workspace import Workspace
 
 log = logging.getLogger("mkiso.retrieve.scu")
@@ -70,6 +72,7 @@ class Scu(ABC):
     tick: Callable[[], object]
 
     operation = ""
+    may_send_later = True  # after its program has ended
 
     @abstractmethod
     def begun(self, part: Part) -> Any:
@@ -154,6 +157,7 @@ class GetScu(Scu):
     finder: Finder
     transfers: Transfers
     operation = "C-GET"
+    may_send_later = False
 
     def __post_init__(self) -> None:
         self._steps: dict[Part, list[getting.Step]] = {}
@@ -189,8 +193,8 @@ class GetScu(Scu):
         if part not in self._steps:
             classes = self.finder.sop_classes(part.study_uid, [part.series_uid] if part.series_uid else list(wanted))
             uids = [uid for of_series in wanted.values() for uid in of_series]
-            modalities = [] if all(map(classes.get, uids)) else sorted(self.finder.modalities(part.study_uid))
-            self._steps[part] = getting.steps(uids, classes, modalities)
+            modalities = set() if all(map(classes.get, uids)) else self._modalities(part.study_uid)
+            self._steps[part] = getting.steps(uids, classes, sorted(modalities))
         return {
             "calling": pacs.calling,
             "called": pacs.called,
@@ -205,6 +209,13 @@ class GetScu(Scu):
             "wanted": wanted,
             "steps": self._steps[part],
         }
+
+    def _modalities(self, study_uid: str) -> set[str]:
+        """None where the archive does not take the query: they only tell what is likely."""
+        try:
+            return self.finder.modalities(study_uid)
+        except PacsRejected:
+            return set()
 
 
 class WholeFiles(Transfers):
@@ -237,3 +248,17 @@ class NoReceiver(RunningReceiver):
 
     def children(self) -> list[int]:
         return []
+
+
+@contextmanager
+def receiving(
+    config: Config, workspace: Workspace, checkpoint: Checkpoint, sweep: Callable[[], object]
+) -> Iterator[RunningReceiver]:
+    """A receiver of the job's own, which starts; what comes by C-GET needs none. Raises Busy where none comes free."""
+    if config.pacs.retrieve == "get":
+        yield NoReceiver()
+        return
+    with receiver_slot(config.storage.work_dir, config.receivers, config.retrieve.queue_timeout, checkpoint) as free:
+        sweep()  # whoever held the slot before may have been killed, and its receiver may still run
+        with started_receiver(config.tools, free, config.retrieve, workspace) as receiver:
+            yield receiver

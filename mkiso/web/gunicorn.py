@@ -38,7 +38,7 @@ from mkiso.web import create_app
 from mkiso.web.answers import error_answer
 from mkiso.web.following import is_poll
 from mkiso.web.guards import requester_in
-from mkiso.web.live import THREADS_KEPT_FREE, Client, has_sent
+from mkiso.web.live import TAKEN, THREADS_KEPT_FREE, Client, has_sent
 
 log = logging.getLogger("mkiso.web")
 READ_LIMIT = 10.0
@@ -70,7 +70,7 @@ class Logger(glogging.Logger):
             "path": req.path,
             "status": resp.status_code,
             "seconds": round(request_time.total_seconds(), 3),
-            "bytes": resp.sent,
+            "bytes": resp.sent + environ.get(TAKEN, 0),
             "job": dict(resp.headers).get("X-Job-Id"),
             "requester": requester_in(environ),
         }

@@ -29,7 +29,8 @@ from mkiso.disc.product import Format
 from mkiso.errors import BadRequest, Cancelled
 from mkiso.job import Order, Relayed, make_disc, relay
 from mkiso.log import log_once
-from mkiso.waiting import start
+from mkiso.process import Take
+from mkiso.waiting import LEFT, Cancellation, start
 from mkiso.web.answers import (
     FRAME,
     Asked,
@@ -42,7 +43,7 @@ from mkiso.web.answers import (
     see_other,
 )
 from mkiso.web.guards import DOWNLOAD, WINDOW, installation, refuse_embedding, requester
-from mkiso.web.live import Client, break_connection
+from mkiso.web.live import TAKEN, Client, break_connection
 
 URLS = (  # the path; the parameter, and whether it takes a list; where a relay goes, or None for a disc
     ("/mkiso.php", "accession_number", False, None),
@@ -150,6 +151,8 @@ def disc_answer(order: Order) -> Response:
         cancellation = held.enter_context(live_jobs().watching(order.job_id, client))
         disc = make_disc(installation(), order, cancellation)
         held.callback(disc.close)
+        if client is not None and client.takes_pipes:
+            disc.take = _taking(client, cancellation, request.environ)
         chunks = iter(disc)
         first = next(chunks)  # what fails before it has a status of its own
         if client is not None:
@@ -162,6 +165,21 @@ def disc_answer(order: Order) -> Response:
             response.set_cookie(FILE_COOKIE, disc.file_name, path=page, httponly=True, samesite="Lax")
         response.call_on_close(held.pop_all().close)
     return response
+
+
+def _taking(client: Client, cancellation: Cancellation, environ: dict[str, Any]) -> Take:
+    """How the client is given a disc's bytes past gunicorn, which has told it the headers and the first of them."""
+
+    def take(pipe: int, most: int) -> int:
+        try:
+            taken = client.take(pipe, most)
+        except OSError as error:
+            cancellation.checkpoint()
+            raise Cancelled(LEFT) from error
+        environ[TAKEN] = environ.get(TAKEN, 0) + taken
+        return taken
+
+    return take
 
 
 def _streamed(first: bytes, chunks: Iterator[bytes], client: Client | None) -> Iterator[bytes]:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Playwright
 
 from mkiso.config import Config, parse
 from tests.support import preloaded
-from tests.support.browser import chromium
+from tests.support.browser import SHELL, driver, launched
 from tests.support.ports import free_ports
 from tests.support.service import Service, running_service, settings
 from tests.support.testpacs import RunningPacs, running_testpacs
@@ -57,9 +57,22 @@ def site_of_module(pacs: RunningPacs, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def playwright() -> Iterator[Playwright]:
+    with driver() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
     """One for all: who uses it opens a context of its own."""
-    with chromium() as opened:
+    with launched(playwright, SHELL) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def whole_browser(playwright: Playwright) -> Iterator[Browser]:
+    """As people have it, for tests of what it does around its pages: windows, other sites, files."""
+    with launched(playwright) as opened:
         yield opened
 
 

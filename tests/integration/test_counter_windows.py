@@ -36,10 +36,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 @pytest.fixture
-def hospital(browser: Browser, desk: Desk, elsewhere: Elsewhere) -> Iterator[Page]:
+def hospital(whole_browser: Browser, desk: Desk, elsewhere: Elsewhere) -> Iterator[Page]:
     """The hospital's own page, which is another site's, with a button for a disc in a window."""
     elsewhere.body = f"<button onclick=\"window.open('{desk.url}{DISC}')\">Disc</button>"
-    with person(browser, elsewhere.url) as one:
+    with person(whole_browser, elsewhere.url) as one:
         one.open("")
         yield one.page
 

@@ -50,7 +50,7 @@ def sending(pacs: RunningPacs, directory: Path, database: PostgreSQL) -> Iterato
         wait_until(lambda: service.get("/api/jobs").ok, 30, lambda: "the tables are not made")
         relay_id = service.get("/api/iso/relay?accession_numbers=MR.001&queue=1").json()["relay_id"]
         wait_until(lambda: "storescu" in programs_of(directory / "work"), 30, lambda: relay_of(service, relay_id))
-        wait_until(lambda: '"files_sent":2' in relay_of(service, relay_id), 30, lambda: relay_of(service, relay_id))
+        wait_until(lambda: '"files_sent":2' in relay_of(service, relay_id), 60, lambda: relay_of(service, relay_id))
         yield service, relay_id
 
 

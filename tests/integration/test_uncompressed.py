@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def whole(path: Path) -> Path | bytes:
     return path if read_whole(path) else encoded(with_uids(path))
 
 
+@cache
 def compressed_files() -> list[Path]:
     """Those that pydicom brings along, but for one that is no instance."""
     files = (Path(name) for name in sorted(set(get_testdata_files())) if name.endswith(".dcm"))

@@ -114,12 +114,12 @@ def shown(watched: Watched) -> list[int]:
     return list(b64decode(watched.page.evaluate(SHOWN)))
 
 
-def test_a_person_comes_from_the_overview_and_sees_what_the_dicomdir_names(browser: Browser, disc: Path) -> None:
-    with watched_page(browser) as watched:
+def test_a_person_comes_from_the_overview_and_sees_what_the_dicomdir_names(whole_browser: Browser, disc: Path) -> None:
+    with watched_page(whole_browser) as watched:
         watched.open(disc / "INDEX.HTM")
         assert watched.page.get_by_text("choose this disc's folder there once").is_visible()
         watched.page.get_by_role("link", name="start the viewer VIEWER.HTM").click()
-        assert watched.page.get_by_text("Choose the disc itself").is_visible()
+        watched.page.get_by_text("Choose the disc itself").wait_for()
         watched.page.set_input_files("#folder", disc)
         says(watched, f"Image 1 of {SLICES} ")
         contents = watched.page.locator("#contents")

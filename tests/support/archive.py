@@ -1,4 +1,4 @@
-"""A DICOM archive that serves C-ECHO, C-FIND and C-MOVE, rightly or with one chosen misbehaviour."""
+"""A DICOM archive that serves C-ECHO, C-FIND, C-MOVE and C-GET, rightly or with one chosen misbehaviour."""
 
 import argparse
 import os
@@ -12,23 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pynetdicom import AE, _config, debug_logger, evt
-from pynetdicom.dimse_primitives import C_MOVE
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, _config, debug_logger, evt
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import QueryRetrieveServiceClass
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
 
-from tests.support import answers, behaviours, lists, parts, series, tools
+from tests.support import answers, behaviours, gets, lists, parts, series, tools
 from tests.support.behaviours import Answers, Behaviour
 from tests.support.holdings import Holdings
 from tests.support.moves import (
     CANNOT_PERFORM,
     UNKNOWN_DESTINATION,
     Archive,
+    Get,
     Move,
     Options,
     Unreachable,
@@ -36,7 +38,11 @@ from tests.support.moves import (
 )
 from tests.support.tools import LOCALHOST
 
-BEHAVIOURS = behaviours.BEHAVIOURS | lists.BEHAVIOURS | answers.BEHAVIOURS | parts.BEHAVIOURS | series.BEHAVIOURS
+BEHAVIOURS = {
+    name: behaviour
+    for module in (behaviours, lists, answers, parts, series, gets)
+    for name, behaviour in module.BEHAVIOURS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -84,9 +90,12 @@ def _serve_moves(archive: Archive, behaviour: Behaviour) -> None:
         except Unreachable:
             move.answer(CANNOT_PERFORM, failed_uids=[one.sop_instance_uid for one in move.instances])
 
-    # The handler of EVT_C_MOVE has no say in when, where and what is sent, and pynetdicom would encode the
-    # data sets anew.
-    QueryRetrieveServiceClass._move_scp = move_scp
+    def get_scp(service: Any, request: C_GET, context: PresentationContext) -> None:
+        behaviour.move(Get(archive, service, request, context))
+
+    # The handlers of EVT_C_MOVE and EVT_C_GET have no say in when, where and what is sent, and pynetdicom would encode
+    # the data sets anew.
+    QueryRetrieveServiceClass._move_scp, QueryRetrieveServiceClass._get_scp = move_scp, get_scp
     _config.STORE_SEND_CHUNKED_DATASET = True
 
 
@@ -103,6 +112,10 @@ def _application(title: str, archive: Archive, behaviour: Behaviour) -> AE:
         StudyRootQueryRetrieveInformationModelMove,
     ):
         application.add_supported_context(service)
+    if behaviour.gets:
+        application.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
+        for sop in {one.sop_class for one in archive.holdings.instances}:
+            application.add_supported_context(sop, ALL_TRANSFER_SYNTAXES, scu_role=True, scp_role=True)
     return application
 
 

@@ -1,4 +1,4 @@
-"""How the archive misbehaves: a table from a behaviour's name to what it does to a C-FIND and a C-MOVE."""
+"""How the archive misbehaves: a table from a behaviour's name to what it does to a C-FIND, and a C-MOVE or C-GET."""
 
 import socket
 import threading
@@ -283,6 +283,7 @@ class Behaviour:
     rejects: bool = False
     associates: bool = True
     most: int = 100  # associations at once
+    gets: bool = True  # whether it takes C-GETs
 
 
 BEHAVIOURS = {

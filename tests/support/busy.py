@@ -17,7 +17,7 @@ LOCAL_LIMIT_FOR_GOOD: Rejection = (1, 3, 2)
 CALLED_AE_TITLE: Rejection = (1, 1, 7)
 # What an association is asked for, as its A-ASSOCIATE-RQ proposes it (movescu proposes the C-FIND, too).
 ANYTHING = b""
-MOVE, STORE = b"1.2.840.10008.5.1.4.1.2.2.2", b"1.2.840.10008.5.1.4.1.1."
+MOVE, GET, STORE = b"1.2.840.10008.5.1.4.1.2.2.2", b"1.2.840.10008.5.1.4.1.2.2.3", b"1.2.840.10008.5.1.4.1.1."
 FOR_EVER = float("inf")
 BLOCK = 1 << 16
 

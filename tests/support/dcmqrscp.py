@@ -66,14 +66,20 @@ def _hosts(ae_titles: Mapping[str, int]) -> str:
     return "\n".join(f"destination{n} = ({title}, {LOCALHOST}, {port})" for n, (title, port) in pairs)
 
 
-def configure(directory: Path, port: int, ae_titles: Mapping[str, int]) -> tuple[str | Path, ...]:
-    """Writes the configuration and an empty storage area into `directory`; the argv that uses them."""
+def configure(
+    directory: Path, port: int, ae_titles: Mapping[str, int], *, gets: bool = False
+) -> tuple[str | Path, ...]:
+    """Writes the configuration and an empty storage area into `directory`; the argv that uses them.
+
+    By profiles it sends nothing to who asks by C-GET: it has to be one of its own, as it is where none are named.
+    """
     area = directory / "archive"
     area.mkdir(parents=True)
     configuration, profiles = directory / "dcmqrscp.cfg", directory / "profiles.cfg"
     configuration.write_text(_CONFIGURATION.format(port=port, hosts=_hosts(ae_titles), ae_title=AE_TITLE, area=area))
     profiles.write_text(_PROFILES.format(received=_contexts(_SERVICES + _SENT), sent=_contexts(_SENT)))
-    return "/usr/bin/dcmqrscp", "-v", "-c", configuration, "-xf", profiles, "In", "Out"
+    argv = ("/usr/bin/dcmqrscp", "-v", "-c", configuration)
+    return argv if gets else (*argv, "-xf", profiles, "In", "Out")
 
 
 def index(directory: Path, files: Iterable[Path]) -> None:

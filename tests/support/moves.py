@@ -1,4 +1,4 @@
-"""One C-MOVE as the misbehaving archive serves it: what a behaviour may do with it (PS3.4 C.4.2)."""
+"""One C-MOVE or C-GET as the misbehaving archive serves it: what a behaviour may do with it (PS3.4 C.4.2, C.4.3)."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_MOVE
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
 
@@ -78,7 +78,9 @@ class Unreachable(Exception):
 class Move:
     """A C-MOVE request with its answers and its associations to the receiver."""
 
-    def __init__(self, archive: Archive, service: Any, request: C_MOVE, context: PresentationContext) -> None:
+    _answer: type[C_GET | C_MOVE] = C_MOVE
+
+    def __init__(self, archive: Archive, service: Any, request: C_GET | C_MOVE, context: PresentationContext) -> None:
         self.archive, self.options = archive, archive.options
         self.association: Association = service.assoc
         self.completed: int = 0
@@ -150,10 +152,9 @@ class Move:
 
     def store(self, sender: Association, instance: Instance, path: Path | None = None) -> None:
         """One C-STORE sub-operation; the bytes of `path` instead of the instance's own where it is given."""
-        title, message = self.association.requestor.ae_title, self._request.MessageID
         time.sleep(self.options.pace)
         try:
-            response = sender.send_c_store(path or instance.path, originator_aet=title, originator_id=message)
+            response = sender.send_c_store(path or instance.path, **self._originator())
         except (ValueError, RuntimeError):
             response = Dataset()
         if response.get("Status") == SUCCESS:
@@ -161,9 +162,12 @@ class Move:
         else:
             self.failed.append(instance.sop_instance_uid)
 
+    def _originator(self) -> dict[str, Any]:
+        return {"originator_aet": self.association.requestor.ae_title, "originator_id": self._request.MessageID}
+
     def answer(self, status: int, remaining: int | None = None, failed_uids: Sequence[str] = ()) -> None:
-        """A C-MOVE response with the counts so far."""
-        response = C_MOVE()
+        """A response with the counts so far."""
+        response = self._answer()
         response.MessageID = response.MessageIDBeingRespondedTo = self._request.MessageID
         response.AffectedSOPClassUID = self._request.AffectedSOPClassUID
         response.Status = status
@@ -185,3 +189,16 @@ class Move:
         """The final response: success, or a warning that names the instances which failed."""
         status = CANCELLED if self.is_cancelled else SOME_FAILED if self.failed else SUCCESS
         self.answer(status, failed_uids=self.failed)
+
+
+class Get(Move):
+    """A C-GET: the receiver is who asks, on the very association on which it asks."""
+
+    _answer = C_GET
+
+    @contextmanager
+    def receiver(self, *_of_a_move: object) -> Iterator[Association]:
+        yield self.association
+
+    def _originator(self) -> dict[str, Any]:
+        return {}

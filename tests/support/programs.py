@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.support import firefox
 from tests.support.allowance import has_room_for_a_browser
-from tests.support.browser import ARGUMENTS, DEBIANS
+from tests.support.browser import ARGUMENTS, DEBIANS, SHELL
 from tests.support.chroot import Chroot
 from tests.support.tools import ROOT
 
@@ -24,6 +24,7 @@ require(process.argv[1] + "/package").chromium.launch(JSON.parse(process.argv[2]
 })"""
 STARTED: dict[str, tuple[str, ...]] = {
     "chromium": (DEBIANS, "--version"),
+    "chromium-headless-shell": (SHELL, "--version"),
     "curl": ("curl", "--version"),
     "default-jre-headless": ("java", "-version"),
     "dcmtk": ("dcmqrscp", "--version"),
@@ -65,12 +66,13 @@ def start_each(chroot: Chroot) -> None:
     chroot.bind(DRIVER)
     shows_pages = has_room_for_a_browser()
     for package in packages():
-        if shows_pages or package not in ("chromium", "firefox-esr"):
+        if shows_pages or package not in ("chromium", "chromium-headless-shell", "firefox-esr"):
             chroot.run(*STARTED[package])
     if not shows_pages:
         print("      Chromium and Firefox were installed and not started: this host bounds the addresses of a process")
         return
-    launch = f'{{"executablePath": "{DEBIANS}", "args": {list(ARGUMENTS)}}}'.replace("'", '"')
-    told = chroot.run(f"{DRIVER}/node", "-e", PAGE, str(DRIVER), launch)
-    if told != "shown\n":
-        raise RuntimeError(f"a page in Chromium, by playwright's driver, says: {told}")
+    for program in (DEBIANS, SHELL):
+        launch = f'{{"executablePath": "{program}", "args": {list(ARGUMENTS)}}}'.replace("'", '"')
+        told = chroot.run(f"{DRIVER}/node", "-e", PAGE, str(DRIVER), launch)
+        if told != "shown\n":
+            raise RuntimeError(f"a page in {program}, by playwright's driver, says: {told}")

@@ -26,12 +26,16 @@ Finished = subprocess.CompletedProcess[str]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, otherwise: Callable[[], str]) -> None:
-    """Returns as soon as the condition holds; TimeoutError, with the text of `otherwise`, after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Returns soon after the condition holds; TimeoutError, with the text of `otherwise`, after `seconds`.
+
+    Many a condition costs the service an answer: the longer it was waited for, the less often it is asked.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise TimeoutError(otherwise())
-        time.sleep(0.005)
+        time.sleep(min(max(0.005, waited / 20), 0.05))
 
 
 def environment() -> dict[str, str]:
@@ -40,10 +44,14 @@ def environment() -> dict[str, str]:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether this very process listens on the port, in its own network namespace."""
+    """Whether this very process listens on the port, in its own network namespace.
+
+    While it has no socket, the host's are not looked at: the kernel goes through a large table for that.
+    """
     with suppress(OSError):
-        mine = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
-        lines = [line.split() for name in ("tcp", "tcp6") for line in _sockets(pid, name) if f":{port:04X} " in line]
+        found = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+        mine = {one for one in found if one.startswith("socket:")}
+        lines = (line.split() for name in ("tcp", "tcp6") if mine for line in _sockets(pid, name))
         return any(
             line[3] == LISTEN and line[1].endswith(f":{port:04X}") and f"socket:[{line[9]}]" in mine for line in lines
         )

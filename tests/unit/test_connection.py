@@ -1,3 +1,5 @@
+import errno
+import os
 import socket
 import threading
 import time
@@ -138,3 +140,49 @@ def test_a_broken_connection_ends_for_its_reader(ends: Ends) -> None:
     assert theirs.recv(1) == b""
     theirs.close()
     break_connection(client)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Where it is read, and where it is written."""
+    read, written = os.pipe()
+    with os.fdopen(read, "rb"), os.fdopen(written, "wb"):
+        yield read, written
+
+
+def test_what_is_taken_from_a_pipe_arrives_and_is_never_more_than_was_asked(ends: Ends, pipe: tuple[int, int]) -> None:
+    client, theirs = ends
+    os.write(pipe[1], DATA[:PIECE])
+    assert client.take(pipe[0], 1000) == 1000
+    assert theirs.recv(PIECE) == DATA[:1000]
+    assert os.read(pipe[0], PIECE) == DATA[1000:PIECE]
+    assert client.gettimeout() is None
+
+
+def test_a_reader_that_takes_nothing_of_a_pipe_is_cut_off(ends: Ends, pipe: tuple[int, int]) -> None:
+    client, theirs = ends
+    client.patience = 0.2
+
+    def take_all() -> None:
+        while os.write(pipe[1], DATA[:PIECE]):
+            client.take(pipe[0], PIECE)
+
+    with pytest.raises(BrokenPipeError):
+        take_all()
+    assert has_left(client)
+    assert len(read_all(theirs)) < len(DATA) * 8
+
+
+def test_a_pipe_is_not_taken_at_its_end_nor_where_the_system_cannot(
+    ends: Ends, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(*_: object, **__: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    client, _ = ends
+    ended, written = os.pipe()
+    os.close(written)
+    assert client.take(ended, 1) == 0
+    os.close(ended)
+    monkeypatch.setattr(os, "splice", unable)
+    assert client.take(pipe[0], 1) == 0

@@ -74,8 +74,12 @@ def threads(count: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("error", "named"), LACKS)
-def test_what_there_is_none_of_is_waited_for_and_then_told(error: Exception, named: str) -> None:
-    assert awaited(failing(3, error, lambda: "begun")) == "begun"
+def test_what_there_is_none_of_is_waited_for_and_then_told(
+    error: Exception, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patient:
+        patient.setattr(waiting, "PATIENCE", 30)
+        assert awaited(failing(3, error, lambda: "begun")) == "begun"
     with pytest.raises(Busy) as told:
         awaited(failing(float("inf"), error, lambda: None))
     assert named in told.value.detail

@@ -40,15 +40,16 @@ def arrived(file: Path, expectation: Expectation) -> Instance | None:
 
 
 EMPTY = SEQUENCE + SEQUENCE_END
-HOSTILE = {
-    "empty sequences": (EMPTY * MANY, PLAIN),
-    "elements without a value": (short(0x00091001, b"LO", b"") * 100 * MANY, PLAIN),
-    "items without a length": (SEQUENCE + (OPEN + ITEM_END) * MANY + SEQUENCE_END, PLAIN),
-    "items of no length": (SEQUENCE + item() * 100 * MANY + SEQUENCE_END, PLAIN),
-    "fragments that do not end": (PIXELS + b"ab" * 60 * MANY, PLAIN),
-    "big endian": ((long(0x00081140, b"SQ", b"", 0xFFFFFFFF, ">") + tag(0xFFFEE0DD, ">") + bytes(4)) * MANY, BIG),
-    "lengths that do not fit": (long(0x00091001, b"SQ", b"", 8) + item(length=8) * MANY, PLAIN),
-    "deflated": (of_many_steps(), DEFLATED),
+EMPTY_OF_BIG = long(0x00081140, b"SQ", b"", 0xFFFFFFFF, ">") + tag(0xFFFEE0DD, ">") + bytes(4)
+HOSTILE: dict[str, Callable[[], tuple[bytes, str]]] = {
+    "empty sequences": lambda: (EMPTY * MANY, PLAIN),
+    "elements without a value": lambda: (short(0x00091001, b"LO", b"") * 100 * MANY, PLAIN),
+    "items without a length": lambda: (SEQUENCE + (OPEN + ITEM_END) * MANY + SEQUENCE_END, PLAIN),
+    "items of no length": lambda: (SEQUENCE + item() * 100 * MANY + SEQUENCE_END, PLAIN),
+    "fragments that do not end": lambda: (PIXELS + b"ab" * 60 * MANY, PLAIN),
+    "big endian": lambda: (EMPTY_OF_BIG * MANY, BIG),
+    "lengths that do not fit": lambda: (long(0x00091001, b"SQ", b"", 8) + item(length=8) * MANY, PLAIN),
+    "deflated": lambda: (of_many_steps(), DEFLATED),
 }
 
 
@@ -60,7 +61,7 @@ def test_whatever_is_walked_asks_as_it_goes(hostile: str, tmp_path: Path) -> Non
         if next(asked, None) is None:
             raise Asked
 
-    file = sent(tmp_path, *HOSTILE[hostile])
+    file = sent(tmp_path, *HOSTILE[hostile]())
     with pytest.raises(Asked):
         arrived(file, Expectation({SOP.decode()}, checkpoint))
 
@@ -76,7 +77,7 @@ def test_the_file_meta_information_is_walked_so_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_all_that_is_not_expected_has_so_many_seconds(hostile: str, tmp_path: Path) -> None:
-    data, syntax = HOSTILE[hostile]
+    data, syntax = HOSTILE[hostile]()
     expectation = Expectation({"1.9"}, seconds=0.0001)
     for _ in range(2):
         with pytest.raises((Foreign, Unattributable)):
@@ -192,6 +193,6 @@ def test_the_beginning_of_what_grows_is_no_walk_of_seconds(hostile: str, tmp_pat
     """It is asked about where room has to be made: it tells, or is taken for a stranger's, soon."""
     asked = Counter[str]()
     expectation = Expectation(checkpoint=partial(asked.update, ["check"]))
-    claimed = claimed_key(sent(tmp_path, *HOSTILE[hostile]), expectation)
+    claimed = claimed_key(sent(tmp_path, *HOSTILE[hostile]()), expectation)
     assert claimed in (None, ("", SOP.decode()))
     assert asked["check"] <= 200

@@ -4,6 +4,7 @@ import ast
 import importlib
 from collections.abc import Iterator
 from enum import Enum
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -36,8 +37,12 @@ ONLY = {
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = {str(file.relative_to(ROOT)): file for file in sorted(ROOT.rglob("*.py"))}
-TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 ROOMS = {name: Path(name).parts[0].removesuffix(".py") for name in FILES if name != "__init__.py"}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -51,7 +56,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def rooms_imported(name: str) -> set[str]:
-    ours = (one.split(".")[1] for one in imports(TREES[name]) if one.startswith("mkiso."))
+    ours = (one.split(".")[1] for one in imports(trees()[name]) if one.startswith("mkiso."))
     return {room for room in ours if not room.startswith("__")} - {ROOMS[name]}
 
 
@@ -71,7 +76,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     """Nor within a room."""
     modules = {("mkiso/" + name).removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in FILES}
     graph: dict[str, set[str]] = {}
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         module = ("mkiso/" + name).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for node in (one for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)):
             taken = {f"{node.module}.{alias.name}" for alias in node.names}
@@ -81,7 +86,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 @pytest.mark.parametrize("library", ONLY)
 def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
-    users = {name for name in ROOMS if any(one.split(".")[0] == library for one in imports(TREES[name]))}
+    users = {name for name in ROOMS if any(one.split(".")[0] == library for one in imports(trees()[name]))}
     assert {name for name in users if ROOMS[name] not in ONLY[library]} == set()
 
 
@@ -92,7 +97,7 @@ def test_no_module_exceeds_400_lines() -> None:
 def test_no_function_exceeds_40_lines() -> None:
     functions = (
         (name, node)
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
@@ -101,7 +106,7 @@ def test_no_function_exceeds_40_lines() -> None:
 
 def test_the_value_of_an_enum_is_a_word_or_a_number() -> None:
     """A tuple's items are arguments of the class; Python 3.11.2 makes of an empty one a bare object()."""
-    for name in (name for name in FILES if "enum" in imports(TREES[name])):
+    for name in (name for name in FILES if "enum" in imports(trees()[name])):
         importlib.import_module("mkiso." + name.removesuffix(".py").replace("/", "."))
     members = [member for one in enums(Enum) if one.__module__.startswith("mkiso.") for member in one]
     assert len(members) > 10

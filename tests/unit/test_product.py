@@ -3,8 +3,9 @@ from collections.abc import Iterator
 import pytest
 
 from mkiso.config import Media
-from mkiso.disc.product import Product, medium, require_max_size
+from mkiso.disc.product import CHUNK, Product, medium, require_max_size
 from mkiso.errors import DiscTooLarge, Internal
+from mkiso.process import Take
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,26 @@ def test_another_number_of_bytes_than_was_told_is_internal_and_never_more_are_gi
 def test_a_product_of_no_bytes_is_internal_before_its_first() -> None:
     with pytest.raises(Internal):
         Product(3, iter(()))
+
+
+@pytest.mark.parametrize("taken", [0, 5])
+def test_what_is_taken_lies_between_the_second_chunk_and_the_last(taken: int) -> None:
+    asked: list[int] = []
+
+    def pour(_take: Take, most: int) -> int:
+        asked.append(most)
+        return taken
+
+    size = CHUNK + 100
+    rest = bytes(size - 2 - taken)
+    product = Product(size, iter((b"A", b"B", rest)), pour)
+    chunks = product.chunks(lambda _pipe, _most: 0)
+    assert (next(chunks), next(chunks)) == (b"A", b"B")
+    assert asked == []  # before these are passed on
+    assert list(chunks) == [rest]
+    assert (asked, product.left) == ([size - 2 - CHUNK], 0)
+
+
+def test_nothing_is_taken_where_nobody_takes() -> None:
+    product = Product(3, iter((b"A", b"BC")), lambda _take, _most: pytest.fail("it is"))
+    assert list(product.chunks()) == [b"A", b"BC"]

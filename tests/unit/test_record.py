@@ -3,6 +3,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,20 @@ def recorded(ledger: Ledger, cancellation: Cancellation | None = None) -> Iterat
         yield record
 
 
-def test_a_job_that_was_completed_is_done(ledger: Ledger) -> None:
+def stands_at(ledger: Ledger, state: str) -> bool:
+    return bool(ledger.job("J")["state"] == state)
+
+
+def remembered(ledger: Ledger) -> list[str]:
+    """The instances that left the house."""
+    query = sa.select(schema.instances.c.sop_instance_uid)
+    return sorted(ledger._database.do(lambda connection: connection.execute(query).scalars().all()))
+
+
+def test_a_job_that_was_completed_is_done(ledger: Ledger, eventually: Wait) -> None:
     with recorded(ledger) as record:
         record.enter("querying", patient_name="JOHN DOE")
-        assert ledger.job("J")["state"] == "querying"
+        eventually(partial(stands_at, ledger, "querying"))
         record.complete()
     job = ledger.job("J")
     assert (job["state"], job["error"], job["patient_name"]) == ("done", None, "JOHN DOE")
@@ -95,20 +106,22 @@ def test_an_internal_error_leaves_the_job_as_one_that_names_it(
 
 def test_received_never_goes_down(ledger: Ledger, eventually: Wait) -> None:
     with recorded(ledger) as record:
-        for count, known in ((0, 0), (3, 3), (2, 3), (5, 5), (4, 5)):
+        states = ("querying", "retrieving", "verifying", "mastering", "sending")
+        for state, count, known in zip(states, (0, 3, 2, 5, 4), (0, 3, 3, 5, 5), strict=True):
             record.progress(count)
-            record.enter("retrieving")
+            record.enter(state)
+            eventually(partial(stands_at, ledger, state))
             assert ledger.job("J")["received"] == known
         record.progress(6)
         eventually(lambda: ledger.job("J")["received"] == 6)
 
 
-def test_a_job_of_an_id_that_exists_leaves_the_others_row_alone(ledger: Ledger) -> None:
+def test_a_job_of_an_id_that_exists_leaves_the_others_row_alone(ledger: Ledger, eventually: Wait) -> None:
     with recorded(ledger) as record:
         with pytest.raises(JobExists), recorded(ledger):
             pass
         record.enter("querying")
-        assert ledger.job("J")["state"] == "querying"
+        eventually(partial(stands_at, ledger, "querying"))
         record.complete()
     assert ledger.job("J")["state"] == "done"
 
@@ -128,9 +141,7 @@ def test_more_instances_than_one_transaction_takes_are_all_remembered(
     with recorded(ledger) as record:
         record.hand_out(rows)
         record.complete()
-    query = sa.select(schema.instances.c.sop_instance_uid)
-    written = ledger._database.do(lambda connection: connection.execute(query).scalars().all())
-    assert sorted(written) == [row["sop_instance_uid"] for row in rows]
+    assert remembered(ledger) == [row["sop_instance_uid"] for row in rows]
 
 
 def test_a_row_that_lives_is_touched_and_comes_back_where_it_was_taken_for_dead(
@@ -152,35 +163,25 @@ def test_a_row_that_lives_is_touched_and_comes_back_where_it_was_taken_for_dead(
     other.close()
 
 
-def test_progress_waits_for_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_but_the_end_waits_for_the_ledger(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     with recorded(ledger) as record, monkeypatch.context() as patched:
         patched.setattr(Writer, "_wait", lambda *_: pytest.fail("it waits"))
+        record.enter("retrieving")
         record.progress(1)
         record.note(expected=2)
-        record.hand_out([])
+        record.hand_out([], is_all=True)
 
 
-@pytest.fixture
-def hanging(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
-    """A ledger that takes nothing before the end of the test, and longer than anybody waits."""
-    over = threading.Event()
-    update = ledger.update
-    monkeypatch.setattr(record_module, "LIMIT", 600)
-    monkeypatch.setattr(record_module, "RETRY", 600)
-    monkeypatch.setattr(ledger, "update", lambda *words, **fields: over.wait(600) and update(*words, **fields))
-    yield ledger
-    over.set()
-
-
-def test_a_cancel_ends_the_wait_for_a_ledger_that_hangs(hanging: Ledger, eventually: Wait) -> None:
-    cancellation = Cancellation()
-    record = JobRecord(Writer(hanging), "J", cancellation)
-    record.open("iso", ("MR.001",), requester="x")
-    entering = threading.Thread(target=record.enter, args=("querying",), daemon=True)
-    entering.start()
-    assert entering.is_alive()
-    cancellation.cancel("On request.")
-    eventually(lambda: not entering.is_alive())
+def test_a_state_and_all_that_left_the_house_are_written_at_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, eventually: Wait
+) -> None:
+    monkeypatch.setattr(record_module, "TICK", 600)
+    with recorded(ledger) as record:
+        record.enter("mastering")
+        eventually(partial(stands_at, ledger, "mastering"))
+        record.hand_out([Instance(Path("/w/f"), "1.5", "2", "3", "4", "5", 7, (7, 0)).row("on disc")], is_all=True)
+        eventually(lambda: remembered(ledger) == ["1.5"])
+        record.complete()
 
 
 def test_a_state_is_written_though_the_ledger_was_away_when_it_changed(
