@@ -21,9 +21,9 @@ from tests.support.tools import wait_until
 HASTY = """
 from mkiso import relay
 from mkiso.ledger import database, ledger, record
-database.LIMIT = record.LIMIT = record.RETRY = 1
+database.LIMIT = record.RETRY = 2
 ledger.BEAT = record.BEAT = record.PAUSE = 0.3
-record.FENCE, relay.LEASH = 2, 3
+record.FENCE, relay.LEASH = 5, 7
 from mkiso.commands.cli import main
 main()
 """
