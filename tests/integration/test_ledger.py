@@ -42,7 +42,7 @@ from tests.support.tools import run, wait_until
 # What takes seconds in earnest, so that a test waits less for it.
 HASTY = """
 from mkiso.ledger import database, ledger, record
-database.LIMIT = record.LIMIT = record.RETRY = 1
+database.LIMIT = record.RETRY = 1
 ledger.BEAT = record.BEAT = record.PAUSE = 0.3
 from mkiso.commands.cli import main
 main()
