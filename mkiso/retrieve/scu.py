@@ -10,7 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,8 @@ class GetScu(Scu):
 
     def __post_init__(self) -> None:
         self._steps: dict[Part, list[getting.Step]] = {}
+        self._classes: dict[str, dict[str, str]] = {}  # of each study: by SOP Instance UID
+        self._modalities: dict[str, list[str]] = {}
 
     @contextmanager
     def begun(self, part: Part) -> Iterator[Child]:
@@ -191,10 +193,7 @@ class GetScu(Scu):
     def _plan(self, part: Part, unfinished: Path) -> dict[str, Any]:
         wanted, pacs = part.by_series, self.pacs
         if part not in self._steps:
-            classes = self.finder.sop_classes(part.study_uid, [part.series_uid] if part.series_uid else list(wanted))
-            uids = [uid for of_series in wanted.values() for uid in of_series]
-            modalities = set() if all(map(classes.get, uids)) else self._modalities(part.study_uid)
-            self._steps[part] = getting.steps(uids, classes, sorted(modalities))
+            self._steps[part] = self._steps_of(part, [uid for of_series in wanted.values() for uid in of_series])
         return {
             "calling": pacs.calling,
             "called": pacs.called,
@@ -210,12 +209,16 @@ class GetScu(Scu):
             "steps": self._steps[part],
         }
 
-    def _modalities(self, study_uid: str) -> set[str]:
-        """None where the archive does not take the query: they only tell what is likely."""
-        try:
-            return self.finder.modalities(study_uid)
-        except PacsRejected:
-            return set()
+    def _steps_of(self, part: Part, uids: Sequence[str]) -> list[getting.Step]:
+        """What the archive is asked is asked once a study, but where it does not list one at once."""
+        classes = self._classes.setdefault(part.study_uid, {})
+        if classes.keys().isdisjoint(uids):
+            classes |= self.finder.sop_classes(part.study_uid, part.by_series)
+        if not all(map(classes.get, uids)) and part.study_uid not in self._modalities:
+            self._modalities[part.study_uid] = []
+            with suppress(PacsRejected):  # they only tell what is likely
+                self._modalities[part.study_uid] = sorted(self.finder.modalities(part.study_uid))
+        return getting.steps(uids, classes, self._modalities.get(part.study_uid, ()))
 
 
 class WholeFiles(Transfers):
