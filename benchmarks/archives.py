@@ -26,7 +26,7 @@ from mkiso.dcmtk.movescu import announced, move_argv
 from mkiso.errors import MkisoError
 from mkiso.retrieve.scu import GetScu, Part, WholeFiles
 from mkiso.workspace import Workspace
-from tests.support import dcmjs, dcmqrscp, pixelmed, tinypacs, tools
+from tests.support import dcmjs, pixelmed, qrscp, tinypacs, tools
 from tests.support.ports import free_ports
 from tests.support.storing import store
 from tests.support.studies import RICHARD, Study, mixed_study, several_series
@@ -37,22 +37,6 @@ ANSWERED = "Find Response"
 MOST = 40  # associations that are tried at once
 LISTED = re.compile(r"^[ID]: \(0008,0018\) UI \[([0-9.]+)\]", re.M)
 FOUND = re.compile(r"^[ID]: \(0020,000d\) UI \[([0-9.]+)\]", re.M)
-QRSCP = """\
-[DEFAULT]
-ae_title: QRSCP
-port: {port}
-max_pdu: 0
-acse_timeout: 30
-dimse_timeout: 30
-network_timeout: 30
-bind_address: 127.0.0.1
-instance_location: {directory}/instances
-database_location: {directory}/instances.sqlite
-log_identifier: False
-[RECEIVER]
-address: 127.0.0.1
-port: {receiver}
-"""
 Held = Sequence[Study]
 Taken = tuple[str, list[Path]]
 
@@ -64,13 +48,8 @@ def _files(studies: Held) -> list[Path]:
 @contextmanager
 def _dcmqrscp(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
     """With its profiles, without which C-MOVE sends nothing that is compressed; by C-GET it gives nothing with them."""
-    argv = dcmqrscp.configure(directory, port, {RECEIVER: receiver})
-    dcmqrscp.index(directory, _files(studies))
-    process = dcmqrscp.start(argv, directory, port)
-    try:
-        yield dcmqrscp.AE_TITLE, _files(studies)
-    finally:
-        tools.end(process)
+    with far.in_dcmqrscp(directory, port, receiver, studies, gets=False) as title:
+        yield title, _files(studies)
 
 
 @contextmanager
@@ -105,12 +84,8 @@ def _dcmjs(directory: Path, port: int, receiver: int, studies: Held) -> Iterator
 
 @contextmanager
 def _qrscp(directory: Path, port: int, receiver: int, studies: Held) -> Iterator[Taken]:
-    directory.mkdir()
-    file = directory / "qrscp.ini"
-    file.write_text(QRSCP.format(port=port, directory=directory, receiver=receiver))
-    argv = (sys.executable, "-m", "pynetdicom", "qrscp", "-c", file)
-    with tools.listening(argv, port, directory / "log"):
-        yield "QRSCP", store(port, "QRSCP", _files(studies))
+    with qrscp.running_qrscp(directory, port, {RECEIVER: receiver}):
+        yield qrscp.AE_TITLE, store(port, qrscp.AE_TITLE, _files(studies))
 
 
 ARCHIVES: dict[str, Callable[..., object]] = {

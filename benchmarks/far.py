@@ -52,9 +52,10 @@ def written(root: Path, kind: str) -> Study:
 
 
 @contextmanager
-def in_dcmqrscp(directory: Path, port: int, receiver: int, studies: Iterable[Study]) -> Iterator[str]:
-    argv = dcmqrscp.configure(directory, port, {RECEIVER: receiver})
-    argv = argv[: argv.index("-xf")]  # with profiles it takes no roles, and gives nothing by C-GET
+def in_dcmqrscp(
+    directory: Path, port: int, receiver: int, studies: Iterable[Study], *, gets: bool = True
+) -> Iterator[str]:
+    argv = dcmqrscp.configure(directory, port, {RECEIVER: receiver}, gets=gets)
     dcmqrscp.index(directory, (file for study in studies for file in study.files))
     process = dcmqrscp.start(argv, directory, port)
     try:

@@ -10,7 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,8 @@ class Scu(ABC):
     may_send_later = True  # after its program has ended
 
     @abstractmethod
-    def begun(self, part: Part) -> Any:
-        """The program that asks for a part, in a block with which it ends: a context manager of a Child."""
+    def begun(self, part: Part) -> AbstractContextManager[Child]:
+        """The program that asks for a part, which ends with the block."""
 
     @abstractmethod
     def failure(self, part: Part) -> Failure | None:
