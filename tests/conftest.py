@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from _pytest.unraisableexception import gc_collect_iterations_key
 
 from mkiso.process import OWNER
 from tests.support.tools import wait_until
@@ -17,6 +18,11 @@ from tests.support.tools import wait_until
 HOST_PLACES = (Path("/etc/mkiso"), Path("/var/lib/mkiso"), Path("/var/tmp/mkiso"))
 UNFINISHED = "SELECT id, state FROM jobs WHERE finished_at IS NULL"
 LOOKED_AT: dict[Path, list[int]] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Five times over, as is the default, takes each process a second at its end."""
+    config.stash[gc_collect_iterations_key] = 1
 
 
 def pytest_collection_finish() -> None:

@@ -210,8 +210,11 @@ class SideBySide:
             elif one.whole is None and not one.is_checked:
                 self._check(part, one)
         self._require_progress()
-        sending = sum(one.sends for one in self._running.values())
-        self._pace.look(sending, self.inbox.received, self.inbox.bytes, time.monotonic())
+        self._pace.look(self._sending(), self.inbox.received, self.inbox.bytes, time.monotonic())
+
+    def _sending(self) -> int:
+        """Of how many that run something has come."""
+        return sum(one.sends for one in self._running.values())
 
     def _check(self, part: Part, one: _Running) -> None:
         """An archive that takes no notice of the series says at its first response how much it is about to send."""
@@ -229,7 +232,7 @@ class SideBySide:
         self._refused = Stopwatch()
         self.results[part] = result = self.scu.result(part)
         if result.ending is Ending.FAILURE:
-            if not any(one.completed for one in self.results.values()):
+            if not any(one.completed for one in self.results.values()) and not self._sending():
                 raise NotBySeries
             self._pace.refused(len(self._running))
 

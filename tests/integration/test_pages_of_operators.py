@@ -30,8 +30,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A desk whose archive takes half a second for each image."""
-    with front_desk(tmp_path_factory.mktemp("slow"), "slow", 0.5) as opened:
+    """A desk whose archive takes most of a second for each image."""
+    with front_desk(tmp_path_factory.mktemp("slow"), "slow", 0.8) as opened:
         yield opened
 
 

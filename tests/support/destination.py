@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pydicom.uid import AllTransferSyntaxes
-from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification
 
 from tests.support import tools
+from tests.support.anything import take_anything
 from tests.support.tools import LOCALHOST
 
 NEVER = threading.Event()
@@ -70,8 +70,7 @@ def serve(port: int, peer: Peer) -> None:
         entity.add_supported_context(Verification)
     _config.UNRESTRICTED_STORAGE_SERVICE = peer.behaviour != "no-context"
     if peer.behaviour != "no-context":
-        for context in AllStoragePresentationContexts:
-            entity.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
+        take_anything(entity)
     echo: Callable[[evt.Event], int] = partial(_silence, peer) if peer.behaviour == "deaf" else lambda _event: 0x0000
     entity.start_server((LOCALHOST, port), evt_handlers=[(evt.EVT_C_STORE, peer.store), (evt.EVT_C_ECHO, echo)])
 

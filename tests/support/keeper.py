@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pydicom import Dataset
-from pydicom.uid import AllTransferSyntaxes
-from pynetdicom import AE, AllStoragePresentationContexts, build_role, evt
+from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
+from tests.support.anything import take_anything
 from tests.support.tools import LOCALHOST
 
 TITLE = "DESTINATION"
@@ -128,8 +128,7 @@ def running_keeper(port: int, **behaviour: object) -> Iterator[Keeper]:
     keeper, entity = Keeper(port, **behaviour), AE(TITLE)  # type: ignore[arg-type]
     for kind in (Verification, StudyRootQueryRetrieveInformationModelFind, PUSH_MODEL):
         entity.add_supported_context(kind)
-    for context in AllStoragePresentationContexts:
-        entity.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
+    take_anything(entity)
     handlers = [(evt.EVT_C_STORE, keeper.store), (evt.EVT_C_FIND, keeper.find), (evt.EVT_N_ACTION, keeper.commit)]
     server = entity.start_server((LOCALHOST, port), block=False, evt_handlers=handlers)
     try:

@@ -29,7 +29,7 @@ class MariaDB:
     process: Listener | None = field(default=None)
 
     def url(self, database: str) -> str:
-        return f"mysql+pymysql://root@{LOCALHOST}:{self.port}/{database}"
+        return f"mysql+pymysql://root@{LOCALHOST}:{self.port}/{database}?ssl_disabled=1"
 
     def start(self) -> None:
         argv = (
@@ -55,7 +55,7 @@ class MariaDB:
 
     def execute(self, *statements: str) -> list[tuple[object, ...]]:
         """Run the statements; the rows of the last one."""
-        connection = pymysql.connect(host=LOCALHOST, port=self.port, user="root", autocommit=True)
+        connection = pymysql.connect(host=LOCALHOST, port=self.port, user="root", autocommit=True, ssl_disabled=True)
         with connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydicom.uid import AllTransferSyntaxes
-from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification
 
 from tests.support import tools
+from tests.support.anything import take_anything
 from tests.support.tools import LOCALHOST
 
 OUT_OF_RESOURCES = 0xA700
@@ -70,8 +70,7 @@ def main() -> None:
     entity.maximum_pdu_size = 131072
     entity.add_supported_context(Verification)
     _config.UNRESTRICTED_STORAGE_SERVICE = True
-    for context in AllStoragePresentationContexts:
-        entity.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
+    take_anything(entity)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     handlers = [
         (evt.EVT_C_STORE, moody.store),

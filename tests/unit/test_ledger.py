@@ -312,8 +312,9 @@ def require_not_away(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_is_wrong_with_a_statement_is_no_ledger_that_is_away(
-    three: Ledger, caplog: pytest.LogCaptureFixture
+    three: Ledger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(database, "LIMIT", 60.0)
     for ask in (
         lambda: three.history.page(Filters(patient=tuple(map(str, range(1_500)))), None, 50),
         lambda: three.history.jobs(list(map(str, range(300_000)))),
