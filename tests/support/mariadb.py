@@ -37,6 +37,7 @@ class MariaDB:
             "--no-defaults",
             "--user=root",
             f"--datadir={self.directory}/data",
+            f"--tmpdir={self.directory}",  # a server that starts removes what it finds there of another's tables
             f"--socket={self.directory}/mariadb.sock",
             f"--bind-address={LOCALHOST}",
             f"--port={self.port}",
@@ -77,6 +78,7 @@ def running_mariadb(directory: Path, port: int) -> Iterator[MariaDB]:
         "--user=root",
         "--auth-root-authentication-method=normal",
         f"--datadir={directory}/data",
+        f"--tmpdir={directory}",
     )
     subprocess.run(install, check=True, capture_output=True, timeout=120)
     server = MariaDB(directory, port)
