@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mkiso.accession import uid_fault
 from mkiso.dcmtk.movescu import Ending, MoveResult, combined
@@ -22,14 +23,14 @@ from mkiso.retrieve.scu import Part, Scu
 from mkiso.retrieve.studies import Study
 from mkiso.waiting import Stopwatch
 
-LOOK = 0.05
+LOOK = 0.03
 FEWEST = 100  # instances of a study that is moved by series: fewer are there before a second C-MOVE could help
 EARLY = 0.25  # of its instances: what has come by one C-MOVE of all comes once more with the series
 WORTH = 2.0  # seconds that the rest of a study takes at least by one C-MOVE: several begin as one does
 FAST = 400  # images a second: a line that is so short stands idle for nobody, and a second C-MOVE takes from the first
 LEAST = 10  # instances of a series, on the average: each C-MOVE begins with two associations
 GROWTH, LEAP = 1.1, 1.5  # with one more, for a further one, and for two
-SEEN, SHORTEST = 8, 0.1  # instances and seconds that show that a rate has grown
+SEEN, SHORTEST = 8, 0.08  # instances and seconds that show that a rate has grown
 LONG_ENOUGH = 10  # so many times both, or
 LONGEST = 4.0  # so many seconds, that it has not: what came in a moment says little
 WAITS = 1.5  # times as long as the first took to its first image: the archive lets it wait
@@ -78,43 +79,58 @@ class Move:
         ]
 
 
+class Alone(NamedTuple):
+    """What was seen of a C-MOVE with none beside it: the seconds to its first image, images and bytes per second."""
+
+    delay: float
+    images: float
+    bytes: float
+
+
 @dataclass
 class Trial:
-    """The C-MOVE of a whole study, until it is known whether its series are better moved side by side."""
+    """The C-MOVE of a whole study, until it is known whether its series are better moved side by side.
+
+    Where it has been stopped for that, `found` is what it did.
+    """
 
     part: Part
     scu: Scu
     inbox: Inbox
-    is_stopped: bool = False
-    _since: tuple[float, int] | None = None
+    found: Alone | None = None
+    _began: float = field(default_factory=time.monotonic)
+    _since: tuple[float, int, int] | None = None
 
     def is_over(self) -> bool:
         """Whether it is to be ended: the first instances come slowly, much is to come, and just what is listed."""
-        came, now = len(self.part.keys & self.inbox.keys), time.monotonic()
+        came, size, now = len(self.part.keys & self.inbox.keys), self.inbox.bytes, time.monotonic()
         if not came or came > EARLY * len(self.part.keys):
             return False
-        began, before = self._since = self._since or (now, came)
-        seconds, came_since = now - began, came - before
-        if came_since < SEEN / 2 or seconds < 2 * SHORTEST or came_since > FAST * seconds:
+        since, came_then, size_then = self._since = self._since or (now, came, size)
+        seconds, came_since = now - since, came - came_then
+        if came_since < SEEN / 2 or seconds < SHORTEST or came_since > FAST * seconds:
             return False
         left = (len(self.part.keys) - came) * seconds / came_since
-        self.is_stopped = left > WORTH and self.scu.announced(self.part) == len(self.part.keys)
-        return self.is_stopped
+        if left > WORTH and self.scu.announced(self.part) == len(self.part.keys):
+            self.found = Alone(since - self._began, came_since / seconds, (size - size_then) / seconds)
+        return self.found is not None
 
 
 class Pace:
     """How many C-MOVEs at once serve: one more while the rate, in images or in bytes, grows by more than a tenth.
 
-    The second begins with the first's first image: until it sends itself, the rate of one is known. One that the
-    archive takes and lets wait costs nothing. dcmqrscp begins none beside those that it sends, and then all that wait.
+    The second begins with the first's first image: until it sends itself, the rate of one is known; or as the first
+    does, where it is known already, what one did `alone`. One that the archive takes and lets wait costs nothing.
+    dcmqrscp begins none beside those that it sends, and then all that wait.
     """
 
-    def __init__(self, most: int, now: float) -> None:
-        self.number, self._most = 1, most
-        self._rates: tuple[float, ...] = (0.0, 0.0)  # images and bytes per second with one less
+    def __init__(self, most: int, now: float, alone: Alone | None = None) -> None:
+        self.number, self._most = 1 if alone is None else min(2, most), most
+        self._delay, *rates = alone or Alone(0.0, 0.0, 0.0)  # of the first's first image
+        self._rates: tuple[float, ...] = (*rates,)  # images and bytes per second with one less
         self._since: tuple[float, int, int] | None = None
-        self._is_based = False  # whether that of one is known, as far as it will be
-        self._began, self._delay = now, 0.0  # of the last that was added, and of the first's first image
+        self._is_based = alone is not None  # whether that of one is known, as far as it will be
+        self._began = now  # the last that was added
 
     def refused(self, others: int) -> None:
         """The archive took no association beside those of so many others."""
@@ -176,14 +192,15 @@ class SideBySide:
     late: Callable[[bool], None]
     results: dict[Part, MoveResult] = field(default_factory=dict)
 
-    def run(self, parts: Iterable[Part], most: int) -> None:
+    def run(self, parts: Iterable[Part], most: int, alone: Alone | None = None) -> None:
         """Move the parts, the largest first, `most` at once; what the archive says of each is in `results`.
 
-        Raises NotBySeries where the archive does not give series alone.
+        `alone` is what one did with none beside it, where that is known. Raises NotBySeries where the archive does not
+        give series alone.
         """
         self._waiting = deque(sorted(parts, key=lambda one: (-len(one.keys), one.series_uid or "")))
         self._running: dict[Part, _Running] = {}
-        self._pace, self._quiet = Pace(most, time.monotonic()), Stopwatch()
+        self._pace, self._quiet = Pace(most, time.monotonic(), alone), Stopwatch()
         self._pause, self._not_before, self._refused = FIRST_PAUSE, 0.0, Stopwatch()
         try:
             while self._waiting or self._running:

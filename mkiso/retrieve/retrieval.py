@@ -33,7 +33,7 @@ from mkiso.retrieve.inbox import (
     require_patient,
     require_series,
 )
-from mkiso.retrieve.moves import LOOK, Move, NotBySeries, SideBySide, Trial, by_series
+from mkiso.retrieve.moves import LOOK, Alone, Move, NotBySeries, SideBySide, Trial, by_series
 from mkiso.retrieve.receiver import Strangers
 from mkiso.retrieve.scu import GetScu, MoveScu, Part, Scu, part_of
 from mkiso.retrieve.studies import Study, keys_of, with_all_patients
@@ -146,11 +146,12 @@ class Retrieval:
 
     def _receive_by_series(self, moves: list[Move]) -> None:
         """C-MOVE the series side by side, where that helps; what has not come so is as if nothing had been tried."""
-        if not (parts := self._series(moves)):
+        parts, alone = self._series(moves)
+        if not parts:
             return
         side = SideBySide(self._scu, self._inbox, self._tick, partial(self._require_progress, moves))
         with suppress(NotBySeries):
-            self._move(side, parts, moves, self.config.pacs.parallel_moves)
+            self._move(side, parts, moves, self.config.pacs.parallel_moves, alone)
             if moves[0].study.series_uid is None:
                 self._move_again_alone(side, parts, moves)
         for move in moves:
@@ -159,8 +160,10 @@ class Retrieval:
                 self._inbox.discard(move.study)
                 move.results.clear()
 
-    def _move(self, side: SideBySide, parts: Sequence[Part], moves: Sequence[Move], most: int) -> None:
-        side.run(parts, most)
+    def _move(
+        self, side: SideBySide, parts: Sequence[Part], moves: Sequence[Move], most: int, alone: Alone | None = None
+    ) -> None:
+        side.run(parts, most, alone)
         results = {part.series_uid: result for part, result in side.results.items()}
         for move in moves:
             own = move.study.series_uid
@@ -179,32 +182,39 @@ class Retrieval:
             if not part.keys <= self._inbox.keys:
                 return
 
-    def _series(self, moves: Sequence[Move]) -> list[Part]:
-        """What is moved side by side of a study; nothing where it is moved as a whole, or has been."""
-        first, is_whole = moves[0], moves[0].study.series_uid is None
-        if self.config.pacs.parallel_moves == 1:
-            return []
-        parts = by_series(first.study) if is_whole else [part_of(move.study) for move in moves]
-        return parts if len(parts) > 1 and (not is_whole or self._is_better_by_series(first)) else []
+    def _series(self, moves: Sequence[Move]) -> tuple[list[Part], Alone | None]:
+        """What is moved side by side of a study, and what one C-MOVE did alone, where that is known.
 
-    def _is_better_by_series(self, move: Move) -> bool:
-        """Whether the whole study, whose C-MOVE is begun, is far from done, and as many are to come as are listed.
+        Nothing where it is moved as a whole, or has been.
+        """
+        first, is_whole = moves[0], moves[0].study.series_uid is None
+        parts = by_series(first.study) if is_whole else [part_of(move.study) for move in moves]
+        if self.config.pacs.parallel_moves == 1 or len(parts) <= 1:
+            return [], None
+        if not is_whole:
+            return parts, None
+        alone = self._tried(first)
+        return parts if alone else [], alone
+
+    def _tried(self, move: Move) -> Alone | None:
+        """What the whole study's C-MOVE did until it was ended, since that is far from done, and as many are to come as
+        are listed.
 
         For of a series that it lists nowhere, C-MOVEs of the others would show nothing: it is asked for all of it, and
-        says at its first response how many there are. That C-MOVE is ended then. It is that of the study where it is
-        done soon, or says another number, or none.
+        says at its first response how many there are. It is that of the study where it is done soon, or says another
+        number, or none.
         """
         trial = Trial(part_of(move.study), self._scu, self._inbox)
         self._scu.alone(trial.part, partial(self._watch, move=move, is_over=trial.is_over, least=LOOK))
         result = self._scu.result(trial.part)
-        if not trial.is_stopped:
+        if trial.found is None:
             move.results[None] = result
-            return False
+            return None
         stopping = Stopwatch()
         while self._receiver.children() and stopping.seconds() < STOPS:
             time.sleep(self._tick())
         self._inbox.discard(move.study)
-        return True
+        return trial.found
 
     def _receive(self, move: Move) -> None:
         if not move.results:

@@ -18,7 +18,7 @@ from tests.support.ports import free_ports
 from tests.support.service import Service, running_service, settings
 from tests.support.studies import Study, ct_study
 
-PATIENCE = 20_000  # milliseconds, on a busy machine
+PATIENCE = 60_000  # milliseconds, on a busy machine
 expect.set_options(timeout=PATIENCE)
 SCRIPT = Patient("HOST01", "<script>alert(1)</script>", "19800229")
 FORMULA = Patient('=HYPERLINK("x")', '=HYPERLINK("x")', "19751231")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mkiso.retrieve.moves import FEWEST, LEAST, Pace, by_series
+from mkiso.retrieve.moves import FEWEST, LEAST, Alone, Pace, by_series
 from tests.unit.test_studies import study
 
 MOST = 4
@@ -37,9 +37,9 @@ def test_others_are_moved_as_a_whole(instances: dict[str, str]) -> None:
 class Archive:
     """It has a rate for so many C-MOVEs, each of which begins to send after 0.3 s; each image is of 1,000 bytes."""
 
-    def __init__(self, *rates: float, begins: bool = True) -> None:
-        self.pace, self.rates, self.begins = Pace(MOST, 0.0), rates, begins
-        self.now, self.images, self.numbers = 0.0, 0.0, [1]
+    def __init__(self, *rates: float, begins: bool = True, alone: Alone | None = None) -> None:
+        self.pace, self.rates, self.begins = Pace(MOST, 0.0, alone), rates, begins
+        self.now, self.images, self.numbers = 0.0, 0.0, [self.pace.number]
         self.began = [self.now] * MOST
 
     def run(self, seconds: float, step: float = 0.05) -> list[int]:
@@ -75,8 +75,18 @@ def test_one_more_is_begun_while_the_rate_grows_by_more_than_a_tenth(
     assert max(archive.numbers) <= MOST
 
 
-def test_an_archive_that_lets_the_second_wait_is_given_all_that_it_takes() -> None:
-    assert Archive(100, begins=False).run(3) == [1, 2, 4]
+@pytest.mark.parametrize(
+    ("rates", "numbers"),
+    [((100, 200, 300, 400), [2, 4]), ((100, 135, 170, 200), [2, 3, 4]), ((100, 105, 105, 105), [2, 1])],
+    ids=["each helps in full", "each helps", "none helps"],
+)
+def test_two_begin_where_it_is_known_what_one_does(rates: tuple[float, ...], numbers: list[int]) -> None:
+    assert Archive(*rates, alone=Alone(0.3, 100, 100_000)).run(4)[: len(numbers)] == numbers
+
+
+@pytest.mark.parametrize("alone", [None, Alone(0.3, 100, 100_000)])
+def test_an_archive_that_lets_the_second_wait_is_given_all_that_it_takes(alone: Alone | None) -> None:
+    assert Archive(100, begins=False, alone=alone).run(3) == ([2, 4] if alone else [1, 2, 4])
 
 
 def test_one_that_was_refused_is_not_asked_for_again() -> None:
