@@ -32,17 +32,20 @@ main()
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[PostgreSQL]:
     with running_postgres(free_ports(1)[0]) as running:
-        running.execute("CREATE DATABASE fence")
         yield running
 
 
 @contextmanager
 def sending(pacs: RunningPacs, directory: Path, database: PostgreSQL) -> Iterator[tuple[Service, str]]:
-    """A service whose queued relay hangs at its destination, in the middle, and the relay's id."""
+    """A service whose queued relay hangs at its destination, in the middle, and the relay's id.
+
+    Its ledger has no other relay, which would be sent there, too.
+    """
     port, http = free_ports(2)
+    database.execute(f"CREATE DATABASE fence{http}")
     peers = {"relay": {"ae_title": "DESTINATION", "host": "127.0.0.1", "port": port, "timeout": 100}}
     configuration = Site(directory, pacs).settings(destinations=peers, server={"drain_timeout": 0.5})
-    configuration["storage"]["ledger"] = database.url("fence")
+    configuration["storage"]["ledger"] = database.url(f"fence{http}")
     with (
         running_destination(port, "silent"),
         running_service(directory, http, configuration, program=(sys.executable, "-c", HASTY)) as service,
