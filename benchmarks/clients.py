@@ -94,18 +94,18 @@ def relay(desk: Desk, chance: Random) -> None:
 
 
 def relay_of_operator(desk: Desk, chance: Random) -> None:
-    """By a form, which leads to a page that follows it; some are cancelled there."""
+    """By a form, which queues it; some are cancelled there."""
     accessions = chance.choice(LISTS)
     form = {"accession_numbers": ",".join(accessions), "destination": chance.choice(DESTINATIONS), "again": "1"}
-    answer = requests.post(f"{desk.service.url}/jobs", data=form, allow_redirects=False, timeout=LIMIT)
-    assert answer.status_code == http.client.SEE_OTHER, answer.text
-    job_id, is_cancelled = answer.headers["X-Job-Id"], chance.random() < 1 / 4
+    answer = requests.post(f"{desk.service.url}/jobs", data=form, timeout=LIMIT)
+    assert answer.status_code == http.client.ACCEPTED, answer.text
+    relay_id, is_cancelled = answer.json()["relay_id"], chance.random() < 1 / 4
     if is_cancelled:
         time.sleep(chance.random() / 2)
-        requests.post(f"{desk.service.url}/jobs/{job_id}/cancel", timeout=LIMIT).raise_for_status()
-    job = desk.finished(job_id)
-    assert job["state"] == "done" or (is_cancelled and job["state"] == "cancelled"), job
-    assert job["state"] == "cancelled" or job["files_sent"] == desk.count(accessions), job
+        requests.post(f"{desk.service.url}/api/relays/{relay_id}/cancel", timeout=LIMIT).raise_for_status()
+    sent = desk.relayed(relay_id)
+    assert sent["state"] == "done" or (is_cancelled and sent["state"] == "cancelled"), sent
+    assert sent["state"] == "cancelled" or sent["files_sent"] == desk.count(accessions), sent
 
 
 def leaves_early(desk: Desk, chance: Random) -> None:

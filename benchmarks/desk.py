@@ -4,7 +4,7 @@ import http.client
 import itertools
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,15 @@ from tests.support.tools import LOCALHOST
 LIMIT = 300  # s, for one answer
 PROVEN = 20  # every so manieth disc is compared byte by byte
 INSTANCES = ("DICOMDIR/", "IMAGES/", "OTHER/")
+
+
+def _ended(look: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        if (found := look()) and found["finished_at"]:
+            return found
+        time.sleep(0.5)
+    raise TimeoutError(f"it has not ended: {found}")
 
 
 @dataclass
@@ -57,12 +66,11 @@ class Desk:
 
     def finished(self, job_id: str) -> dict[str, Any]:
         """The job when it has ended, followed as its page does."""
-        deadline = time.monotonic() + LIMIT
-        while time.monotonic() < deadline:
-            if (job := self.job(job_id)) and job["finished_at"]:
-                return job
-            time.sleep(0.5)
-        raise TimeoutError(f"job {job_id} has not ended: {job}")
+        return _ended(lambda: self.job(job_id))
+
+    def relayed(self, relay_id: str) -> dict[str, Any]:
+        """The queued relay when it has ended."""
+        return _ended(lambda: self.service.get(f"/api/relays/{relay_id}").json())
 
     @property
     def port(self) -> int:
