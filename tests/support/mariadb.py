@@ -29,7 +29,7 @@ class MariaDB:
     process: Listener | None = field(default=None)
 
     def url(self, database: str) -> str:
-        return f"mysql+pymysql://root@{LOCALHOST}:{self.port}/{database}?ssl_disabled=1"
+        return f"mysql+pymysql://root@{LOCALHOST}:{self.port}/{database}"
 
     def start(self) -> None:
         argv = (
