@@ -1,8 +1,14 @@
 """Which studies are moved by series, and how many of these at once."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from mkiso.retrieve.moves import FEWEST, LEAST, Alone, Pace, by_series
+from mkiso.dcmtk.movescu import Ending, MoveResult
+from mkiso.retrieve.moves import FEWEST, LEAST, Alone, NotBySeries, Pace, SideBySide, by_series
+from mkiso.retrieve.scu import Part
 from tests.unit.test_studies import study
 
 MOST = 4
@@ -94,3 +100,50 @@ def test_one_that_was_refused_is_not_asked_for_again() -> None:
     archive.run(0.5)
     archive.pace.refused(1)
     assert archive.run(3) == [1, 2, 1]
+
+
+class Refusing:
+    """A C-MOVE SCU whose series end in this order, a look each, the refused ones with a failure status."""
+
+    def __init__(self, order: str, refused: str) -> None:
+        self.order, self.refused = list(order), refused
+        self.config = SimpleNamespace(retrieve=SimpleNamespace(settle_timeout=60, stall_timeout=60))
+        self.children: dict[str, Any] = {}
+
+    def tick(self, _least: float) -> float:
+        if self.order and self.order[0] in self.children:
+            self.children[self.order.pop(0)].rc = 0
+        return 0
+
+    def begun(self, part: Part) -> Any:
+        self.children[str(part.series_uid)] = child = SimpleNamespace(rc=None)
+        return nullcontext(child)
+
+    def failure(self, _part: Part) -> None:
+        """It takes every association."""
+
+    def announced(self, _part: Part) -> None:
+        """It does not tell."""
+
+    def result(self, part: Part) -> MoveResult:
+        return (
+            MoveResult(Ending.FAILURE) if part.series_uid == self.refused else MoveResult(Ending.SUCCESS, completed=1)
+        )
+
+
+def side_by_side(scu: Any, came: set[tuple[str, str]]) -> list[str | None]:
+    """The series in the order in which they ended; two begin at once, and of their instances these have come."""
+    inbox: Any = SimpleNamespace(keys=came, received=0, bytes=0, quiet=SimpleNamespace(seconds=lambda: 0.0))
+    side = SideBySide(scu, inbox, scu.tick, lambda _silent: None)
+    parts = [Part("1.2", uid, frozenset({("1.2", f"{uid}1"), ("1.2", f"{uid}2")})) for uid in "abc"]
+    side.run(parts, 2, Alone(60.0, 1.0, 1.0))
+    return [part.series_uid for part in side.results]
+
+
+def test_a_series_that_is_refused_while_another_one_comes_is_one_series() -> None:
+    assert side_by_side(Refusing("bac", refused="b"), {("1.2", "a1")}) == ["b", "a", "c"]
+
+
+def test_an_archive_that_refuses_the_first_while_nothing_comes_gives_no_series() -> None:
+    with pytest.raises(NotBySeries):
+        side_by_side(Refusing("bac", refused="b"), set())
