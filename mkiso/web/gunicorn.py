@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -45,6 +46,7 @@ READ_LIMIT = 10.0
 HESITATION = 0.02
 START_PAUSE = 1.0
 LAST_WAIT = 1.0
+STOPPING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 TOO_LARGE = {
     errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -99,8 +101,12 @@ class Worker(gthread.ThreadWorker):
     def init_process(self) -> None:
         """Start, and run to the end. What ends it otherwise is an event; gunicorn would print it beside that.
 
-        A worker that could not start is started again after a pause.
+        A worker that could not start is started again after a pause. One that was told to stop since it was forked
+        hears it here, and ends when it has started.
         """
+        for number in STOPPING:
+            signal.signal(number, self._stop_at_once)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
             super().init_process()
         except Exception as error:  # the boundary
@@ -111,6 +117,9 @@ class Worker(gthread.ThreadWorker):
             if not self.booted:
                 time.sleep(START_PAUSE)
             sys.exit(1)
+
+    def _stop_at_once(self, _signal: int, _frame: object) -> None:
+        self.alive = False
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
         """All threads from the start: gunicorn would lose a connection, and the worker, for which none is to be had."""
@@ -197,7 +206,12 @@ class Master(Arbiter):
     _lacks: str | None = None
 
     def spawn_worker(self) -> int:
-        """Start a worker; where the system has no room for one, the master's loop tries again in a second."""
+        """Start a worker; where the system has no room for one, the master's loop tries again in a second.
+
+        What tells it to stop waits until it can hear that: with the master's handlers, which it has until then, it
+        would not, and the master would wait for it as long as for a job.
+        """
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             pid = super().spawn_worker()
         except (OSError, MemoryError) as error:
@@ -205,6 +219,8 @@ class Master(Arbiter):
                 os._exit(1)
             self._note_lack(lack(error) or str(error))
             return 0
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         self._note_lack(None)
         return pid
 

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -26,6 +27,23 @@ from tests.support.tools import wait_until
 
 EIGHT = ("CT.001", "MR.001", "US.001", "SR.001", "PDF.001", "JPG.001", "LATIN.001", "TWO.001")
 SHORT_DRAIN = {"drain_timeout": 0.5}
+# The second worker begins when it was told to stop: the signal waits for it, or was taken by what it has of the master.
+TOLD_BEFORE_IT_BEGINS = """
+import os, select, signal
+fork, forked = os.fork, []
+def late_fork():
+    forked.append(fork())
+    if len(forked) == 2 and forked[-1] == 0:
+        taken, wakes = os.pipe()
+        os.set_blocking(wakes, False)
+        signal.set_wakeup_fd(wakes)
+        while not (signal.sigpending() or select.select([taken], [], [], 0.01)[0]):
+            pass
+    return forked[-1]
+os.fork = late_fork
+from mkiso.commands.cli import main
+main()
+"""
 
 
 def test_two_services_share_one_receiver_for_eight_requests_at_once(site: Site, tmp_path: Path) -> None:
@@ -371,6 +389,17 @@ def is_stopping(slow: Slow) -> bool:
     with suppress(requests.ConnectionError):
         return slow.service.get("/api/studies?accession_numbers=SLOW.001").status_code == 503
     return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
+def test_a_worker_that_begins_as_the_service_stops_is_not_waited_for(number: int, site: Site, tmp_path: Path) -> None:
+    program = (sys.executable, "-c", TOLD_BEFORE_IT_BEGINS)
+    with running_service(
+        tmp_path, free_ports(1)[0], site.settings(server={"drain_timeout": 300}), program=program
+    ) as service:
+        wait_until(lambda: len(service.workers()) == 2, 20, service.log.read_text)
+        assert service.stop(number) == 0
+    assert "worker failed" not in service.log.read_text()
 
 
 def test_running_jobs_have_the_drain_timeout_and_no_more(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tests.support.tools import ROOT
 INSIDES: dict[type, tuple[type, set[str]]] = {
     own.Logger: (Logger, set()),
     own.Heartbeat: (WorkerTmp, set()),
-    own.Worker: (ThreadWorker, {"application", "is_stopping"}),
+    own.Worker: (ThreadWorker, {"_stop_at_once", "application", "is_stopping"}),
     own.Master: (Arbiter, {"_lacks", "_note_lack", "addresses"}),
     own.GunicornApplication: (BaseApplication, {"_config", "_settings", "stop_listening"}),
 }
