@@ -17,7 +17,7 @@ from tests.support.tools import wait_until
 
 HOST_PLACES = (Path("/etc/mkiso"), Path("/var/lib/mkiso"), Path("/var/tmp/mkiso"))
 UNFINISHED = "SELECT id, state FROM jobs WHERE finished_at IS NULL"
-LOOKED_AT: dict[Path, list[int]] = {}
+LOOKED_AT: dict[str, list[int]] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,12 +40,13 @@ def nothing_left_behind(request: pytest.FixtureRequest, tmp_path_factory: pytest
     if "tmp_path" in request.fixturenames:
         request.getfixturevalue("tmp_path")
     base = tmp_path_factory.getbasetemp()
-    before, children, places = _processes(), _children(), _modified()
+    before, places = _processes(), _modified()
     yield
-    left, directories = _children() - children, list(base.glob("*/work/dicomdir_*"))
+    left, directories = list(filter(_is_ours, _processes() - before)), _job_directories(base)
 
     def of_jobs() -> list[psutil.Process]:
-        return [one for one in map(_process, _processes() - before) if one and _owner(one).startswith(str(base))]
+        owner = f"\0{OWNER}={base}".encode()
+        return [*filter(None, map(_process, (pid for pid in _processes() - before if owner in _environment(pid))))]
 
     try:
         assert [_process(pid) for pid in left] == [], "child processes are left"
@@ -58,7 +59,7 @@ def nothing_left_behind(request: pytest.FixtureRequest, tmp_path_factory: pytest
         raise
 
 
-def _clear_away(processes: list[psutil.Process], directories: list[Path]) -> None:
+def _clear_away(processes: list[psutil.Process], directories: list[str]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -71,16 +72,26 @@ def _processes() -> set[int]:
     return {int(name) for name in os.listdir("/proc") if name.isdecimal()}
 
 
-def _children() -> set[int]:
-    """Of each thread (proc(5)): psutil would look at every process."""
+def _is_ours(pid: int) -> bool:
+    """Whether it is a child of this process (proc(5)); psutil would look at every process."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return set()
-    found: set[int] = set()
-    for file in Path("/proc/self/task").glob("*/children"):
-        with suppress(OSError):  # the thread has ended
-            found.update(map(int, file.read_text().split()))
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == os.getpid()
+    except OSError:
+        return False
+
+
+def _directories(base: Path) -> list[str]:
+    """Of the tests; many, so that none becomes a Path."""
+    with os.scandir(base) as entries:
+        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _job_directories(base: Path) -> list[str]:
+    found = []
+    for directory in _directories(base):
+        with suppress(OSError):
+            work = f"{directory}/work"
+            found += [f"{work}/{name}" for name in os.listdir(work) if name.startswith("dicomdir_")]
     return found
 
 
@@ -90,24 +101,33 @@ def _process(pid: int) -> psutil.Process | None:
     return None
 
 
-def _owner(process: psutil.Process) -> str:
+def _environment(pid: int) -> bytes:
     try:
-        return process.environ().get(OWNER, "")
-    except psutil.Error:
-        return ""
+        return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
-def _unfinished(directory: Path) -> list[tuple[str, str]]:
+def _unfinished(base: Path) -> list[tuple[str, str]]:
     """Those in the ledgers that were written to since they were looked at last: a row is told once."""
     rows = []
-    for file in directory.glob("*/ledger.db"):
-        written = [path.stat().st_mtime_ns for path in (file, file.with_name("ledger.db-wal")) if path.exists()]
-        if LOOKED_AT.get(file) != written:
+    for directory in _directories(base):
+        file = f"{directory}/ledger.db"
+        written = [_changed(file), _changed(f"{file}-wal")]
+        if written[0] and LOOKED_AT.get(file) != written:
             LOOKED_AT[file] = written
             with closing(sqlite3.connect(file)) as connection:
                 rows += connection.execute(UNFINISHED).fetchall()
     return rows
 
 
-def _modified() -> list[float | None]:
-    return [os.stat(place).st_mtime if place.exists() else None for place in HOST_PLACES]
+def _modified() -> list[int]:
+    return list(map(_changed, HOST_PLACES))
+
+
+def _changed(file: str | Path) -> int:
+    """When, in ns; 0 for none."""
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return 0
