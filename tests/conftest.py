@@ -42,20 +42,22 @@ def nothing_left_behind(request: pytest.FixtureRequest, tmp_path_factory: pytest
     base = tmp_path_factory.getbasetemp()
     before, places = _processes(), _modified()
     yield
-    left, directories = list(filter(_is_ours, _processes() - before)), _job_directories(base)
+    since = _processes() - before
+    left, directories = list(filter(_is_ours, since)), _job_directories(base)
+    owned = f"\0{OWNER}={base}".encode()
+    of_jobs = [pid for pid in since if owned in _environment(pid)]
 
-    def of_jobs() -> list[psutil.Process]:
-        owner = f"\0{OWNER}={base}".encode()
-        return [*filter(None, map(_process, (pid for pid in _processes() - before if owner in _environment(pid))))]
+    def running() -> list[psutil.Process]:
+        return [*filter(None, map(_process, (pid for pid in of_jobs if owned in _environment(pid))))]
 
     try:
         assert [_process(pid) for pid in left] == [], "child processes are left"
         assert directories == [], "job directories are left"
-        wait_until(lambda: not of_jobs(), 20, lambda: f"programs of jobs are left: {of_jobs()}")
+        wait_until(lambda: not running(), 20, lambda: f"programs of jobs are left: {running()}")
         assert _unfinished(base) == [], "unfinished ledger rows are left"
         assert _modified() == places, "the host's own directories were touched"
     except (AssertionError, TimeoutError):
-        _clear_away([*filter(None, map(_process, left)), *of_jobs()], directories)
+        _clear_away([*filter(None, map(_process, left)), *running()], directories)
         raise
 
 
@@ -68,11 +70,12 @@ def _clear_away(processes: list[psutil.Process], directories: list[str]) -> None
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _processes() -> set[int]:
-    return {int(name) for name in os.listdir("/proc") if name.isdecimal()}
+def _processes() -> set[str]:
+    """By number, and what else has a name in /proc (proc(5))."""
+    return set(os.listdir("/proc"))
 
 
-def _is_ours(pid: int) -> bool:
+def _is_ours(pid: str) -> bool:
     """Whether it is a child of this process (proc(5)); psutil would look at every process."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == os.getpid()
@@ -95,13 +98,13 @@ def _job_directories(base: Path) -> list[str]:
     return found
 
 
-def _process(pid: int) -> psutil.Process | None:
+def _process(pid: str) -> psutil.Process | None:
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid)
+        return psutil.Process(int(pid))
     return None
 
 
-def _environment(pid: int) -> bytes:
+def _environment(pid: str) -> bytes:
     try:
         return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
