@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from mkiso.browse.shown import Part
@@ -18,7 +19,7 @@ from mkiso.dicom.instances import Instance
 from mkiso.disc.layout import LAYOUTS, Setting, unusable
 from mkiso.disc.product import Format, Product, mastering, medium, require_likely_size, require_small_files, zipping
 from mkiso.disc.uncompressed import Uncompressed, uncompressed
-from mkiso.errors import BadRequest, Cancelled, NotConfigured, PacsRejected, PacsTimeout, PacsUnreachable
+from mkiso.errors import BadRequest, Cancelled, JobExists, NotConfigured, PacsRejected, PacsTimeout, PacsUnreachable
 from mkiso.installation import Installation
 from mkiso.ledger.history import search_key
 from mkiso.ledger.record import JobRecord
@@ -142,18 +143,24 @@ def running_job(
     """
     storage = installation.config.storage
     installation.sweep()
+    open_row = partial(
+        record.open,
+        accessions=order.accessions,
+        study_uids=order.study_uids,
+        series_uids=sorted(order.series_uids),
+        requester=order.requester,
+        encrypted=order.password is not None,
+        **fields,
+    )
     with claimed(storage.work_dir, order.job_id), record, ExitStack() as held:
         try:
             workspace = held.enter_context(job_directory(storage.work_dir, order.job_id))
-        finally:  # without a directory, too: the row tells why
-            record.open(
-                accessions=order.accessions,
-                study_uids=order.study_uids,
-                series_uids=sorted(order.series_uids),
-                requester=order.requester,
-                encrypted=order.password is not None,
-                **fields,
-            )
+        except JobExists:  # the row is for the job that has the directory
+            raise
+        except BaseException:  # the row tells why there is none
+            open_row()
+            raise
+        open_row()
         require_space(storage.work_dir, storage.min_free)
         yield Job(installation, order, cancellation, record, workspace)
 

@@ -24,7 +24,7 @@ from tempfile import NamedTemporaryFile
 
 import psutil
 
-from mkiso.errors import ConfigurationError, DiskFull, Internal
+from mkiso.errors import ConfigurationError, DiskFull, Internal, JobExists
 from mkiso.process import OWNER, remove_tree
 from mkiso.waiting import Stopwatch
 
@@ -188,13 +188,18 @@ def claimed(work_dir: Path, job_id: str) -> Iterator[None]:
 def job_directory(work_dir: Path, job_id: str) -> Iterator[Workspace]:
     """The directory `dicomdir_<job_id>` (mode 0700), locked by this process, gone at the end of the block.
 
-    Raises ConfigurationError for the `work_dir`, and OSError where the directory cannot be made in it.
+    Raises ConfigurationError for the `work_dir`, JobExists where a job has it, OSError where it cannot be made.
     """
     ensure_work_dir(work_dir)
     workspace = Workspace(work_dir / f"{PREFIX}{job_id}")
     with ExitStack() as made:
         with locked(work_dir, fcntl.LOCK_SH):  # so that no sweep takes it for a dead job's while it is made
-            workspace.path.mkdir(mode=0o700)
+            try:
+                workspace.path.mkdir(mode=0o700)
+            except FileExistsError:
+                if not workspace.path.is_dir():
+                    raise
+                raise JobExists(f"A job {job_id} is running. Choose another UUID, or none.") from None
             try:
                 lock = os.open(workspace.path, os.O_RDONLY)
             except OSError:

@@ -361,6 +361,16 @@ def test_a_job_id_that_another_process_uses_is_refused(tmp_path: Path) -> None:
     assert installation.clear_away() == [order.job_id]
 
 
+def test_of_two_that_begin_at_once_the_one_with_the_directory_has_the_row(tmp_path: Path) -> None:
+    installation, order = site_without_archive(tmp_path), Order(("A",), "test")
+    with job_directory(installation.config.storage.work_dir, order.job_id):
+        with pytest.raises(JobExists):
+            make_disc(installation, order, Cancellation())
+        installation.ledger.open_job(order.job_id, "iso", ("A",), requester="the first")
+        assert installation.ledger.job(order.job_id)["state"] == "queued"
+    assert installation.clear_away() == [order.job_id]
+
+
 def test_a_job_that_ends_is_not_taken_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installation, order, found = site_without_archive(tmp_path), Order(("A",), "test"), []
     another = Installation(installation.config)
@@ -404,11 +414,8 @@ def test_48_processes_make_the_tables_at_once(server: Server) -> None:
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/jobs.db"
-    else:
-        url = new_database(request.getfixturevalue("servers")[request.param]).url
+def ledger(request: pytest.FixtureRequest, servers: dict[str, Any], tmp_path: Path) -> Iterator[Ledger]:
+    url = f"sqlite:///{tmp_path}/jobs.db" if request.param == "sqlite" else new_database(servers[request.param]).url
     opened = Ledger(url, lambda: "W", set)
     yield opened
     opened.close()

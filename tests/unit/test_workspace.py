@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mkiso.errors import Cancelled, ConfigurationError, DiskFull, PacsTimeout
+from mkiso.errors import Cancelled, ConfigurationError, DiskFull, JobExists, PacsTimeout
 from mkiso.process import OWNER
 from mkiso.workspace import (
     claimed,
@@ -90,7 +90,7 @@ def test_a_job_directory_is_gone_after_a_failure(jobs: Path) -> None:
 
 def test_two_jobs_of_one_id_do_not_share_a_directory(jobs: Path) -> None:
     with job_directory(jobs, JOB) as first:
-        with pytest.raises(FileExistsError), job_directory(jobs, JOB):
+        with pytest.raises(JobExists), job_directory(jobs, JOB):
             pytest.fail("shared")
         assert first.path.is_dir()
 
