@@ -109,10 +109,12 @@ def test_a_server_that_is_gone_since_the_commit_is_told(
 
 
 @pytest.fixture
-def slow(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
+def slow(
+    request: pytest.FixtureRequest, servers: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Any, Any]]:
     """A ledger and the event without which its next COMMIT does not go on; SQLite's is held in its driver."""
     if request.param != "sqlite":
-        server = new_database(request.getfixturevalue("servers")[request.param])
+        server = new_database(servers[request.param])
         with losing(server.running.port) as way:
             url = make_url(server.url).set(port=way.port)
             with reached(url.render_as_string(hide_password=False)) as ledger:
