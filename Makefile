@@ -11,10 +11,10 @@ PACKAGE_SYSTEM = debootstrap iproute2
 PYTHON = .venv/bin/python
 # What makes .venv: `make clean setup PYTHON3=/usr/bin/python3` chooses another.
 PYTHON3 ?= python3
-# Tests wait for other programs half of their time: five processes for two cores. The long files go first, in the order
+# Tests wait for other programs most of their time: six processes for two cores. The long files go first, in the order
 # in which they are found; those of tests/unit, none of which takes long, fill what is left.
 # Each process imports all tests, and many start Python again: what is compiled is kept, whatever the environment says.
-PYTEST = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest --numprocesses=$(shell expr $$(nproc) \* 5 / 2) --dist=loadfile --no-loadscope-reorder
+PYTEST = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest --numprocesses=$(shell expr $$(nproc) \* 3) --dist=loadfile --no-loadscope-reorder
 CHECK = $(PIP) check || { echo 'The lock files lack what setup.cfg asks for: run `make lock`' >&2; exit 1; }
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP = .venv/bin/pip --quiet --disable-pip-version-check

@@ -109,7 +109,8 @@ def before(held: Held, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeyp
     @contextmanager
     def start(behaviour: str, retrieve: dict[str, Any] | None = None, **options: object) -> Iterator[Before]:
         port, receiver = free_ports(2)
-        made = config(tmp_path, port, {"RECEIVER": receiver}, media={"pictures": 0}, retrieve={"settle_timeout": 1, **(retrieve or {})})
+        sections = {"media": {"pictures": 0}, "retrieve": {"settle_timeout": 1, **(retrieve or {})}}
+        made = config(tmp_path, port, {"RECEIVER": receiver}, **sections)
         with running_archive(port, {"RECEIVER": receiver}, held.root, behaviour, **{"pace": 0.01} | options):
             installation = Installation(made)
             yield Before(installation, tmp_path, caplog.records)
