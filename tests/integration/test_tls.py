@@ -89,8 +89,11 @@ def modality(port: int, tls: bool = True) -> dict[str, Any]:
     return {"RECEIVER": {"AET": "RECEIVER", "Host": LOCALHOST, "Port": port, "UseDicomTls": tls}}
 
 
+PATIENT = {"connect_timeout": 20}  # a handshake takes its time on a busy host
+
+
 def configuration(directory: Path, pacs: int, receiver: int, tls: dict[str, str] | None) -> dict[str, Any]:
-    made = settings(directory, pacs, {"RECEIVER": receiver}, retrieve={"calling_ae_title": "RECEIVER"})
+    made = settings(directory, pacs, {"RECEIVER": receiver}, retrieve={"calling_ae_title": "RECEIVER", **PATIENT})
     made["pacs"]["ae_title"] = AE_TITLE
     made["receivers"][0]["tls"] = tls
     return made
@@ -322,7 +325,8 @@ def test_a_pacs_or_destination_that_is_not_the_one_is_unreachable(
     name: str, pki: Pki, site: Site, tmp_path: Path
 ) -> None:
     port, tunnel, receiver = free_ports(3)
-    relaying = site.settings(destinations={"relay": {"ae_title": AE_TITLE, "host": LOCALHOST, "port": tunnel}})
+    to = {"relay": {"ae_title": AE_TITLE, "host": LOCALHOST, "port": tunnel}}
+    relaying = site.settings(destinations=to, retrieve=PATIENT)
     with (
         called_orthanc(name, tmp_path / "called", port, pki),
         running_stunnel(tmp_path / "stunnel", pki.mkiso, pki.ca, {"pacs": (tunnel, port)}) as log,
