@@ -85,14 +85,22 @@ build/viewer: $(shell find viewer -type f) Makefile
 	    > disc/VIEWER/LICENCES.TXT
 	mv build/viewer-parts/disc $@ && touch $@
 
+# What the tests are compiled to: each of many processes that begin at once would do so for itself.
+build/compiled: .venv/developed $(shell find mkiso tests -name '*.py')
+	mkdir -p build
+	for part in unit integration; do \
+	    PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest --collect-only --quiet tests/$$part >/dev/null & \
+	done; wait
+	@touch $@
+
 demo: setup-demo
 	@$(PYTHON) -m tests.demo
 
-test: setup-tests
+test: setup-tests build/compiled
 	$(PYTEST)
 
 # Every test once more, traced: which takes a good deal longer.
-coverage: setup-tests
+coverage: setup-tests build/compiled
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 smoke-test: setup-tests

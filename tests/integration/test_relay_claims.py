@@ -32,7 +32,7 @@ class Hospital:
     """A ledger, and the jobs of it that have a process."""
 
     def __init__(self, url: str) -> None:
-        self.url, self.living = url, set[str]()
+        self.engine, self.living = sa.create_engine(url), set[str]()
         self.ledger = Ledger(url, lambda: "W", lambda: self.living)
         self.relays = self.ledger.relays
 
@@ -67,8 +67,7 @@ class Hospital:
 
     def execute(self, statement: str) -> Any:
         """The first value of what a statement gives, past the ledger."""
-        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
-        with engine.connect() as connection, connection.begin():
+        with self.engine.begin() as connection:
             result = connection.execute(sa.text(statement))
             return result.scalar() if result.returns_rows else None
 
@@ -79,6 +78,7 @@ def hospital(url: str) -> Iterator[Hospital]:
     yield hospital
     for table in ("relays", "relay_queues", "job_accessions", "instances", "jobs"):
         hospital.execute(f"DELETE FROM {table}")
+    hospital.engine.dispose()
     hospital.ledger.close()
 
 
