@@ -685,8 +685,9 @@ def test_what_fails_on_a_full_disk_is_not_told_as_broken(everything: Showing, mo
 
 def test_two_run_at_a_time_and_behind_all_others(job: Showing) -> None:
     log = job.directory / "log"
-    programs = instead(job.directory, f'sleep 0.05; echo +1 $(nice) >> {log}; /usr/bin/dcmj2pnm "$@"; echo -1 >> {log}')
-    job.put(*(ct(number) for number in range(1, 9))).shown(dcmtk_dir=programs)
+    once_nice = "for _ in $(seq 500); do [ $(nice) = 10 ] && break; sleep 0.01; done"  # it is made so as it runs
+    script = f'{once_nice}; echo +1 $(nice) >> {log}; sleep 0.05; /usr/bin/dcmj2pnm "$@"; echo -1 >> {log}'
+    job.put(*(ct(number) for number in range(1, 9))).shown(dcmtk_dir=instead(job.directory, script))
     lines = [line.split() for line in log.read_text().splitlines()]
     assert {line[1] for line in lines if len(line) > 1} == {"10"}
     running = [int(line[0]) for line in lines]
