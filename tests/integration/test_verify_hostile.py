@@ -31,12 +31,14 @@ MEASURED = """
 import resource, sys
 from pathlib import Path
 from mkiso.commands.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
 try:
     main()
 finally:
     (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     print(int(peak.split()[1]) // 1024, file=sys.stderr)  # not ru_maxrss, which knows the process that forked it
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)  # what traces a test writes at the end
 """
 
 
