@@ -17,6 +17,8 @@ BATCH = 500
 # What NFKD takes no accent from, and people type without.
 PLAIN = str.maketrans(dict(zip("ıøđłħŧɨð", "iodlhtid", strict=True)) | {"æ": "ae", "œ": "oe", "þ": "th"})
 WILDCARD, ESCAPED = re.compile(r"([%_/])"), r"/\1"
+NAMED = [column.label(name) for name, column in COLLECTED.items()]
+ENTRIES = sa.select(collections.c.job_id, *NAMED).order_by(collections.c.id)
 
 
 class Mark(NamedTuple):
@@ -153,14 +155,12 @@ def _page(connection: sa.Connection, filters: Filters, beyond: Mark | None, most
 def with_collected(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
     """The JOBs of a query, each with `collected`: who has what it made, oldest first, the last one valid.
 
-    That is one statement more for BATCH jobs.
+    That is one statement more for BATCH jobs that are done; nobody can have what the others did not make.
     """
     found = [{**row, "collected": []} for row in connection.execute(query).mappings()]
-    collected = {job["id"]: job["collected"] for job in found}
-    entry = [column.label(name) for name, column in COLLECTED.items()]
-    entries = sa.select(collections.c.job_id, *entry).order_by(collections.c.id)
+    collected = {job["id"]: job["collected"] for job in found if job["state"] == "done"}
     for some in batches(list(collected)):
-        for row in connection.execute(entries.where(collections.c.job_id.in_(some))).mappings():
+        for row in connection.execute(ENTRIES.where(collections.c.job_id.in_(some))).mappings():
             said = dict(row)
             collected[said.pop("job_id")].append(said)
     return found

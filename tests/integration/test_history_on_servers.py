@@ -72,15 +72,17 @@ def test_rows_of_an_older_version_are_found_by_what_they_have(shared: Ledger) ->
 
 
 def test_who_collected_a_disc_and_who_cancelled_is_kept(shared: Ledger) -> None:
-    job_id = fill(shared, 5, "A", state="retrieving", finished_at=None, study_uids=("1.2",), series_uids=("1.3",))
+    done = fill(shared, 4, "D")
     for name in ("Mueler", "Müller\0 山田"):
-        shared.collect(job_id, by=name, relation="doctor", given_by="Anna", note="x" * 20_000, requester="x")
-    (found,) = shared.history.page(Filters(accession="A"), None, 1)
+        shared.collect(done, by=name, relation="doctor", given_by="Anna", note="x" * 20_000, requester="x")
+    (found,) = shared.history.page(Filters(accession="D"), None, 1)
     assert [(one["by"], len(one["note"])) for one in found["collected"]] == [
         ("Mueler", 10_000),
         ("Müller 山田", 10_000),
     ]
-    assert (found["series"], found["encrypted"]) == (["1.3"], False)
+    job_id = fill(shared, 5, "A", state="retrieving", finished_at=None, study_uids=("1.2",), series_uids=("1.3",))
+    (found,) = shared.history.page(Filters(accession="A"), None, 1)
+    assert (found["series"], found["encrypted"], found["collected"]) == (["1.3"], False, [])
     shared.update(job_id, accessions=["B", "C"])
     assert [len(shared.list_jobs(accession=number)) for number in "ABC"] == [2, 2, 1]
     assert [len(shared.history.running(["A"], ["1.2"], one)) for one in (["1.3"], [])] == [1, 0]

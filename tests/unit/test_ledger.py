@@ -234,21 +234,23 @@ def test_who_collected_it_is_kept_with_every_correction(three: Ledger) -> None:
         three.collect("J9", **BY_ANNA, **HERE)
 
 
-@pytest.mark.parametrize(("batch", "statements"), [(BATCH, 2), (50, 4)])
-def test_who_collected_what_costs_a_list_of_jobs_no_statement_for_each(
-    batch: int, statements: int, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("batch", "done", "statements"), [(BATCH, 120, 2), (50, 120, 4), (BATCH, 1, 2), (50, 0, 1)])
+def test_who_collected_what_costs_a_list_of_jobs_no_statement_for_each_and_those_under_way_none(
+    batch: int, done: int, statements: int, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mkiso.ledger.history.BATCH", batch)
     for number in range(120):
-        opened(ledger, f"J{number}", "A")
-    ledger.collect("J0", **BY_ANNA, **HERE)
+        state = "done" if number < done else "retrieving"
+        ledger.open_job(f"J{number}", "iso", ("A",), requester="his@10.0.0.1", state=state)
+    if done:
+        ledger.collect("J0", **BY_ANNA, **HERE)
     asked: list[str] = []
     sa.event.listen(sa.Engine, "before_cursor_execute", look := lambda *seen: asked.append(seen[2]))
     try:
         found = ledger.list_jobs(limit=1000)
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", look)
-    assert [(job["id"], job["collected"][0]["by"]) for job in found if job["collected"]] == [("J0", "Müller")]
+    assert [(job["id"], job["collected"][0]["by"]) for job in found if job["collected"]] == [("J0", "Müller")][:done]
     assert (len(found), sum("FROM " in one for one in asked)) == (120, statements)
 
 
