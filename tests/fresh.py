@@ -24,7 +24,7 @@ from tests.support.tools import ROOT, wait_until
 BARE = ("git", "make", "python3", "ca-certificates")
 CLONE = "/srv/mkiso"
 HEALTH = "http://127.0.0.1:8080/healthz"
-TOOLS = ("pytest", "mypy", "playwright", "pynetdicom")
+TOOLS = ("pytest", "mypy", "playwright", "ruff")
 # What this host's clients of package registries are told by their environment, and where its certificates are.
 TOLD = re.compile(r"(PIP_|NPM_CONFIG_|SSL_CERT_|REQUESTS_CA|CURL_CA|NODE_EXTRA_CA|HTTPS?_PROXY|NO_PROXY)", re.I)
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.S)
