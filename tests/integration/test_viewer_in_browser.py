@@ -364,7 +364,9 @@ NAMES = {
     "neither": (",norock,nojoliet", "viewer.htm"),
     "neither, and as they are": (",norock,nojoliet,map=off", "VIEWER.HTM;1"),
 }
-FORBIDS = re.compile("permission denied|must be superuser|only root|unknown filesystem type|failed to setup loop", re.I)
+FORBIDS = re.compile(
+    "permission denied|not permitted|must be superuser|only root|unknown filesystem type|failed to setup loop", re.I
+)
 
 
 @contextmanager

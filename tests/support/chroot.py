@@ -97,6 +97,8 @@ def in_namespaces(module: str, live: Callable[[Path], None]) -> int:
     For the main of a module, which is run again there, as root, and ends there; gives the exit status here.
     """
     if inside := os.environ.pop(INSIDE, None):
+        if child := os.fork():
+            sys.exit(_first_process(child))
         live(Path(inside))
         sys.exit()
     if os.geteuid() != 0:
@@ -107,6 +109,14 @@ def in_namespaces(module: str, live: Callable[[Path], None]) -> int:
         namespaces = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
         argv = (*namespaces, sys.executable, "-m", module, *sys.argv[1:])
         return subprocess.run(argv, env={**os.environ, INSIDE: directory}, check=False).returncode
+
+
+def _first_process(child: int) -> int:
+    """Wait for whoever's parent has died, which else counts as one of its user's processes; the child's exit status."""
+    while True:
+        ended, status = os.wait()
+        if ended == child:
+            return os.waitstatus_to_exitcode(status)
 
 
 def leave_the_network() -> None:
