@@ -6,6 +6,8 @@ studies are moved again and again, with so many C-MOVEs at once.
 
 from __future__ import annotations
 
+import ctypes
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -38,6 +40,7 @@ from mkiso.workspace import PREFIX, ownership
 NOBODYS = "MKISO.CHECK"
 MEASURED = (1, 2, 4, 8)  # C-MOVEs, or C-GETs, at once
 LESS = 1.1  # times as fast is worth no further C-MOVE
+SLOW = 0.5  # seconds
 
 
 def checks(config: Config) -> Iterator[Check]:
@@ -54,6 +57,7 @@ def checks(config: Config) -> Iterator[Check]:
         if receiver.tls:
             yield checked(f"receiver {receiver.ae_title} tls", partial(_tls, receiver.tls))
     yield checked("server.bind", partial(_bind, config))
+    yield checked("host name", _host_name)
     yield checked("pacs", partial(peer_answers, config, archive_of(config)))
     yield checked("patients.source", partial(_patient_source, config))
     for name, destination in config.destinations.items():
@@ -103,6 +107,18 @@ def _bind(config: Config) -> str:
     who = occupant(config.server.bind)
     found = f"{config.server.bind} is free" if who == "nobody" else f"{who} serves at {config.server.bind}"
     return ". ".join(filter(None, (found, unnamed(config.server))))
+
+
+def _host_name() -> str:
+    """That it is known here: findscu looks it up for each answer that it writes (gethostid(3)), else in the DNS."""
+    name, watch = socket.gethostname(), Stopwatch()
+    ctypes.CDLL(None).gethostid()
+    if (seconds := watch.seconds()) > SLOW:
+        raise Wrong(
+            f"this host takes {seconds:.1f} s to look up its own name {name}, for each answer of the PACS to a query. "
+            f"Add the line `127.0.1.1 {name}` to /etc/hosts."
+        )
+    return name
 
 
 def _tls(tls: Tls) -> str:

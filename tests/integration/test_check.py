@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -22,7 +23,7 @@ from tests.support.archive import running_archive
 from tests.support.ports import free_ports
 from tests.support.service import MKISO, mkiso, running_service, settings
 from tests.support.studies import RICHARD, ct_study, mixed_study, several_series
-from tests.support.tools import environment, wait_until
+from tests.support.tools import environment, run, wait_until
 
 NOBODY = 65534
 
@@ -36,8 +37,12 @@ def written(directory: Path, configuration: dict[str, Any]) -> Path:
 def checked(file: Path, *words: str) -> tuple[int, dict[str, tuple[str, str]]]:
     """The exit status, and by name of each check `ok` or `FAIL` and what was found."""
     done = mkiso("check", "--config", file, *words)
-    lines = [re.fullmatch(r"(ok|FAIL) +([^:]+): (.*)", line) for line in done.stdout.decode().splitlines()]
-    return done.returncode, {line[2]: (line[1], line[3]) for line in lines if line}
+    return done.returncode, by_name(done.stdout.decode())
+
+
+def by_name(output: str) -> dict[str, tuple[str, str]]:
+    lines = [re.fullmatch(r"(ok|FAIL) +([^:]+): (.*)", line) for line in output.splitlines()]
+    return {line[2]: (line[1], line[3]) for line in lines if line}
 
 
 @pytest.fixture
@@ -77,6 +82,7 @@ def test_check_names_what_is_missing_and_goes_through_everything(
 # As another user, who cannot read what root's own Python has not imported by then.
 AS_NOBODY = f"""
 import os
+import platform
 import mkiso.web.server
 from mkiso.commands.cli import main
 os.setgroups([])
@@ -105,6 +111,34 @@ def test_check_tells_whose_a_place_is_and_what_to_do(site: Site) -> None:
     if Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text().strip() == "1024":
         low_ports = [line for line in lines if "CAP_NET_BIND_SERVICE" in line]
         assert [line.split(":")[0] for line in low_ports] == ["FAIL  receiver LOW", "FAIL  server.bind"]
+
+
+# A host of its own, with another's view of names, whose DNS server never answers.
+ALONE = """
+ip link set lo up && cd "$1" && shift
+for file in hosts resolv.conf nsswitch.conf; do mount --bind $file /etc/$file || exit; done
+exec "$@"
+"""
+SILENT_DNS = """
+import socket, subprocess, sys
+dns = socket.socket(type=socket.SOCK_DGRAM)
+dns.bind(("127.0.0.1", 53))
+sys.exit(subprocess.run(sys.argv[1:]).returncode)
+"""
+
+
+@pytest.mark.parametrize(("line", "state"), [("", "FAIL"), (f"127.0.1.1 {platform.node()}\n", "ok")])
+def test_check_tells_of_a_host_that_asks_others_for_its_own_name(
+    line: str, state: str, site: Site, http: dict[str, str], tmp_path: Path
+) -> None:
+    file = written(tmp_path, site.settings(server=http))
+    (tmp_path / "hosts").write_text(f"127.0.0.1 localhost\n{line}")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    (tmp_path / "nsswitch.conf").write_text("hosts: files dns\n")
+    alone = ("unshare", "--net", "--mount", "sh", "-c", ALONE, "sh", tmp_path, sys.executable, "-c", SILENT_DNS)
+    was, found = by_name(run((*alone, MKISO, "check", "--config", file)).stdout)["host name"]
+    assert was == state
+    assert (f"Add the line `127.0.1.1 {platform.node()}` to /etc/hosts." in found) == (state == "FAIL")
 
 
 def test_check_takes_no_ledger_of_another_user_for_its_own(site: Site, tmp_path: Path) -> None:

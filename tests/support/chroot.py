@@ -42,6 +42,7 @@ class Chroot:
         self.write("/etc/apt/sources.list", "\n".join(lines) + "\n")
         self.write("/etc/apt/apt.conf.d/90host", _run(("apt-config", "dump", *SETTINGS)))
         self.write("/etc/resolv.conf", Path("/etc/resolv.conf").read_text())
+        self.write("/etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {platform.node()}\n")  # as Debian's installer does
         self.write("/usr/sbin/policy-rc.d", ALLOWS_MKISO_ALONE, 0o755)
         _run(("mount", "-t", "proc", "proc", self.root / "proc"))
         _run(("mount", "-t", "devpts", "-o", "newinstance,ptmxmode=666", "devpts", self.root / "dev/pts"))
